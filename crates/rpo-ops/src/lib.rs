@@ -1,1 +1,23 @@
-//! Skeleton.
+//! Differentiable operations of a packed T5, written once in terms of Burn tensors so that they run on every device.
+//!
+//! Sequences are *packed*: a batch of texts is one `(tokens, features)` tensor and a [`Segments`] that says where each
+//! text begins. Only attention looks at the boundaries. This crate knows tensors; it never knows models or files.
+
+mod attention;
+mod elementwise;
+mod log_prob;
+mod segments;
+
+pub use attention::{RelativeBias, attention, relative_position_bucket};
+pub use elementwise::{gated_gelu, relu, rms_norm};
+pub use log_prob::{label_log_probs, segment_sum};
+pub use segments::Segments;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+/// A one-dimensional index tensor of `values` on `device`.
+pub fn index_tensor(values: impl IntoIterator<Item = usize>, device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i32> = values.into_iter().map(|v| v as i32).collect();
+    let length = values.len();
+    Tensor::from_data(TensorData::new(values, [length]), device)
+}
