@@ -1,1 +1,42 @@
-//! Skeleton.
+//! Reward Partitioning Optimization (RPO, arXiv 2506.13702): alignment of T5 models from scalar feedback.
+//!
+//! The types tell the story:
+//!
+//! ```text
+//! Feedback -> PromptGroup -> PackedBatch -> Scores -> Loss
+//! ```
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`feedback`] | rows of `(prompt, response, reward)` from files, grouped by prompt |
+//! | [`tokenizer`] | text to token ids and back |
+//! | [`batch`] | prompts and responses laid end to end, each prompt once |
+//! | [`t5`] | the model |
+//! | [`score`] | log-probabilities of responses: the only place that computes them |
+//! | [`reference`](mod@reference) | log-probabilities under the reference model, cached on disk |
+//! | [`objective`] | RPO and its rivals, one file each |
+//! | [`optim`] | AdamW and the learning-rate schedule |
+//! | [`train`] | the only training loop |
+//! | [`sample`] | generation |
+//! | [`checkpoint`] | Hugging Face directories in and out |
+//! | [`metrics`] | the record of a run |
+
+pub mod batch;
+pub mod checkpoint;
+pub mod error;
+pub mod feedback;
+mod files;
+pub mod metrics;
+pub mod objective;
+pub mod optim;
+pub mod reference;
+pub mod sample;
+pub mod score;
+pub mod t5;
+pub mod tokenizer;
+pub mod train;
+
+pub use error::{Error, Result};
+
+/// The engine, for devices and tensors.
+pub use burn;

@@ -1,0 +1,173 @@
+//! Prompts and responses laid end to end, each prompt once, with offsets in place of padding.
+
+use std::ops::Range;
+
+use rpo_ops::Segments;
+
+use crate::feedback::{FeedbackSet, PromptGroup};
+use crate::t5::Config;
+
+/// Some responses of one prompt group, as a batch takes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Index of the group in its [`FeedbackSet`].
+    pub group: usize,
+    /// Which of its responses.
+    pub responses: Range<usize>,
+}
+
+impl Span {
+    /// All the responses of group `group`.
+    pub fn whole(group: usize, data: &FeedbackSet) -> Self {
+        Self { group, responses: 0..data.groups[group].responses.len() }
+    }
+}
+
+/// What the model computes on in one pass: `P` prompts and `R >= P` responses.
+#[derive(Clone, Debug)]
+pub struct PackedBatch {
+    /// Token ids of the prompts, end to end.
+    pub prompt_ids: Vec<u32>,
+    /// Where each of the `P` prompts lies in `prompt_ids`.
+    pub prompts: Segments,
+    /// Inputs of the decoder: each response shifted right behind the start token.
+    pub input_ids: Vec<u32>,
+    /// What the decoder should say: the responses, end to end.
+    pub labels: Vec<u32>,
+    /// Where each of the `R` responses lies in `labels`.
+    pub responses: Segments,
+    /// Where the responses of each prompt, taken together, lie in `labels`: `P` segments.
+    pub by_prompt: Segments,
+    /// For each response its row in the data set.
+    pub rows: Vec<usize>,
+    /// For each response its reward, in the data's own units.
+    pub rewards: Vec<f64>,
+}
+
+impl PackedBatch {
+    /// Packs the given responses, each group's prompt once.
+    ///
+    /// # Panics
+    /// If there is no response, or a prompt or response without tokens; [`FeedbackSet`] admits neither.
+    pub fn pack(data: &FeedbackSet, spans: &[Span], config: &Config) -> Self {
+        let groups: Vec<(&PromptGroup, &Span)> = spans.iter().map(|s| (&data.groups[s.group], s)).collect();
+        let responses = || groups.iter().flat_map(|(group, span)| &group.responses[span.responses.clone()]);
+        let mut input_ids = Vec::new();
+        let mut labels = Vec::new();
+        for response in responses() {
+            input_ids.push(config.decoder_start_token_id);
+            input_ids.extend(&response.ids[..response.ids.len() - 1]);
+            labels.extend(&response.ids);
+        }
+        let tokens = |group: &PromptGroup, span: &Span| -> usize {
+            group.responses[span.responses.clone()].iter().map(|r| r.ids.len()).sum()
+        };
+        Self {
+            prompt_ids: groups.iter().flat_map(|(group, _)| group.prompt.iter().copied()).collect(),
+            prompts: Segments::from_lengths(groups.iter().map(|(group, _)| group.prompt.len())),
+            input_ids,
+            labels,
+            responses: Segments::from_lengths(responses().map(|r| r.ids.len())),
+            by_prompt: Segments::from_lengths(groups.iter().map(|(group, span)| tokens(group, span))),
+            rows: responses().map(|r| r.row).collect(),
+            rewards: responses().map(|r| r.reward).collect(),
+        }
+    }
+
+    /// Prompt and response tokens together: what the work grows with.
+    pub fn tokens(&self) -> usize {
+        self.prompts.total() + self.responses.total()
+    }
+}
+
+/// Cuts `spans` into pieces whose tokens, prompts included, stay within `budget` where one response alone does.
+pub fn split_by_tokens(data: &FeedbackSet, spans: &[Span], budget: usize) -> Vec<Vec<Span>> {
+    let mut pieces = vec![Vec::<Span>::new()];
+    let mut used = 0;
+    for span in spans {
+        let group = &data.groups[span.group];
+        for i in span.responses.clone() {
+            let tokens = group.responses[i].ids.len();
+            let piece = &mut pieces[..];
+            let last = &mut piece[piece.len() - 1];
+            let same = last.last().is_some_and(|s| s.group == span.group && s.responses.end == i);
+            let cost = if same { tokens } else { tokens + group.prompt.len() };
+            if used > 0 && used + cost > budget {
+                used = tokens + group.prompt.len();
+                pieces.push(vec![Span { group: span.group, responses: i..i + 1 }]);
+                continue;
+            }
+            used += cost;
+            match last.last_mut() {
+                Some(open) if same => open.responses.end += 1,
+                _ => last.push(Span { group: span.group, responses: i..i + 1 }),
+            }
+        }
+    }
+    pieces
+}
+
+/// Batches for passes without gradients: groups of similar length together, within `budget` tokens each.
+pub fn length_buckets(data: &FeedbackSet, budget: usize) -> Vec<Vec<Span>> {
+    let mut order: Vec<usize> = (0..data.groups.len()).collect();
+    let longest = |g: &PromptGroup| g.responses.iter().map(|r| r.ids.len()).max().unwrap_or(0);
+    order.sort_by_key(|&i| (longest(&data.groups[i]), data.groups[i].prompt.len(), i));
+    let spans: Vec<Span> = order.into_iter().map(|i| Span::whole(i, data)).collect();
+    split_by_tokens(data, &spans, budget).into_iter().filter(|piece| !piece.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feedback::Response;
+
+    fn data() -> FeedbackSet {
+        let mut row = 0;
+        let mut response = |ids: &[u32]| {
+            row += 1;
+            Response { row: row - 1, ids: ids.to_vec(), truncated: false, reward: row as f64, copies: 1 }
+        };
+        let group =
+            |prompt: &[u32], responses| PromptGroup { prompt: prompt.to_vec(), prompt_truncated: false, responses };
+        FeedbackSet {
+            groups: vec![
+                group(&[5, 6, 1], vec![response(&[7, 8, 1]), response(&[9, 1])]),
+                group(&[4, 1], vec![response(&[3, 3, 3, 1])]),
+            ],
+        }
+    }
+
+    fn config() -> Config {
+        let text = r#"{"model_type":"t5","vocab_size":16,"d_model":4,"d_kv":2,"d_ff":8,"num_layers":1,"num_heads":2}"#;
+        Config::parse(text).expect("valid")
+    }
+
+    #[test]
+    fn each_prompt_is_packed_once_and_inputs_are_shifted() {
+        let data = data();
+        let batch = PackedBatch::pack(&data, &[Span::whole(0, &data), Span::whole(1, &data)], &config());
+        assert_eq!(batch.prompt_ids, [5, 6, 1, 4, 1]);
+        assert_eq!(batch.labels, [7, 8, 1, 9, 1, 3, 3, 3, 1]);
+        assert_eq!(batch.input_ids, [0, 7, 8, 0, 9, 0, 3, 3, 3]);
+        assert_eq!(batch.responses.lengths().collect::<Vec<_>>(), [3, 2, 4]);
+        assert_eq!(batch.by_prompt.lengths().collect::<Vec<_>>(), [5, 4]);
+        assert_eq!(batch.rows, [0, 1, 2]);
+        assert_eq!(batch.tokens(), 14);
+    }
+
+    #[test]
+    fn a_token_budget_is_kept_and_nothing_is_lost() {
+        let data = data();
+        let all = [Span::whole(0, &data), Span::whole(1, &data)];
+        for budget in 1..20 {
+            let pieces = split_by_tokens(&data, &all, budget);
+            let rows: Vec<usize> = pieces.iter().flat_map(|p| PackedBatch::pack(&data, p, &config()).rows).collect();
+            assert_eq!(rows, [0, 1, 2], "budget {budget}");
+            for piece in &pieces {
+                let batch = PackedBatch::pack(&data, piece, &config());
+                assert!(batch.tokens() <= budget || batch.rows.len() == 1, "budget {budget}: {piece:?}");
+            }
+        }
+        assert_eq!(split_by_tokens(&data, &all, 100).len(), 1);
+    }
+}

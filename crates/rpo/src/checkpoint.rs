@@ -1,0 +1,577 @@
+//! Hugging Face directories in and out: `config.json`, `model.safetensors` (or shards), tokenizer files.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use half::{bf16, f16};
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, View};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::files::{previous, replace_dir, write_file};
+use crate::t5::{Config, Init, Parameter, RandomWeights, T5, Weights};
+use crate::tokenizer::Tokenizer;
+
+const CONFIG: &str = "config.json";
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const TOKENIZER: &str = "tokenizer.json";
+/// What else belongs to a model and is carried along unchanged.
+const COMPANIONS: [&str; 5] =
+    [TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "spiece.model", "generation_config.json"];
+/// Files larger than this are split, as transformers does.
+const SHARD_BYTES: usize = 5_000_000_000;
+/// Copies of the embedding under other names, and a table that T5 1.0 checkpoints carry but never use.
+const REDUNDANT: [&str; 3] = [
+    "encoder.embed_tokens.weight",
+    "decoder.embed_tokens.weight",
+    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+];
+
+/// Number format of stored weights. Computation is in `f32` whatever the file holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StoredAs {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// bfloat16: half the size, eight bits of precision.
+    Bf16,
+    /// 16-bit floats; T5's larger weights may overflow when other programs compute in them.
+    F16,
+}
+
+/// A directory that holds a model.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    dir: PathBuf,
+}
+
+impl Checkpoint {
+    /// Finds a model by local path or, failing that, by hub id (`google/flan-t5-small`): first in the local hub cache,
+    /// then by download.
+    ///
+    /// # Errors
+    /// If there is no such directory and the hub does not give the files; the message says what was tried.
+    pub fn find(name: &str) -> Result<Self> {
+        let path = Path::new(name);
+        if path.is_dir() {
+            return Self::open(path);
+        }
+        let no_model = |problem: String| Error::NoModel { name: name.into(), problem };
+        let is_hub_id = name.split('/').count() == 2 && !name.starts_with(['.', '/', '~']);
+        if path.exists() || !is_hub_id {
+            return Err(no_model("there is no such directory, and it is no hub id (owner/name)".into()));
+        }
+        download(name).map(|dir| Self { dir }).map_err(no_model)
+    }
+
+    /// A model in local directory `dir`.
+    ///
+    /// # Errors
+    /// If it holds no `config.json`.
+    pub fn open(dir: &Path) -> Result<Self> {
+        // A program that died between two renames left the last complete checkpoint beside its place.
+        let fallback = previous(dir);
+        let dir = if !dir.exists() && fallback.exists() { fallback } else { dir.to_path_buf() };
+        if !dir.join(CONFIG).is_file() {
+            let runs = ["best", "last"].map(|n| dir.join(n)).into_iter().find(|d| d.join(CONFIG).is_file());
+            let hint = match runs {
+                Some(run) => format!("this is the directory of a training run; its model is {}", run.display()),
+                None => format!("it holds no {CONFIG}"),
+            };
+            return Err(Error::NoModel { name: dir.display().to_string(), problem: hint });
+        }
+        Ok(Self { dir })
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Reads the model's shape.
+    ///
+    /// # Errors
+    /// See [`Config::read`].
+    pub fn config(&self) -> Result<Config> {
+        Config::read(&self.dir.join(CONFIG))
+    }
+
+    /// Reads the tokenizer and checks that it fits the model.
+    ///
+    /// # Errors
+    /// If it cannot be read, has more tokens than the embedding has rows, or ends sequences with another id.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        let tokenizer = Tokenizer::load(&self.dir)?;
+        check_vocabulary(&tokenizer, &self.config()?, &self.dir)?;
+        Ok(tokenizer)
+    }
+
+    /// Loads the model.
+    ///
+    /// # Errors
+    /// If a tensor is missing, unexpected, of another shape or type, or cut short; the message names it.
+    pub fn load(&self, device: &Device) -> Result<T5> {
+        let config = self.config()?;
+        let mut weights = StoredWeights::open(&self.dir)?;
+        let model = T5::new(&config, &mut weights, device)?;
+        weights.check_all_used(&config)?;
+        Ok(model)
+    }
+
+    /// Copies tokenizer and generation settings of this model into `dir`.
+    ///
+    /// # Errors
+    /// If a file cannot be copied.
+    fn copy_companions(&self, dir: &Path) -> Result<()> {
+        for name in COMPANIONS {
+            let (from, to) = (self.dir.join(name), dir.join(name));
+            if from.is_file() {
+                fs::copy(&from, &to).map_err(|e| Error::write(&to, e))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks that `tokenizer` and `config` are made for each other.
+///
+/// # Errors
+/// What does not fit, naming `dir`.
+pub fn check_vocabulary(tokenizer: &Tokenizer, config: &Config, dir: &Path) -> Result<()> {
+    let problem = if tokenizer.vocab_size() > config.vocab_size {
+        format!(
+            "the tokenizer has {} tokens but the model's embedding only {} rows (vocab_size); they are not made for each other",
+            tokenizer.vocab_size(),
+            config.vocab_size
+        )
+    } else if tokenizer.eos_id() != config.eos_token_id {
+        format!(
+            "the tokenizer ends sequences with id {} but the model's eos_token_id is {}; they are not made for each other",
+            tokenizer.eos_id(),
+            config.eos_token_id
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::Config { path: dir.join(CONFIG), problem })
+}
+
+/// Makes a fresh model: weights decided by `seed`, tokenizer copied from `tokenizer`.
+///
+/// # Errors
+/// If `out` exists, tokenizer and configuration do not fit, or writing fails.
+pub fn init(config: &Config, tokenizer: &Path, seed: u64, stored_as: StoredAs, out: &Path) -> Result<usize> {
+    if out.exists() {
+        return Err(Error::Exists { path: out.into() });
+    }
+    let source =
+        if tokenizer.is_dir() { tokenizer.to_path_buf() } else { tokenizer.parent().unwrap_or(tokenizer).into() };
+    check_vocabulary(&Tokenizer::load(tokenizer)?, config, tokenizer)?;
+    let model = T5::new(config, &mut RandomWeights::new(seed), &Device::flex())?;
+    replace_dir(out, |dir| {
+        Checkpoint { dir: source }.copy_companions(dir)?;
+        if tokenizer.is_file() {
+            let to = dir.join(TOKENIZER);
+            fs::copy(tokenizer, &to).map_err(|e| Error::write(&to, e))?;
+        }
+        write_model(&model, stored_as, dir)
+    })?;
+    Ok(model.parameters().iter().map(|p| p.shape.iter().product::<usize>()).sum())
+}
+
+/// Saves `model` as a Hugging Face directory at `out`, with the tokenizer files of the model it came from; what stood
+/// there before stays until the new one is complete. `more` may add files.
+///
+/// # Errors
+/// If writing fails; then `out` is as it was.
+pub fn save(
+    model: &T5,
+    origin: &Checkpoint,
+    stored_as: StoredAs,
+    out: &Path,
+    more: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    replace_dir(out, |dir| {
+        origin.copy_companions(dir)?;
+        write_model(model, stored_as, dir)?;
+        more(dir)
+    })
+}
+
+fn write_model(model: &T5, stored_as: StoredAs, dir: &Path) -> Result<()> {
+    let dtype = match stored_as {
+        StoredAs::F32 => "float32",
+        StoredAs::Bf16 => "bfloat16",
+        StoredAs::F16 => "float16",
+    };
+    write_file(&dir.join(CONFIG), model.config().to_json(dtype).as_bytes())?;
+    write_tensors(model.parameters(), stored_as, SHARD_BYTES, dir)
+}
+
+/// One file, or shards of at most `shard_bytes` with their index.
+fn write_tensors(parameters: Vec<Parameter>, stored_as: StoredAs, shard_bytes: usize, dir: &Path) -> Result<()> {
+    let tensors: Vec<Stored> = parameters.into_iter().map(|parameter| Stored { parameter, stored_as }).collect();
+    let total: usize = tensors.iter().map(View::data_len).sum();
+    let mut shards: Vec<Vec<Stored>> = vec![Vec::new()];
+    let mut used = 0;
+    for tensor in tensors {
+        let bytes = tensor.data_len();
+        if used > 0 && used + bytes > shard_bytes {
+            shards.push(Vec::new());
+            used = 0;
+        }
+        used += bytes;
+        let last = shards.len() - 1;
+        shards[last].push(tensor);
+    }
+    let n = shards.len();
+    let mut weight_map = BTreeMap::new();
+    for (i, shard) in shards.into_iter().enumerate() {
+        let file = if n == 1 { SINGLE.to_string() } else { format!("model-{:05}-of-{n:05}.safetensors", i + 1) };
+        weight_map.extend(shard.iter().map(|t| (t.parameter.name.clone(), file.clone())));
+        write_safetensors(shard.into_iter().map(|t| (t.parameter.name.clone(), t)), &dir.join(file))?;
+    }
+    if n > 1 {
+        let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": weight_map});
+        write_file(&dir.join(INDEX), format!("{index:#}\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Writes named tensors; transformers insists on the `format` entry.
+pub(crate) fn write_safetensors<V: View>(tensors: impl Iterator<Item = (String, V)>, path: &Path) -> Result<()> {
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|e| match e {
+        safetensors::SafeTensorError::IoError(e) => Error::write(path, e),
+        other => Error::weights(path, other.to_string()),
+    })
+}
+
+/// A parameter on its way into a file, converted only when it is its turn.
+struct Stored {
+    parameter: Parameter,
+    stored_as: StoredAs,
+}
+
+impl View for Stored {
+    fn dtype(&self) -> Dtype {
+        match self.stored_as {
+            StoredAs::F32 => Dtype::F32,
+            StoredAs::Bf16 => Dtype::BF16,
+            StoredAs::F16 => Dtype::F16,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.parameter.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let values: Vec<f32> = self.parameter.values.to_data().try_to_vec().unwrap_or_default();
+        Cow::Owned(match self.stored_as {
+            StoredAs::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            StoredAs::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
+            StoredAs::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+        })
+    }
+
+    fn data_len(&self) -> usize {
+        let bytes = if self.stored_as == StoredAs::F32 { 4 } else { 2 };
+        self.parameter.shape.iter().product::<usize>() * bytes
+    }
+}
+
+/// The tensors of a safetensors file, found by name and read one at a time.
+pub(crate) struct TensorFile {
+    path: PathBuf,
+    file: File,
+    metadata: Metadata,
+    /// Where the tensors' bytes begin.
+    start: u64,
+}
+
+impl TensorFile {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let io = |e| Error::read(path, e);
+        let bad = |problem: String| Error::weights(path, problem);
+        let mut file = File::open(path).map_err(io)?;
+        let size = file.metadata().map_err(io)?.len();
+        let mut length = [0; 8];
+        file.read_exact(&mut length).map_err(|_| bad("not a safetensors file: shorter than its header".into()))?;
+        let header = u64::from_le_bytes(length);
+        if header > size.saturating_sub(8) {
+            return Err(bad(format!(
+                "not a safetensors file, or cut short: a header of {header} bytes in a file of {size}"
+            )));
+        }
+        let mut text = Vec::new();
+        file.by_ref().take(header).read_to_end(&mut text).map_err(io)?;
+        let metadata: Metadata = serde_json::from_slice(&text).map_err(|e| bad(format!("unreadable header: {e}")))?;
+        let start = 8 + header;
+        let end = |info: &TensorInfo| start + info.data_offsets.1 as u64;
+        let tensors = metadata.tensors();
+        if let Some((name, info)) = tensors.iter().filter(|(_, i)| end(i) > size).min_by_key(|(_, i)| i.data_offsets.0)
+        {
+            return Err(bad(format!(
+                "cut short: tensor `{name}` should end at byte {} but the file has {size}; copy or download it again",
+                end(info)
+            )));
+        }
+        Ok(Self { path: path.into(), file, metadata, start })
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.metadata.offset_keys()
+    }
+
+    /// Values of `name` as `f32`, or `None` if there is no such tensor.
+    pub(crate) fn read(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+        let Some(info) = self.metadata.info(name).cloned() else { return Ok(None) };
+        if info.shape != shape {
+            let problem = format!("tensor `{name}` has shape {:?}, but config.json calls for {shape:?}", info.shape);
+            return Err(Error::weights(&self.path, problem));
+        }
+        let (from, to) = info.data_offsets;
+        let mut bytes = vec![0; to - from];
+        let io = |e| Error::read(&self.path, e);
+        self.file.seek(SeekFrom::Start(self.start + from as u64)).map_err(io)?;
+        self.file.read_exact(&mut bytes).map_err(io)?;
+        let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+        match info.dtype {
+            Dtype::F32 => {
+                Ok(Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()))
+            }
+            Dtype::BF16 => Ok(Some(pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect())),
+            Dtype::F16 => Ok(Some(pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect())),
+            other => Err(Error::weights(
+                &self.path,
+                format!("tensor `{name}` is stored as {other:?}; expected F32, BF16 or F16"),
+            )),
+        }
+    }
+}
+
+/// Weights of a directory, in one file or several.
+struct StoredWeights {
+    dir: PathBuf,
+    files: Vec<TensorFile>,
+    /// File of each tensor that was not asked for yet.
+    unused: BTreeMap<String, usize>,
+}
+
+impl StoredWeights {
+    fn open(dir: &Path) -> Result<Self> {
+        let names = match (dir.join(SINGLE).is_file(), dir.join(INDEX).is_file()) {
+            (true, _) => vec![SINGLE.to_string()],
+            (false, true) => shard_names(&dir.join(INDEX))?,
+            (false, false) => {
+                let old = if dir.join("pytorch_model.bin").is_file() {
+                    "; it has a pytorch_model.bin, which must be converted to safetensors first"
+                } else {
+                    ""
+                };
+                return Err(Error::weights(dir, format!("no {SINGLE} and no {INDEX}{old}")));
+            }
+        };
+        let files = names.iter().map(|name| TensorFile::open(&dir.join(name))).collect::<Result<Vec<_>>>()?;
+        let unused = files.iter().enumerate().flat_map(|(i, f)| f.names().into_iter().map(move |n| (n, i))).collect();
+        Ok(Self { dir: dir.into(), files, unused })
+    }
+
+    fn check_all_used(&self, config: &Config) -> Result<()> {
+        let redundant =
+            |name: &str| REDUNDANT.contains(&name) || (config.tie_word_embeddings && name == "lm_head.weight");
+        let unexpected: Vec<&str> = self.unused.keys().map(String::as_str).filter(|n| !redundant(n)).collect();
+        match unexpected.first() {
+            None => Ok(()),
+            Some(first) => Err(Error::weights(
+                &self.dir,
+                format!("{} tensors that config.json has no place for, the first being `{first}`", unexpected.len()),
+            )),
+        }
+    }
+}
+
+fn shard_names(index: &Path) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let text = fs::read_to_string(index).map_err(|e| Error::read(index, e))?;
+    let parsed: Index =
+        serde_json::from_str(&text).map_err(|e| Error::weights(index, format!("not an index of shards: {e}")))?;
+    let mut names: Vec<String> = parsed.weight_map.into_values().collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+impl Weights for StoredWeights {
+    fn get(&mut self, name: &str, shape: &[usize], _init: Init) -> Result<Vec<f32>> {
+        // Some exporters keep the embedding only under the name of one of its copies.
+        let aliases = if name == "shared.weight" { &REDUNDANT[..2] } else { &[] };
+        for name in std::iter::once(&name).chain(aliases) {
+            if let Some(file) = self.unused.remove(*name)
+                && let Some(values) = self.files[file].read(name, shape)?
+            {
+                return Ok(values);
+            }
+        }
+        Err(Error::weights(&self.dir, format!("tensor `{name}` of shape {shape:?} is missing")))
+    }
+}
+
+/// Directory of the hub's snapshot, with all the files a model needs.
+fn download(id: &str) -> std::result::Result<PathBuf, String> {
+    let cache = hf_hub::Cache::from_env().model(id.to_string());
+    let offline = std::env::var_os("HF_HUB_OFFLINE").is_some_and(|v| v != "0");
+    let api = match offline {
+        true => None,
+        false => {
+            Some(hf_hub::api::sync::ApiBuilder::from_env().build().map_err(|e| e.to_string())?.model(id.to_string()))
+        }
+    };
+    let get = |file: &str| -> std::result::Result<PathBuf, String> {
+        if let Some(path) = cache.get(file) {
+            return Ok(path);
+        }
+        let Some(api) = &api else {
+            return Err(format!("HF_HUB_OFFLINE is set and `{file}` is not in the local hub cache"));
+        };
+        tracing::info!("downloading {file} of {id}");
+        api.get(file).map_err(|e| format!("no such directory here, and the hub did not give `{file}`: {e}"))
+    };
+    let config = get(CONFIG)?;
+    get(TOKENIZER)?;
+    if get(SINGLE).is_err() {
+        let index = get(INDEX)?;
+        for shard in shard_names(&index).map_err(|e| e.to_string())? {
+            get(&shard)?;
+        }
+    }
+    for name in COMPANIONS {
+        // These may be absent from a repository that is complete without them.
+        let _ = get(name);
+    }
+    config.parent().map(Path::to_path_buf).ok_or_else(|| "the hub cache has no directory".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        let text = r#"{"model_type":"t5","vocab_size":16,"d_model":4,"d_kv":3,"d_ff":8,"num_layers":1,"num_heads":2,
+                       "feed_forward_proj":"gated-gelu","tie_word_embeddings":false}"#;
+        Config::parse(text).expect("valid")
+    }
+
+    fn model() -> T5 {
+        T5::new(&config(), &mut RandomWeights::new(3), &Device::flex()).expect("random weights have every tensor")
+    }
+
+    fn write(dir: &Path, stored_as: StoredAs, shard_bytes: usize) {
+        fs::write(dir.join(CONFIG), config().to_json("float32")).expect("write");
+        write_tensors(model().parameters(), stored_as, shard_bytes, dir).expect("write");
+    }
+
+    fn values(model: &T5) -> Vec<(String, Vec<f32>)> {
+        let read = |p: Parameter| (p.name, p.values.into_data().try_to_vec().expect("f32"));
+        model.parameters().into_iter().map(read).collect()
+    }
+
+    #[test]
+    fn one_file_and_shards_give_back_the_same_bits() {
+        for shard_bytes in [usize::MAX, 300] {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            write(dir.path(), StoredAs::F32, shard_bytes);
+            assert_eq!(dir.path().join(INDEX).exists(), shard_bytes == 300);
+            let loaded = Checkpoint::open(dir.path()).expect("open").load(&Device::flex()).expect("load");
+            assert_eq!(values(&loaded), values(&model()));
+        }
+    }
+
+    #[test]
+    fn half_precision_is_read_back_within_its_precision() {
+        for (stored_as, tolerance) in [(StoredAs::Bf16, 1.0 / 256.0), (StoredAs::F16, 1.0 / 2048.0)] {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            write(dir.path(), stored_as, usize::MAX);
+            let loaded = Checkpoint::open(dir.path()).expect("open").load(&Device::flex()).expect("load");
+            for ((name, got), (_, want)) in values(&loaded).into_iter().zip(values(&model())) {
+                for (got, want) in got.iter().zip(&want) {
+                    assert!((got - want).abs() <= tolerance * want.abs() + 1e-6, "{name}: {got} for {want}");
+                }
+            }
+        }
+    }
+
+    /// What is said when the file is damaged by `damage`.
+    fn complaint(damage: impl FnOnce(&Path)) -> String {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        write(dir.path(), StoredAs::F32, usize::MAX);
+        damage(dir.path());
+        match Checkpoint::open(dir.path()).and_then(|c| c.load(&Device::flex())) {
+            Ok(_) => panic!("a damaged checkpoint was loaded"),
+            Err(e) => e.to_string(),
+        }
+    }
+
+    #[test]
+    fn damaged_checkpoints_name_file_and_tensor() {
+        let cut = complaint(|dir| {
+            let path = dir.join(SINGLE);
+            let bytes = fs::read(&path).expect("read");
+            fs::write(&path, &bytes[..bytes.len() - 10]).expect("write");
+        });
+        assert!(cut.contains(SINGLE) && cut.contains("cut short: tensor `"), "{cut}");
+
+        let header = complaint(|dir| fs::write(dir.join(SINGLE), b"short").expect("write"));
+        assert!(header.contains("not a safetensors file"), "{header}");
+
+        let shape = complaint(|dir| {
+            let other = config().to_json("float32").replace("\"d_ff\": 8", "\"d_ff\": 9");
+            fs::write(dir.join(CONFIG), other).expect("write");
+        });
+        assert!(shape.contains("wi_0.weight") && shape.contains("[8, 4]") && shape.contains("[9, 4]"), "{shape}");
+
+        let missing = complaint(|dir| {
+            let other = config().to_json("float32").replace("\"num_layers\": 1", "\"num_layers\": 2");
+            fs::write(dir.join(CONFIG), other).expect("write");
+        });
+        assert!(missing.contains("encoder.block.1") && missing.contains("missing"), "{missing}");
+
+        let unexpected = complaint(|dir| {
+            let other =
+                config().to_json("float32").replace("\"num_heads\": 2", "\"num_decoder_layers\": 1, \"num_heads\": 2");
+            fs::write(dir.join(CONFIG), other).expect("write");
+            let mut parameters = model().parameters();
+            let mut extra = parameters[0].clone();
+            extra.name = "adapter.weight".into();
+            parameters.push(extra);
+            write_tensors(parameters, StoredAs::F32, usize::MAX, dir).expect("write");
+        });
+        assert!(unexpected.contains("adapter.weight"), "{unexpected}");
+
+        let none = complaint(|dir| fs::remove_file(dir.join(SINGLE)).expect("remove"));
+        assert!(none.contains("no model.safetensors"), "{none}");
+    }
+
+    #[test]
+    fn what_is_no_model_is_refused_with_a_hint() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let best = dir.path().join("best");
+        fs::create_dir(&best).expect("create");
+        write(&best, StoredAs::F32, usize::MAX);
+        let said = Checkpoint::open(dir.path()).expect_err("a run is no model").to_string();
+        assert!(said.contains("training run") && said.contains("best"), "{said}");
+        let said = Checkpoint::find("no/such/place").expect_err("no such place").to_string();
+        assert!(said.contains("no such directory"), "{said}");
+    }
+}

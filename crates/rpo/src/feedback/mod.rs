@@ -1,0 +1,249 @@
+//! Rated responses: from rows of text in files to prompts with their tokenized responses, grouped and counted.
+
+mod rows;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+pub use rows::{Feedback, FeedbackError, Format, ReadOptions, Score, read_rows};
+
+use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
+
+/// A rated response of a prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Response {
+    /// Number of this response in the data set, from 0; it stays when the set is split.
+    pub row: usize,
+    /// Token ids, ended by `</s>` unless truncated.
+    pub ids: Vec<u32>,
+    /// Whether the text was longer than allowed.
+    pub truncated: bool,
+    /// Its reward; the mean where the same response was rated several times.
+    pub reward: f64,
+    /// How many rows of the data it stands for.
+    pub copies: usize,
+}
+
+/// A prompt and all its rated responses, no two of them equal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptGroup {
+    /// Token ids of the prompt.
+    pub prompt: Vec<u32>,
+    /// Whether the prompt was longer than allowed.
+    pub prompt_truncated: bool,
+    /// At least one response.
+    pub responses: Vec<Response>,
+}
+
+/// The largest number of tokens of a prompt and of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Of a prompt.
+    pub prompt_tokens: usize,
+    /// Of a response.
+    pub response_tokens: usize,
+}
+
+/// What was read, for the user to see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ReadSummary {
+    /// Rated responses in the files.
+    pub rows: usize,
+    /// Different prompts.
+    pub prompts: usize,
+    /// Rows that repeat a response of the same prompt and were merged into it.
+    pub duplicates: usize,
+    /// Prompts with a single response.
+    pub single_responses: usize,
+    /// Prompts that were cut at the limit.
+    pub truncated_prompts: usize,
+    /// Responses that were cut at the limit.
+    pub truncated_responses: usize,
+    /// Tokens of all prompts and responses.
+    pub tokens: usize,
+    /// How many of them are `<unk>`.
+    pub unknown_tokens: usize,
+}
+
+/// Prompts in the order in which they first appear.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FeedbackSet {
+    /// The prompts with their responses.
+    pub groups: Vec<PromptGroup>,
+}
+
+/// A data set in two parts that share no prompt.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Split {
+    /// What is trained on.
+    pub train: FeedbackSet,
+    /// What is only scored.
+    pub validation: FeedbackSet,
+}
+
+impl FeedbackSet {
+    /// Reads a file. Texts are tokenized as they come and dropped, so that memory holds token ids only.
+    ///
+    /// # Errors
+    /// If the file cannot be read or a row is unusable (which, and why), or nothing is left.
+    pub fn read(
+        path: &Path,
+        options: &ReadOptions,
+        tokenizer: &Tokenizer,
+        limits: Limits,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(Self, ReadSummary)> {
+        let mut grouping = Grouping::new(tokenizer, limits);
+        for (i, row) in read_rows(path, options)?.enumerate() {
+            grouping.add(&row?)?;
+            progress(i + 1);
+        }
+        grouping.finish(path)
+    }
+
+    /// Groups rows that are already in memory.
+    ///
+    /// # Errors
+    /// If a text cannot be tokenized or there is no row.
+    pub fn from_rows(rows: &[Feedback], tokenizer: &Tokenizer, limits: Limits) -> Result<(Self, ReadSummary)> {
+        let mut grouping = Grouping::new(tokenizer, limits);
+        rows.iter().try_for_each(|row| grouping.add(row))?;
+        grouping.finish(Path::new("rows in memory"))
+    }
+
+    /// Parts the prompts at random, so that about `fraction` of them validate: the same ones for the same prompts and
+    /// seed, whatever their order.
+    ///
+    /// # Errors
+    /// If `fraction` is not in `[0, 1)` or a positive fraction leaves one part empty.
+    pub fn split(self, fraction: f64, seed: u64) -> Result<Split> {
+        if !(0.0..1.0).contains(&fraction) {
+            let problem = format!("{fraction} is not in [0, 1)");
+            return Err(Error::Setting { field: "validation-fraction", problem });
+        }
+        let prompts = self.groups.len();
+        let wanted = if fraction > 0.0 { ((prompts as f64 * fraction).round() as usize).max(1) } else { 0 };
+        if wanted > 0 && wanted >= prompts {
+            return Err(Error::Data(format!(
+                "{prompts} different prompts cannot be parted into training and validation; \
+                 add data or set `validation-fraction = 0`"
+            )));
+        }
+        let hashes: Vec<[u8; 32]> = self.groups.iter().map(|g| split_hash(&g.prompt, seed)).collect();
+        let mut order: Vec<usize> = (0..prompts).collect();
+        order.sort_by_key(|&i| hashes[i]);
+        let mut validates = vec![false; prompts];
+        order[..wanted].iter().for_each(|&i| validates[i] = true);
+        let mut split = Split::default();
+        for (group, validates) in self.groups.into_iter().zip(validates) {
+            if validates { &mut split.validation } else { &mut split.train }.groups.push(group);
+        }
+        Ok(split)
+    }
+
+    /// All responses in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Response> {
+        self.groups.iter().flat_map(|g| &g.responses)
+    }
+
+    /// Number of responses.
+    pub fn responses(&self) -> usize {
+        self.groups.iter().map(|g| g.responses.len()).sum()
+    }
+
+    /// Tokens of prompts (each once) and responses.
+    pub fn tokens(&self) -> usize {
+        self.groups.iter().map(|g| g.prompt.len()).sum::<usize>() + self.iter().map(|r| r.ids.len()).sum::<usize>()
+    }
+
+    /// Mean and population standard deviation of the rewards.
+    pub fn reward_mean_sd(&self) -> (f64, f64) {
+        let n = self.responses() as f64;
+        let mean = self.iter().map(|r| r.reward).sum::<f64>() / n;
+        let variance = self.iter().map(|r| (r.reward - mean).powi(2)).sum::<f64>() / n;
+        (mean, variance.sqrt())
+    }
+
+    /// Drops the responses that `keep` refuses, and prompts that have none left.
+    pub fn retain(&mut self, keep: impl Fn(&Response) -> bool) {
+        self.groups.iter_mut().for_each(|g| g.responses.retain(&keep));
+        self.groups.retain(|g| !g.responses.is_empty());
+    }
+}
+
+/// Decides a prompt's place in the split.
+fn split_hash(prompt: &[u32], seed: u64) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    prompt.iter().for_each(|id| {
+        hasher.update(&id.to_le_bytes());
+    });
+    *hasher.finalize().as_bytes()
+}
+
+/// A data set under construction.
+struct Grouping<'a> {
+    tokenizer: &'a Tokenizer,
+    limits: Limits,
+    /// Group of each prompt, by a hash of its text: the texts themselves are not kept.
+    by_prompt: HashMap<blake3::Hash, usize>,
+    groups: Vec<PromptGroup>,
+    summary: ReadSummary,
+}
+
+impl<'a> Grouping<'a> {
+    fn new(tokenizer: &'a Tokenizer, limits: Limits) -> Self {
+        Self { tokenizer, limits, by_prompt: HashMap::new(), groups: Vec::new(), summary: ReadSummary::default() }
+    }
+
+    fn add(&mut self, row: &Feedback) -> Result<()> {
+        let key = blake3::hash(row.prompt.as_bytes());
+        let group = match self.by_prompt.get(&key) {
+            Some(&group) => group,
+            None => {
+                let prompt = self.tokenizer.encode(&row.prompt, self.limits.prompt_tokens)?;
+                self.summary.unknown_tokens += prompt.unknown;
+                self.summary.truncated_prompts += usize::from(prompt.truncated);
+                let responses = Vec::new();
+                self.groups.push(PromptGroup { prompt: prompt.ids, prompt_truncated: prompt.truncated, responses });
+                self.by_prompt.insert(key, self.groups.len() - 1);
+                self.groups.len() - 1
+            }
+        };
+        let response = self.tokenizer.encode(&row.response, self.limits.response_tokens)?;
+        self.summary.rows += 1;
+        self.summary.unknown_tokens += response.unknown;
+        self.summary.truncated_responses += usize::from(response.truncated);
+        let responses = &mut self.groups[group].responses;
+        match responses.iter_mut().find(|r| r.ids == response.ids) {
+            Some(known) => {
+                known.copies += 1;
+                known.reward += (row.reward - known.reward) / known.copies as f64;
+                self.summary.duplicates += 1;
+            }
+            None => responses.push(Response {
+                row: 0,
+                ids: response.ids,
+                truncated: response.truncated,
+                reward: row.reward,
+                copies: 1,
+            }),
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, path: &Path) -> Result<(FeedbackSet, ReadSummary)> {
+        if self.groups.is_empty() {
+            return Err(FeedbackError::Empty { path: path.into() }.into());
+        }
+        let responses = self.groups.iter_mut().flat_map(|g| &mut g.responses);
+        responses.enumerate().for_each(|(row, response)| response.row = row);
+        let set = FeedbackSet { groups: self.groups };
+        let single_responses = set.groups.iter().filter(|g| g.responses.len() == 1).count();
+        let summary = ReadSummary { prompts: set.groups.len(), tokens: set.tokens(), single_responses, ..self.summary };
+        Ok((set, summary))
+    }
+}

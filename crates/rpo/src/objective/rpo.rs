@@ -1,0 +1,217 @@
+//! Reward Partitioning Optimization (Faye, Azzag, Lebbah, arXiv 2506.13702).
+//!
+//! The optimum of reward under a KL penalty satisfies `log pi*(y|x) = log pi_ref(y|x) + (r(x,y) - V(x)) / tau` with
+//! `V(x) = tau log Z(x)`. RPO estimates `V` from a prompt's own rated responses and regresses the policy on that
+//! identity:
+//!
+//! ```text
+//! V_hat(x) = tau logsumexp_i( ell_ref(y_i|x) + r_i / tau )
+//! loss     = 1/2 mean( (ell_theta(y|x) - ell_ref(y|x) - (r - V_hat(x)) / tau)^2 )
+//! ```
+//!
+//! Read the other way round, the target of `ell_theta` is `log softmax_i( ell_ref(y_i|x) + r_i / tau )`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Loss, Objective, Preparation, log_sum_exp};
+use crate::error::{Error, Result};
+use crate::feedback::{FeedbackSet, PromptGroup, Split};
+use crate::reference::ReferenceScores;
+use crate::score::{LogProb, Scores};
+
+/// How `V_hat` is formed from a prompt's responses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Partition {
+    /// The sum over the responses, as in the paper.
+    #[default]
+    Sum,
+    /// Their mean (`tau log n` less), so that prompts with few responses are not favoured.
+    Mean,
+    /// What the published script does in effect: a `[B, 1]` partition broadcast against a `[B]` residual pushes every
+    /// response towards the batch's mean partition. For comparison only.
+    BatchMean,
+}
+
+/// What to do with a prompt that has one response, whose own partition would cancel its reward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SingleResponse {
+    /// Use the partition pooled over all the training responses, at their mean.
+    #[default]
+    Global,
+    /// Keep the own partition: the target is `ell_theta = 0`, plain likelihood, whatever the reward.
+    Sft,
+    /// Leave the prompt out.
+    Drop,
+}
+
+/// Settings of RPO.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct RpoConfig {
+    /// Temperature: how strongly the policy is held to the reference. Positive; the paper uses 5.
+    pub tau: f64,
+    /// Sum or mean over a response's tokens.
+    pub log_prob: LogProb,
+    /// How the partition is formed.
+    pub partition: Partition,
+    /// Prompts with one response.
+    pub single_response: SingleResponse,
+    /// Whether rewards are z-scored with the training split's mean and standard deviation.
+    pub standardize_rewards: bool,
+}
+
+impl Default for RpoConfig {
+    fn default() -> Self {
+        Self {
+            tau: 5.0,
+            log_prob: LogProb::Mean,
+            partition: Partition::Sum,
+            single_response: SingleResponse::Global,
+            standardize_rewards: true,
+        }
+    }
+}
+
+/// RPO with the targets that `prepare` worked out.
+pub struct Rpo {
+    config: RpoConfig,
+    /// By row.
+    targets: Vec<Option<Target>>,
+}
+
+/// All that the loss needs of one response besides the policy's score.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Target {
+    /// `ell_ref(y|x)`.
+    reference: f64,
+    /// `r`, standardised if so configured.
+    reward: f64,
+    /// `V_hat(x)`.
+    partition: f64,
+}
+
+impl Rpo {
+    /// # Errors
+    /// If `tau` is not a positive number.
+    pub fn new(config: RpoConfig) -> Result<Self> {
+        if !(config.tau.is_finite() && config.tau > 0.0) {
+            return Err(Error::Setting { field: "tau", problem: format!("{} is not a positive number", config.tau) });
+        }
+        Ok(Self { config, targets: Vec::new() })
+    }
+
+    /// `ell_ref(y_i|x) + r_i / tau` of each response of a prompt.
+    fn exponents<'a>(
+        &'a self,
+        group: &'a PromptGroup,
+        reference: &'a ReferenceScores,
+        standardize: impl Fn(f64) -> f64 + Copy + 'a,
+    ) -> impl Iterator<Item = f64> + Clone + 'a {
+        let Self { config: RpoConfig { tau, log_prob, .. }, .. } = self;
+        group.responses.iter().map(move |r| reference.ell(r.row, *log_prob) + standardize(r.reward) / tau)
+    }
+
+    /// `tau` times the mean over the training responses of `exp(exponent)`, in logarithms.
+    fn pooled(&self, data: &FeedbackSet, reference: &ReferenceScores, standardize: impl Fn(f64) -> f64 + Copy) -> f64 {
+        let all: Vec<f64> = data.groups.iter().flat_map(|g| self.exponents(g, reference, standardize)).collect();
+        self.config.tau * (log_sum_exp(all.iter().copied()) - (all.len() as f64).ln())
+    }
+}
+
+impl Objective for Rpo {
+    fn needs_reference(&self) -> bool {
+        true
+    }
+
+    fn prepare(&mut self, split: &Split, reference: Option<&ReferenceScores>) -> Result<Preparation> {
+        let reference = reference.ok_or_else(|| Error::Data("RPO needs reference scores".into()))?;
+        let RpoConfig { tau, log_prob, partition, single_response, standardize_rewards } = self.config;
+        let (mean, sd) = split.train.reward_mean_sd();
+        if sd == 0.0 {
+            return Err(Error::Data(format!(
+                "all {} training rewards equal {mean}: there is nothing to prefer. Check the reward column",
+                split.train.responses()
+            )));
+        }
+        let standardize = move |r: f64| if standardize_rewards { (r - mean) / sd } else { r };
+        let pooled = self.pooled(&split.train, reference, standardize);
+        let mut singles = 0;
+        let mut targets = vec![None; reference.len()];
+        for group in split.train.groups.iter().chain(&split.validation.groups) {
+            let n = group.responses.len();
+            singles += usize::from(n == 1);
+            let own = tau * log_sum_exp(self.exponents(group, reference, standardize));
+            let v_hat = match (n, single_response, partition) {
+                (1, SingleResponse::Drop, _) => continue,
+                (1, SingleResponse::Global, _) => pooled,
+                (_, _, Partition::Mean) => own - tau * (n as f64).ln(),
+                (_, _, Partition::Sum | Partition::BatchMean) => own,
+            };
+            for r in &group.responses {
+                targets[r.row] = Some(Target {
+                    reference: reference.ell(r.row, log_prob),
+                    reward: standardize(r.reward),
+                    partition: v_hat,
+                });
+            }
+        }
+        let used = split.train.iter().filter(|r| targets[r.row].is_some()).count();
+        if used == 0 {
+            return Err(Error::Data(
+                "every prompt has a single response and `single-response = \"drop\"` leaves none to train on; \
+                 use `global` or `sft`, or rate more responses per prompt"
+                    .into(),
+            ));
+        }
+        self.targets = targets;
+        let facts = vec![
+            ("reward mean".into(), mean),
+            ("reward standard deviation".into(), sd),
+            ("training responses".into(), used as f64),
+            ("prompts with a single response".into(), singles as f64),
+            ("pooled partition".into(), pooled),
+        ];
+        Ok(Preparation { facts })
+    }
+
+    fn uses(&self, row: usize) -> bool {
+        self.targets[row].is_some()
+    }
+
+    fn loss(&self, scores: &Scores, step: &[usize]) -> Loss {
+        let RpoConfig { tau, log_prob, partition, .. } = self.config;
+        let targets: Vec<Target> = scores.rows.iter().filter_map(|&row| self.targets[row]).collect();
+        debug_assert_eq!(targets.len(), scores.rows.len(), "rows that the objective does not use were scored");
+        let (coupled, variance) = match partition {
+            Partition::BatchMean => {
+                let (mean, variance) =
+                    mean_variance(step.iter().filter_map(|&row| self.targets[row]).map(|t| t.partition));
+                (Some(mean), variance)
+            }
+            Partition::Sum | Partition::Mean => (None, 0.0),
+        };
+        let target = |t: &Target| t.reference + (t.reward - coupled.unwrap_or(t.partition)) / tau;
+        let wanted: Vec<f32> = targets.iter().map(|t| target(t) as f32).collect();
+        let residual = scores.ell(log_prob) - scores.constant(&wanted);
+        let n = targets.len() as f64;
+        // The broadcast averages (a_i + V_j / tau)^2 over all j: the square at the mean V plus its variance / tau^2.
+        let sum = residual.clone().square().sum().mul_scalar(0.5).add_scalar(0.5 * n * variance / (tau * tau));
+        let ell: Vec<f32> = scores.ell(log_prob).into_data().try_to_vec().unwrap_or_default();
+        let log_ratio: f64 = ell.iter().zip(&targets).map(|(&e, t)| f64::from(e) - t.reference).sum();
+        let residuals: f64 = ell.iter().zip(&wanted).map(|(&e, &w)| f64::from((e - w).abs())).sum();
+        Loss { sum, count: targets.len(), metrics: vec![("log_ratio", log_ratio), ("absolute_residual", residuals)] }
+    }
+}
+
+/// Mean and population variance.
+fn mean_variance(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+    let n = values.clone().count() as f64;
+    let mean = values.clone().sum::<f64>() / n;
+    (mean, values.map(|v| (v - mean).powi(2)).sum::<f64>() / n)
+}
+
+#[cfg(test)]
+#[path = "rpo_tests.rs"]
+mod tests;

@@ -1,0 +1,160 @@
+//! RPO worked by hand.
+
+use burn::tensor::{Device, Tensor};
+
+use super::*;
+use crate::feedback::{PromptGroup, Response, Split};
+use crate::objective::Objective;
+
+/// Prompts with responses of two tokens each, given as (sum of reference log-probabilities, reward).
+fn problem(groups: &[&[(f32, f64)]]) -> (Split, ReferenceScores) {
+    let mut row = 0;
+    let mut response = |reward: f64| {
+        row += 1;
+        Response { row: row - 1, ids: vec![row as u32 + 1, 1], truncated: false, reward, copies: 1 }
+    };
+    let train = FeedbackSet {
+        groups: groups
+            .iter()
+            .map(|rows| PromptGroup {
+                prompt: vec![2, 1],
+                prompt_truncated: false,
+                responses: rows.iter().map(|(_, reward)| response(*reward)).collect(),
+            })
+            .collect(),
+    };
+    let log_probs: Vec<f32> = groups.iter().flat_map(|g| g.iter().map(|(l, _)| *l)).collect();
+    let reference = ReferenceScores::new(log_probs.clone(), vec![2; log_probs.len()]);
+    (Split { train, validation: FeedbackSet::default() }, reference)
+}
+
+fn prepared(config: RpoConfig, split: &Split, reference: &ReferenceScores) -> Rpo {
+    let mut rpo = Rpo::new(config).expect("valid");
+    rpo.prepare(split, Some(reference)).expect("defined");
+    rpo
+}
+
+fn scores(log_probs: &[f32], rows: &[usize]) -> Scores {
+    Scores {
+        log_probs: Tensor::from_floats(log_probs, &Device::flex()),
+        tokens: vec![2; rows.len()],
+        rows: rows.to_vec(),
+        rewards: vec![0.0; rows.len()],
+    }
+}
+
+fn loss(rpo: &Rpo, log_probs: &[f32], rows: &[usize]) -> f64 {
+    f64::from(rpo.loss(&scores(log_probs, rows), rows).sum.into_scalar::<f32>())
+}
+
+fn raw(tau: f64) -> RpoConfig {
+    RpoConfig { tau, log_prob: LogProb::Sum, standardize_rewards: false, ..RpoConfig::default() }
+}
+
+fn target(rpo: &Rpo, row: usize) -> f64 {
+    let t = rpo.targets[row].expect("used");
+    t.reference + (t.reward - t.partition) / rpo.config.tau
+}
+
+#[test]
+fn the_loss_by_hand() {
+    // exp(ell_ref + r / tau): 1/2 * e^(0) = 1/2 and 1/4 * e^(ln 2) = 1/2, so Z = 1, V_hat = 0 and the targets are ln 1/2.
+    let (split, reference) = problem(&[&[(0.5f32.ln(), 0.0), (0.25f32.ln(), 2.0 * 2f64.ln())]]);
+    let rpo = prepared(raw(2.0), &split, &reference);
+    let half = 0.5f64.ln();
+    assert!((target(&rpo, 0) - half).abs() < 1e-6 && (target(&rpo, 1) - half).abs() < 1e-6);
+    let want = 0.5 * ((-1.0 - half).powi(2) + (-3.0 - half).powi(2));
+    assert!((loss(&rpo, &[-1.0, -3.0], &[0, 1]) - want).abs() < 1e-5);
+}
+
+#[test]
+fn targets_are_a_log_softmax_over_the_prompts_responses() {
+    let rows: &[(f32, f64)] = &[(-3.0, 1.0), (-7.5, 4.0), (-1.0, -2.0)];
+    let (split, reference) = problem(&[rows, &[(-2.0, 0.5), (-4.0, 0.0)]]);
+    for log_prob in [LogProb::Sum, LogProb::Mean] {
+        let rpo = prepared(RpoConfig { log_prob, ..raw(0.7) }, &split, &reference);
+        let logit = |(l, r): (f32, f64)| f64::from(l) / if log_prob == LogProb::Mean { 2.0 } else { 1.0 } + r / 0.7;
+        let z: f64 = rows.iter().map(|&x| logit(x).exp()).sum();
+        for (i, &x) in rows.iter().enumerate() {
+            assert!((target(&rpo, i) - (logit(x) - z.ln())).abs() < 1e-6);
+        }
+        let total: f64 = (0..3).map(|i| target(&rpo, i).exp()).sum();
+        assert!((total - 1.0).abs() < 1e-6, "the targets are a distribution: {total}");
+    }
+}
+
+#[test]
+fn the_mean_partition_is_less_by_tau_log_n() {
+    let (split, reference) = problem(&[&[(-3.0, 1.0), (-7.5, 4.0), (-1.0, -2.0)]]);
+    let sum = prepared(raw(0.7), &split, &reference);
+    let mean = prepared(RpoConfig { partition: Partition::Mean, ..raw(0.7) }, &split, &reference);
+    assert!((target(&mean, 1) - target(&sum, 1) - 3f64.ln()).abs() < 1e-6);
+}
+
+#[test]
+fn one_response_cancels_its_reward_unless_the_partition_is_pooled() {
+    let (split, reference) = problem(&[&[(-3.0, 5.0)], &[(-2.0, 0.0), (-4.0, 1.0)]]);
+    let with = |single_response| prepared(RpoConfig { single_response, ..raw(1.0) }, &split, &reference);
+    assert!(target(&with(SingleResponse::Sft), 0).abs() < 1e-6, "plain likelihood");
+    assert!(!with(SingleResponse::Drop).uses(0) && with(SingleResponse::Drop).uses(1));
+    // Mean over all of exp(ell_ref + r): (e^2 + e^-2 + e^-3) / 3.
+    let pooled = ((2f64.exp() + (-2f64).exp() + (-3f64).exp()) / 3.0).ln();
+    assert!((target(&with(SingleResponse::Global), 0) - (-3.0 + 5.0 - pooled)).abs() < 1e-6);
+}
+
+#[test]
+fn rewards_of_ten_thousand_stay_finite() {
+    let (split, reference) = problem(&[&[(-3.0, 1e4), (-900.0, -1e4), (-1.0, 0.0)]]);
+    for tau in [0.01, 1.0] {
+        let rpo = prepared(raw(tau), &split, &reference);
+        assert!(target(&rpo, 0).abs() < 1e-6, "the best response takes all");
+        assert!(loss(&rpo, &[-3.0, -900.0, -1.0], &[0, 1, 2]).is_finite());
+    }
+}
+
+/// In the published script a `[B, 1]` partition meets a `[B]` residual and every response sees every prompt's partition.
+#[test]
+fn the_loss_of_a_prompt_does_not_depend_on_its_neighbours_in_the_batch() {
+    let (split, reference) = problem(&[&[(-3.0, 1.0), (-5.0, 0.0)], &[(-9.0, -8.0), (-20.0, 3.0)]]);
+    let own = prepared(raw(0.5), &split, &reference);
+    let policy = [-2.0, -3.0, -4.0, -5.0];
+    let apart = loss(&own, &policy[..2], &[0, 1]) + loss(&own, &policy[2..], &[2, 3]);
+    assert!((loss(&own, &policy, &[0, 1, 2, 3]) - apart).abs() < 1e-3);
+
+    let broadcast = prepared(RpoConfig { partition: Partition::BatchMean, ..raw(0.5) }, &split, &reference);
+    let rows = [0, 1, 2, 3];
+    let t: Vec<Target> = rows.iter().filter_map(|&r| own.targets[r]).collect();
+    let mut want = 0.0;
+    for (i, policy) in policy.iter().enumerate() {
+        for other in &t {
+            let residual = f64::from(*policy) - t[i].reference - (t[i].reward - other.partition) / 0.5;
+            want += 0.5 * residual * residual / 4.0;
+        }
+    }
+    let got = loss(&broadcast, &policy, &rows);
+    assert!((got - want).abs() < 1e-3 * want, "{got} for the literal double loop's {want}");
+    assert!((got - apart).abs() > 1.0, "the two differ, so this test can fail");
+}
+
+#[test]
+fn rewards_are_standardised_with_the_training_split_alone() {
+    let (mut split, reference) = problem(&[&[(-3.0, 1.0), (-5.0, 3.0)], &[(-9.0, 100.0), (-20.0, 0.0)]]);
+    split.validation.groups.push(split.train.groups.remove(1));
+    let rpo = prepared(RpoConfig { standardize_rewards: true, ..raw(1.0) }, &split, &reference);
+    let reward = |row: usize| rpo.targets[row].expect("used").reward;
+    assert_eq!([reward(0), reward(1), reward(2)], [-1.0, 1.0, 98.0]);
+}
+
+#[test]
+fn impossible_settings_and_data_are_refused() {
+    for tau in [0.0, -1.0, f64::NAN] {
+        assert!(Rpo::new(raw(tau)).is_err_and(|e| e.to_string().contains("tau")));
+    }
+    let (split, reference) = problem(&[&[(-3.0, 1.0), (-5.0, 1.0)]]);
+    let said = Rpo::new(raw(1.0)).expect("valid").prepare(&split, Some(&reference)).expect_err("nothing to prefer");
+    assert!(said.to_string().contains("rewards equal 1"), "{said}");
+    let (split, reference) = problem(&[&[(-3.0, 1.0)], &[(-5.0, 2.0)]]);
+    let drop = RpoConfig { single_response: SingleResponse::Drop, ..raw(1.0) };
+    let said = Rpo::new(drop).expect("valid").prepare(&split, Some(&reference)).expect_err("nothing left");
+    assert!(said.to_string().contains("single"), "{said}");
+}

@@ -1,0 +1,142 @@
+//! Log-probabilities under the reference model: computed once, kept on disk under a fingerprint of all that decides them.
+
+use std::path::Path;
+
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+use crate::batch::{PackedBatch, length_buckets};
+use crate::checkpoint::{TensorFile, write_safetensors};
+use crate::error::{Error, Result};
+use crate::feedback::{FeedbackSet, Split};
+use crate::score::{LogProb, score};
+use crate::t5::T5;
+
+/// Raised whenever the same inputs would give other scores than before.
+const VERSION: &str = "rpo reference scores 1";
+
+/// `log pi_ref(y|x)` of every response of a data set, by its row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReferenceScores {
+    /// Sum over tokens, in nats.
+    log_probs: Vec<f32>,
+    tokens: Vec<usize>,
+}
+
+impl ReferenceScores {
+    /// Scores from known values, `log_probs` being sums over `tokens` tokens each.
+    pub fn new(log_probs: Vec<f32>, tokens: Vec<usize>) -> Self {
+        Self { log_probs, tokens }
+    }
+
+    /// Number of responses.
+    pub fn len(&self) -> usize {
+        self.log_probs.len()
+    }
+
+    /// True if there is no response.
+    pub fn is_empty(&self) -> bool {
+        self.log_probs.is_empty()
+    }
+
+    /// `ell_ref(y|x)` of the response in `row`.
+    pub fn ell(&self, row: usize, kind: LogProb) -> f64 {
+        let sum = f64::from(self.log_probs[row]);
+        match kind {
+            LogProb::Sum => sum,
+            LogProb::Mean => sum / self.tokens[row] as f64,
+        }
+    }
+
+    /// Scores all responses of `split` in batches of similar length of at most `budget` tokens. `model` must not track
+    /// gradients. `progress` hears how many responses are done.
+    pub fn compute(model: &T5, split: &Split, budget: usize, progress: &mut dyn FnMut(usize)) -> Self {
+        let rows = split.train.responses() + split.validation.responses();
+        let mut scores = Self { log_probs: vec![0.0; rows], tokens: vec![0; rows] };
+        let mut done = 0;
+        for data in [&split.train, &split.validation] {
+            for spans in length_buckets(data, budget) {
+                let scored = score(model, &PackedBatch::pack(data, &spans, model.config()));
+                let values: Vec<f32> = scored.log_probs.into_data().try_to_vec().unwrap_or_default();
+                for ((row, tokens), value) in scored.rows.into_iter().zip(scored.tokens).zip(values) {
+                    scores.log_probs[row] = value;
+                    scores.tokens[row] = tokens;
+                    done += 1;
+                }
+                progress(done);
+            }
+        }
+        scores
+    }
+
+    /// Takes the scores from `cache`, or computes them and leaves them there. The flag says whether they were cached.
+    ///
+    /// # Errors
+    /// If the cache directory cannot be written.
+    pub fn cached(
+        model: &T5,
+        split: &Split,
+        budget: usize,
+        cache: &Path,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(Self, bool)> {
+        let path = cache.join(format!("{}.safetensors", fingerprint(model, split)));
+        if path.exists() {
+            match Self::load(&path, split) {
+                Ok(scores) => return Ok((scores, true)),
+                Err(e) => tracing::warn!("{e}; computing the reference scores again"),
+            }
+        }
+        let scores = Self::compute(model, split, budget, progress);
+        scores.save(&path)?;
+        Ok((scores, false))
+    }
+
+    fn load(path: &Path, split: &Split) -> Result<Self> {
+        let mut tokens = vec![0; split.train.responses() + split.validation.responses()];
+        split.train.iter().chain(split.validation.iter()).for_each(|r| tokens[r.row] = r.ids.len());
+        let log_probs = TensorFile::open(path)?
+            .read("log_probs", &[tokens.len()])?
+            .ok_or_else(|| Error::weights(path, "tensor `log_probs` is missing"))?;
+        Ok(Self { log_probs, tokens })
+    }
+
+    fn save(&self, path: &Path) -> Result<()> {
+        let dir = path.parent().unwrap_or(path);
+        std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
+        let bytes: Vec<u8> = self.log_probs.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let view =
+            TensorView::new(Dtype::F32, vec![self.len()], &bytes).map_err(|e| Error::weights(path, e.to_string()))?;
+        let partial = path.with_extension("partial");
+        write_safetensors(std::iter::once(("log_probs".to_string(), view)), &partial)?;
+        std::fs::rename(&partial, path).map_err(|e| Error::write(path, e))
+    }
+}
+
+/// A hash of the weights and configuration, of the token ids (and with them of data, tokenizer and truncation), and of
+/// the device and number format that the scores are computed with.
+fn fingerprint(model: &T5, split: &Split) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(VERSION.as_bytes());
+    hasher.update(format!("{:?}", model.device()).as_bytes());
+    hasher.update(model.config().to_json("float32").as_bytes());
+    for parameter in model.parameters() {
+        hasher.update(format!("{} {:?}", parameter.name, parameter.shape).as_bytes());
+        hasher.update_rayon(parameter.values.to_data().as_bytes());
+    }
+    let mut ids = |ids: &[u32]| {
+        hasher.update(&ids.len().to_le_bytes());
+        ids.iter().for_each(|id| {
+            hasher.update(&id.to_le_bytes());
+        });
+    };
+    let sets: [&FeedbackSet; 2] = [&split.train, &split.validation];
+    for group in sets.iter().flat_map(|set| &set.groups) {
+        ids(&group.prompt);
+        for response in &group.responses {
+            ids(&[response.row as u32]);
+            ids(&response.ids);
+        }
+    }
+    hasher.finalize().to_hex().to_string()
+}

@@ -1,0 +1,212 @@
+//! The layers of a T5 block. Field names are the checkpoint's keys, which is what makes them findable by name.
+
+#![allow(non_snake_case, reason = "the checkpoint's keys")]
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use rpo_ops::{RelativeBias, Segments, attention, gated_gelu, relu, rms_norm};
+
+use super::config::{Config, FeedForward};
+use super::weights::{Builder, Init};
+use crate::error::Result;
+
+/// A matrix without bias, stored `(outputs, inputs)` as in the checkpoint.
+#[derive(Module, Debug)]
+pub struct Linear {
+    pub(crate) weight: Param<Tensor<2>>,
+}
+
+impl Linear {
+    pub(crate) fn new(mut at: Builder<'_>, inputs: usize, outputs: usize, std: f64) -> Result<Self> {
+        Ok(Self { weight: at.param("weight", [outputs, inputs], Init::Normal(std))? })
+    }
+
+    /// `(tokens, inputs)` to `(tokens, outputs)`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        x.matmul(self.weight.val().transpose())
+    }
+}
+
+/// T5's RMS norm.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    weight: Param<Tensor<1>>,
+    #[module(skip)]
+    epsilon: f64,
+}
+
+impl LayerNorm {
+    pub(crate) fn new(mut at: Builder<'_>, config: &Config) -> Result<Self> {
+        let weight = at.param("weight", [config.d_model], Init::Constant(config.initializer_factor))?;
+        Ok(Self { weight, epsilon: config.layer_norm_epsilon })
+    }
+
+    /// Normalises each token of `(tokens, d_model)`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        rms_norm(x, self.weight.val(), self.epsilon)
+    }
+}
+
+/// Multi-head attention; the first layer of a stack also owns the table of the relative position bias.
+#[derive(Module, Debug)]
+pub struct Attention {
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    pub(crate) relative_attention_bias: Option<Linear>,
+    #[module(skip)]
+    pub(crate) heads: usize,
+}
+
+impl Attention {
+    pub(crate) fn new(mut at: Builder<'_>, config: &Config, with_bias: bool) -> Result<Self> {
+        let Config { d_model, d_kv, num_heads: heads, initializer_factor: factor, .. } = *config;
+        let inner = heads * d_kv;
+        let std = factor * (d_model as f64).powf(-0.5);
+        let buckets = config.relative_attention_num_buckets;
+        Ok(Self {
+            q: Linear::new(at.at("q"), d_model, inner, factor * ((d_model * d_kv) as f64).powf(-0.5))?,
+            k: Linear::new(at.at("k"), d_model, inner, std)?,
+            v: Linear::new(at.at("v"), d_model, inner, std)?,
+            o: Linear::new(at.at("o"), inner, d_model, factor * (inner as f64).powf(-0.5))?,
+            // A table of (buckets, heads), of the same form as a matrix that maps heads to buckets.
+            relative_attention_bias: match with_bias {
+                true => Some(Linear::new(at.at("relative_attention_bias"), heads, buckets, std)?),
+                false => None,
+            },
+            heads,
+        })
+    }
+
+    /// Queries `(query tokens, inner)` of a residual stream.
+    pub(crate) fn queries(&self, x: Tensor<2>) -> Tensor<2> {
+        self.q.forward(x)
+    }
+
+    /// Keys and values `(key tokens, inner)` of what is attended to.
+    pub(crate) fn keys_values(&self, x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+        (self.k.forward(x.clone()), self.v.forward(x))
+    }
+
+    /// `(tokens, inner)` back to `(tokens, d_model)`.
+    pub(crate) fn output(&self, x: Tensor<2>) -> Tensor<2> {
+        self.o.forward(x)
+    }
+
+    /// Tokens `x` attend to tokens `memory` of the same segment.
+    pub fn forward(
+        &self,
+        x: Tensor<2>,
+        queries: &Segments,
+        memory: Tensor<2>,
+        keys: &Segments,
+        bias: Option<&RelativeBias>,
+    ) -> Tensor<2> {
+        let (k, v) = self.keys_values(memory);
+        self.output(attention(self.queries(x), k, v, self.heads, queries, keys, bias))
+    }
+}
+
+/// Attention of a stack to itself, normalised before and added to the residual stream after.
+#[derive(Module, Debug)]
+pub struct SelfAttentionLayer {
+    pub(crate) SelfAttention: Attention,
+    pub(crate) layer_norm: LayerNorm,
+}
+
+impl SelfAttentionLayer {
+    pub(crate) fn new(mut at: Builder<'_>, config: &Config, with_bias: bool) -> Result<Self> {
+        Ok(Self {
+            SelfAttention: Attention::new(at.at("SelfAttention"), config, with_bias)?,
+            layer_norm: LayerNorm::new(at.at("layer_norm"), config)?,
+        })
+    }
+
+    /// `x + attention(norm(x))`.
+    pub fn forward(&self, x: Tensor<2>, segments: &Segments, bias: &RelativeBias) -> Tensor<2> {
+        let h = self.layer_norm.forward(x.clone());
+        x + self.SelfAttention.forward(h.clone(), segments, h, segments, Some(bias))
+    }
+}
+
+/// Attention of the decoder to the encoder.
+#[derive(Module, Debug)]
+pub struct CrossAttentionLayer {
+    pub(crate) EncDecAttention: Attention,
+    pub(crate) layer_norm: LayerNorm,
+}
+
+impl CrossAttentionLayer {
+    pub(crate) fn new(mut at: Builder<'_>, config: &Config) -> Result<Self> {
+        Ok(Self {
+            EncDecAttention: Attention::new(at.at("EncDecAttention"), config, false)?,
+            layer_norm: LayerNorm::new(at.at("layer_norm"), config)?,
+        })
+    }
+
+    /// `x + attention(norm(x), memory)`: position does not matter here, so that all the responses of a prompt form one
+    /// segment of queries and its keys and values are computed once.
+    pub fn forward(&self, x: Tensor<2>, queries: &Segments, memory: Tensor<2>, keys: &Segments) -> Tensor<2> {
+        let h = self.layer_norm.forward(x.clone());
+        x + self.EncDecAttention.forward(h, queries, memory, keys, None)
+    }
+}
+
+/// The feed-forward matrices of either kind.
+#[derive(Module, Debug)]
+pub struct Dense {
+    wi: Option<Linear>,
+    wi_0: Option<Linear>,
+    wi_1: Option<Linear>,
+    wo: Linear,
+}
+
+impl Dense {
+    fn new(mut at: Builder<'_>, config: &Config) -> Result<Self> {
+        let Config { d_model, d_ff, initializer_factor: factor, feed_forward, .. } = *config;
+        let gated = feed_forward == FeedForward::GatedGelu;
+        let std = factor * (d_model as f64).powf(-0.5);
+        let mut inward = |name, present| match present {
+            true => Linear::new(at.at(name), d_model, d_ff, std).map(Some),
+            false => Ok(None),
+        };
+        Ok(Self {
+            wi: inward("wi", !gated)?,
+            wi_0: inward("wi_0", gated)?,
+            wi_1: inward("wi_1", gated)?,
+            wo: Linear::new(at.at("wo"), d_ff, d_model, factor * (d_ff as f64).powf(-0.5))?,
+        })
+    }
+
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let hidden = match (&self.wi, &self.wi_0, &self.wi_1) {
+            (None, Some(gate), Some(up)) => gated_gelu(gate.forward(x.clone()), up.forward(x)),
+            (Some(wi), None, None) => relu(wi.forward(x)),
+            _ => unreachable!("built with either `wi` or `wi_0` and `wi_1`"),
+        };
+        self.wo.forward(hidden)
+    }
+}
+
+/// Feed-forward layer with its norm and residual.
+#[derive(Module, Debug)]
+pub struct FeedForwardLayer {
+    DenseReluDense: Dense,
+    layer_norm: LayerNorm,
+}
+
+impl FeedForwardLayer {
+    pub(crate) fn new(mut at: Builder<'_>, config: &Config) -> Result<Self> {
+        Ok(Self {
+            DenseReluDense: Dense::new(at.at("DenseReluDense"), config)?,
+            layer_norm: LayerNorm::new(at.at("layer_norm"), config)?,
+        })
+    }
+
+    /// `x + dense(norm(x))`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let h = self.layer_norm.forward(x.clone());
+        x + self.DenseReluDense.forward(h)
+    }
+}

@@ -1,0 +1,186 @@
+//! T5 (arXiv 1910.10683), versions 1.0, 1.1 and Flan, over packed sequences. It knows token ids, not texts or files.
+
+mod cache;
+mod config;
+mod layers;
+mod parameters;
+mod weights;
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData, module::embedding};
+use rpo_ops::{RelativeBias, Segments};
+
+pub use cache::DecoderCache;
+pub use config::{Config, FeedForward};
+pub use layers::{Attention, CrossAttentionLayer, Dense, FeedForwardLayer, LayerNorm, Linear, SelfAttentionLayer};
+pub use parameters::Parameter;
+use weights::Builder;
+pub use weights::{Init, RandomWeights, Weights};
+
+use crate::error::Result;
+
+/// An encoder block; the tuple's indices are the checkpoint's `layer.0` and `layer.1`.
+#[derive(Module, Debug)]
+pub struct EncoderBlock {
+    layer: (SelfAttentionLayer, FeedForwardLayer),
+}
+
+/// A decoder block: self-attention, attention to the encoder, feed-forward.
+#[derive(Module, Debug)]
+pub struct DecoderBlock {
+    layer: (SelfAttentionLayer, CrossAttentionLayer, FeedForwardLayer),
+}
+
+/// The encoder.
+#[derive(Module, Debug)]
+pub struct Encoder {
+    block: Vec<EncoderBlock>,
+    final_layer_norm: LayerNorm,
+}
+
+/// The decoder.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    block: Vec<DecoderBlock>,
+    final_layer_norm: LayerNorm,
+}
+
+/// A T5 with its language-model head.
+#[derive(Module, Debug)]
+pub struct T5 {
+    shared: Linear,
+    encoder: Encoder,
+    decoder: Decoder,
+    /// Absent when the head is the embedding itself.
+    lm_head: Option<Linear>,
+    #[module(skip)]
+    config: Config,
+}
+
+impl T5 {
+    /// Builds the model that `config` describes from `weights`, ready for training if `device` is an autodiff device.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
+    pub fn new(config: &Config, weights: &mut dyn Weights, device: &Device) -> Result<Self> {
+        let mut root = Builder::new(weights, device);
+        let Config { vocab_size, d_model, initializer_factor: factor, .. } = *config;
+        let shared = Linear::new(root.at("shared"), d_model, vocab_size, factor)?;
+        let mut at = root.at("encoder");
+        let encoder = Encoder {
+            block: (0..config.num_layers)
+                .map(|i| EncoderBlock::new(at.at(format!("block.{i}")), config, i == 0))
+                .collect::<Result<_>>()?,
+            final_layer_norm: LayerNorm::new(at.at("final_layer_norm"), config)?,
+        };
+        let mut at = root.at("decoder");
+        let decoder = Decoder {
+            block: (0..config.num_decoder_layers)
+                .map(|i| DecoderBlock::new(at.at(format!("block.{i}")), config, i == 0))
+                .collect::<Result<_>>()?,
+            final_layer_norm: LayerNorm::new(at.at("final_layer_norm"), config)?,
+        };
+        // transformers draws an untied head at the embedding's scale, so that a fresh model is confidently wrong;
+        // this scale starts it near the uniform distribution, as T5's own code does.
+        let lm_head = match config.tie_word_embeddings {
+            true => None,
+            false => Some(Linear::new(root.at("lm_head"), d_model, vocab_size, factor * (d_model as f64).powf(-0.5))?),
+        };
+        Ok(Self { shared, encoder, decoder, lm_head, config: config.clone() })
+    }
+
+    /// The shape of the model.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The device that holds the weights.
+    pub fn device(&self) -> Device {
+        self.shared.weight.val().device()
+    }
+
+    fn embed(&self, ids: &[u32]) -> Tensor<2> {
+        let device = self.device();
+        let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+        let n = ids.len();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, n]), &device);
+        embedding(self.shared.weight.val(), ids).reshape([n, self.config.d_model])
+    }
+
+    fn relative_bias(
+        &self,
+        first: &Attention,
+        causal: bool,
+        queries: std::ops::Range<usize>,
+        keys: usize,
+    ) -> RelativeBias {
+        let Some(table) = &first.relative_attention_bias else { unreachable!("the first block owns the table") };
+        RelativeBias::new(table.weight.val(), self.config.relative_attention_max_distance, causal, queries, keys)
+    }
+
+    /// Encodes packed prompts: `(prompt tokens)` ids to `(prompt tokens, d_model)`.
+    pub fn encode(&self, ids: &[u32], prompts: &Segments) -> Tensor<2> {
+        let longest = prompts.max_len();
+        let first = &self.encoder.block[0].layer.0.SelfAttention;
+        let bias = self.relative_bias(first, false, 0..longest, longest);
+        let mut x = self.embed(ids);
+        for EncoderBlock { layer } in &self.encoder.block {
+            x = layer.0.forward(x, prompts, &bias);
+            x = layer.1.forward(x);
+        }
+        self.encoder.final_layer_norm.forward(x)
+    }
+
+    /// Decodes packed responses against encoded prompts, giving what the head multiplies: `(response tokens, d_model)`.
+    ///
+    /// `ids` are the decoder's inputs; `responses` delimits them one by one, `by_prompt` the responses of each prompt
+    /// together, in the order of `prompts`, which delimits `memory`.
+    pub fn decode(
+        &self,
+        ids: &[u32],
+        responses: &Segments,
+        by_prompt: &Segments,
+        memory: &Tensor<2>,
+        prompts: &Segments,
+    ) -> Tensor<2> {
+        let longest = responses.max_len();
+        let first = &self.decoder.block[0].layer.0.SelfAttention;
+        let bias = self.relative_bias(first, true, 0..longest, longest);
+        let mut x = self.embed(ids);
+        for DecoderBlock { layer } in &self.decoder.block {
+            x = layer.0.forward(x, responses, &bias);
+            x = layer.1.forward(x, by_prompt, memory.clone(), prompts);
+            x = layer.2.forward(x);
+        }
+        self.finish(x)
+    }
+
+    /// The decoder's last norm, and the scaling of T5 1.0.
+    fn finish(&self, x: Tensor<2>) -> Tensor<2> {
+        let x = self.decoder.final_layer_norm.forward(x);
+        match self.config.scale_decoder_outputs {
+            true => x.mul_scalar((self.config.d_model as f64).powf(-0.5)),
+            false => x,
+        }
+    }
+
+    /// The matrix of the head, `(vocabulary, d_model)`.
+    pub fn head(&self) -> Tensor<2> {
+        self.lm_head.as_ref().unwrap_or(&self.shared).weight.val()
+    }
+}
+
+impl EncoderBlock {
+    fn new(mut at: Builder<'_>, config: &Config, first: bool) -> Result<Self> {
+        let attention = SelfAttentionLayer::new(at.at("layer.0"), config, first)?;
+        Ok(Self { layer: (attention, FeedForwardLayer::new(at.at("layer.1"), config)?) })
+    }
+}
+
+impl DecoderBlock {
+    fn new(mut at: Builder<'_>, config: &Config, first: bool) -> Result<Self> {
+        let attention = SelfAttentionLayer::new(at.at("layer.0"), config, first)?;
+        let cross = CrossAttentionLayer::new(at.at("layer.1"), config)?;
+        Ok(Self { layer: (attention, cross, FeedForwardLayer::new(at.at("layer.2"), config)?) })
+    }
+}

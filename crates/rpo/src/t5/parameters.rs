@@ -1,0 +1,132 @@
+//! The model's parameters by their checkpoint names: to save them, to read their gradients, to update them.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Gradients, Tensor};
+
+use super::T5;
+
+/// One parameter, outside any graph.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// The checkpoint's key.
+    pub name: String,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Its values in row-major order.
+    pub values: Tensor<1>,
+}
+
+impl T5 {
+    /// Every parameter, in the order of the model; values are shared with it, not copied.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        let mut found = Vec::new();
+        self.visit(&mut Named::new(|name, shape, values: Leaf<'_>| {
+            found.push(Parameter { name, shape, values: values.flat() });
+        }));
+        found
+    }
+
+    /// The gradient of every parameter in the same order, `None` where the loss did not reach it.
+    pub fn gradients(&self, gradients: &mut Gradients) -> Vec<(String, Option<Tensor<1>>)> {
+        let mut found = Vec::new();
+        self.visit(&mut Named::new(|name, _, leaf: Leaf<'_>| found.push((name, leaf.gradient(gradients)))));
+        found
+    }
+
+    /// Replaces every parameter by what `update` makes of its name and flat values.
+    #[must_use]
+    pub fn map_parameters(self, update: impl FnMut(&str, Tensor<1>) -> Tensor<1>) -> Self {
+        self.map(&mut Updated { path: Vec::new(), update })
+    }
+}
+
+/// A parameter of either rank, so that visitors need no generics.
+enum Leaf<'a> {
+    Vector(&'a Tensor<1>),
+    Matrix(&'a Tensor<2>),
+}
+
+impl Leaf<'_> {
+    fn flat(&self) -> Tensor<1> {
+        match self {
+            Self::Vector(x) => flatten((*x).clone()),
+            Self::Matrix(x) => flatten((*x).clone()),
+        }
+    }
+
+    fn gradient(&self, gradients: &mut Gradients) -> Option<Tensor<1>> {
+        match self {
+            Self::Vector(x) => x.grad_remove(gradients),
+            Self::Matrix(x) => x.grad_remove(gradients).map(flatten),
+        }
+    }
+}
+
+/// The values outside any graph.
+fn flatten<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    let n = x.shape().num_elements();
+    let x = if x.is_autodiff() { x.inner() } else { x };
+    x.reshape([n])
+}
+
+struct Named<F> {
+    path: Vec<String>,
+    visit: F,
+}
+
+impl<F: FnMut(String, Vec<usize>, Leaf<'_>)> Named<F> {
+    fn new(visit: F) -> Self {
+        Self { path: Vec::new(), visit }
+    }
+}
+
+impl<F: FnMut(String, Vec<usize>, Leaf<'_>)> ModuleVisitor for Named<F> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        let shape = value.dims().to_vec();
+        let name = self.path.join(".");
+        // The rank is a constant of this instance, known to be 1 or 2; reshaping to the same rank would lose the
+        // identity by which gradients are found, so the rank is recovered by type.
+        let any: &dyn std::any::Any = &value;
+        if let Some(vector) = any.downcast_ref::<Tensor<1>>() {
+            (self.visit)(name, shape, Leaf::Vector(vector));
+        } else if let Some(matrix) = any.downcast_ref::<Tensor<2>>() {
+            (self.visit)(name, shape, Leaf::Matrix(matrix));
+        } else {
+            unreachable!("{name}: T5 has only vectors and matrices");
+        }
+    }
+}
+
+struct Updated<F> {
+    path: Vec<String>,
+    update: F,
+}
+
+impl<F: FnMut(&str, Tensor<1>) -> Tensor<1>> ModuleMapper for Updated<F> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let name = self.path.join(".");
+        param.map(|value| {
+            let shape = value.shape();
+            let tracked = value.is_autodiff();
+            let updated = (self.update)(&name, flatten(value)).reshape(shape);
+            if tracked { Tensor::from_inner(updated).require_grad() } else { updated }
+        })
+    }
+}

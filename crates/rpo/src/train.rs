@@ -1,0 +1,406 @@
+//! The only training loop: batches, gradients, steps, validation, checkpoints. What is minimised is the objective's
+//! business, what is shown to people is the observers'.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::{PackedBatch, Span, length_buckets, split_by_tokens};
+use crate::checkpoint::{self, Checkpoint, StoredAs};
+use crate::error::{Error, Result};
+use crate::feedback::{FeedbackSet, Split};
+use crate::files::write_file;
+use crate::objective::{Loss, Objective};
+use crate::optim::{AdamW, GradientSum, OptimizerConfig, linear_schedule};
+use crate::score::score;
+use crate::t5::T5;
+
+/// Settings of the loop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct TrainConfig {
+    /// Passes over the training responses.
+    pub epochs: usize,
+    /// Stop after this many optimizer steps instead.
+    pub max_steps: Option<usize>,
+    /// Responses of an optimizer step.
+    pub batch_size: usize,
+    /// Tokens, prompts included, of a micro-batch: bounds memory, changes nothing else.
+    pub micro_batch_tokens: usize,
+    /// Steps of linear warm-up; by default 150, but at most a tenth of all steps.
+    pub warmup_steps: Option<usize>,
+    /// Optimizer steps between validations, each of which also saves; by default a tenth of all steps.
+    pub validate_every: Option<usize>,
+    /// Decides the order of the data.
+    pub seed: u64,
+    /// The optimizer.
+    pub optimizer: OptimizerConfig,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 1,
+            max_steps: None,
+            batch_size: 32,
+            micro_batch_tokens: 4096,
+            warmup_steps: None,
+            validate_every: None,
+            seed: 42,
+            optimizer: OptimizerConfig::default(),
+        }
+    }
+}
+
+/// How far a run is; what is needed beside model and optimizer to go on as if it had never stopped.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// Optimizer steps done.
+    pub step: usize,
+    /// Lowest validation loss so far and its step.
+    pub best: Option<(f64, usize)>,
+    /// Validation loss before the first step.
+    pub first_validation: Option<f64>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// The loop begins, after `done` of `steps` steps.
+    Start {
+        /// Steps done in an earlier run.
+        done: usize,
+        /// Steps in all.
+        steps: usize,
+    },
+    /// An optimizer step.
+    Step(&'a StepReport),
+    /// A pass over the validation responses.
+    Validation {
+        /// Steps done.
+        step: usize,
+        /// The objective's mean loss and metrics.
+        means: &'a Means,
+        /// Whether it is the lowest loss so far.
+        best: bool,
+    },
+}
+
+/// A mean loss with the objective's own metrics.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Means {
+    /// Mean over responses.
+    pub loss: f64,
+    /// Means over responses by name.
+    pub metrics: Vec<(&'static str, f64)>,
+}
+
+/// What an optimizer step did.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepReport {
+    /// Number of the step, from 1.
+    pub step: usize,
+    /// Loss and metrics before the step.
+    pub means: Means,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Norm of the gradients before clipping.
+    pub grad_norm: f64,
+    /// Responses in the step.
+    pub responses: usize,
+    /// Tokens in the step, prompts included.
+    pub tokens: usize,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// Hears of everything that happens.
+pub trait Observer {
+    /// Called as it happens.
+    ///
+    /// # Errors
+    /// If what must be recorded cannot be; training then stops.
+    fn observe(&mut self, event: &Event<'_>) -> Result<()>;
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// Where it stands.
+    pub progress: Progress,
+    /// Loss at the last validation.
+    pub last_validation: Option<f64>,
+    /// Whether it was stopped before the last step.
+    pub interrupted: bool,
+}
+
+/// The directory of a run: `best/` and `last/` are Hugging Face directories, `last/resume/` holds what resuming needs.
+#[derive(Clone, Debug)]
+pub struct RunDir {
+    dir: PathBuf,
+}
+
+impl RunDir {
+    /// Makes a new directory for a run.
+    ///
+    /// # Errors
+    /// If it exists or cannot be made.
+    pub fn create(dir: &Path) -> Result<Self> {
+        if dir.exists() {
+            return Err(Error::Exists { path: dir.into() });
+        }
+        std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
+        Ok(Self { dir: dir.into() })
+    }
+
+    /// Opens the directory of a run that is to go on.
+    ///
+    /// # Errors
+    /// If there is no such directory.
+    pub fn open(dir: &Path) -> Result<Self> {
+        match dir.is_dir() {
+            true => Ok(Self { dir: dir.into() }),
+            false => Err(Error::NoModel { name: dir.display().to_string(), problem: "there is no such run".into() }),
+        }
+    }
+
+    /// A path inside.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The state to go on from.
+    ///
+    /// # Errors
+    /// If it is missing or unreadable.
+    pub fn resume(&self, config: &TrainConfig, device: &burn::tensor::Device) -> Result<(T5, AdamW, Progress)> {
+        let last = Checkpoint::open(&self.path("last"))?;
+        let model = last.load(device)?;
+        let path = last.dir().join("resume/progress.json");
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::read(&path, e))?;
+        let progress: Progress =
+            serde_json::from_str(&text).map_err(|e| Error::weights(&path, format!("unreadable: {e}")))?;
+        let state = last.dir().join("resume/optimizer.safetensors");
+        let optimizer = AdamW::resume(config.optimizer.clone(), progress.step, &model, &state)?;
+        Ok((model, optimizer, progress))
+    }
+}
+
+/// A training run under way.
+pub struct Trainer<'a> {
+    /// The objective, already prepared on `data`.
+    pub objective: &'a dyn Objective,
+    /// Training and validation responses.
+    pub data: Split,
+    /// Settings.
+    pub config: &'a TrainConfig,
+    /// Where checkpoints go.
+    pub run: &'a RunDir,
+    /// The model that was started from; its tokenizer is saved with each checkpoint.
+    pub origin: &'a Checkpoint,
+    /// Set from outside to stop after the current micro-batch.
+    pub stop: &'a AtomicBool,
+}
+
+impl Trainer<'_> {
+    /// Trains `model`, whose device must track gradients, and saves it.
+    ///
+    /// # Errors
+    /// If a loss is not finite, a parameter gets no gradient, or a file cannot be written. What was saved stays.
+    pub fn run(
+        mut self,
+        mut model: T5,
+        mut optimizer: AdamW,
+        mut progress: Progress,
+        observers: &mut [&mut dyn Observer],
+    ) -> Result<Summary> {
+        self.data.train.retain(|r| self.objective.uses(r.row));
+        self.data.validation.retain(|r| self.objective.uses(r.row));
+        let steps = self.steps()?;
+        let warmup = self.config.warmup_steps.unwrap_or((steps / 10).min(150)).min(steps);
+        let every = self.config.validate_every.unwrap_or(steps.div_ceil(10)).max(1);
+        let mut tell = |event: Event<'_>| observers.iter_mut().try_for_each(|o| o.observe(&event));
+        tell(Event::Start { done: progress.step, steps })?;
+        if progress.step == 0
+            && let Some(means) = self.validate(&model)
+        {
+            progress.first_validation = Some(means.loss);
+            tell(Event::Validation { step: 0, means: &means, best: false })?;
+        }
+        let mut last_validation = progress.first_validation;
+        while progress.step < steps && !self.stop.load(Ordering::Relaxed) {
+            let step = progress.step + 1;
+            let learning_rate = self.config.optimizer.learning_rate * linear_schedule(step, warmup, steps);
+            let Some((gradients, mut report)) = self.gradients(&model, step)? else { break };
+            let started = Instant::now();
+            (model, report.grad_norm) = optimizer.update(model, gradients, learning_rate);
+            report.seconds += started.elapsed().as_secs_f64();
+            report.learning_rate = learning_rate;
+            progress.step = step;
+            tell(Event::Step(&report))?;
+            if step.is_multiple_of(every) || step == steps {
+                if let Some(means) = self.validate(&model) {
+                    last_validation = Some(means.loss);
+                    let best = progress.best.is_none_or(|(lowest, _)| means.loss < lowest);
+                    if best {
+                        progress.best = Some((means.loss, step));
+                        checkpoint::save(&model, self.origin, StoredAs::F32, &self.run.path("best"), |_| Ok(()))?;
+                    }
+                    tell(Event::Validation { step, means: &means, best })?;
+                }
+                self.save(&model, &optimizer, &progress)?;
+            }
+        }
+        let interrupted = progress.step < steps;
+        if interrupted {
+            self.save(&model, &optimizer, &progress)?;
+        }
+        Ok(Summary { progress, last_validation, interrupted })
+    }
+
+    fn steps(&self) -> Result<usize> {
+        let TrainConfig { batch_size, epochs, max_steps, micro_batch_tokens, .. } = *self.config;
+        for (field, value) in
+            [("batch-size", batch_size), ("epochs", epochs), ("micro-batch-tokens", micro_batch_tokens)]
+        {
+            if value == 0 {
+                return Err(Error::Setting { field, problem: "0 is not a positive number".into() });
+            }
+        }
+        Ok(max_steps.unwrap_or(epochs * self.steps_per_epoch()))
+    }
+
+    fn steps_per_epoch(&self) -> usize {
+        self.data.train.responses().div_ceil(self.config.batch_size)
+    }
+
+    /// The responses of optimizer step `step` (from 1): a pure function of data, settings and step, so that a resumed
+    /// run goes on where the other stopped.
+    fn batch(&self, step: usize) -> Vec<Span> {
+        let (epoch, place) = ((step - 1) / self.steps_per_epoch(), (step - 1) % self.steps_per_epoch());
+        let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
+        rng.set_stream(epoch as u64);
+        let mut order: Vec<usize> = (0..self.data.train.groups.len()).collect();
+        order.shuffle(&mut rng);
+        cut(&self.data.train, &order, place * self.config.batch_size, self.config.batch_size)
+    }
+
+    /// Gradients of the mean loss of a step, or `None` if stopped before they are complete.
+    fn gradients(&self, model: &T5, step: usize) -> Result<Option<(GradientSum, StepReport)>> {
+        let started = Instant::now();
+        let bad = |problem: String| Error::Step { step, problem };
+        let data = &self.data.train;
+        let spans = self.batch(step);
+        let rows: Vec<usize> = spans
+            .iter()
+            .flat_map(|s| data.groups[s.group].responses[s.responses.clone()].iter().map(|r| r.row))
+            .collect();
+        let mut gradients = GradientSum::default();
+        let mut total = Total::default();
+        let mut tokens = 0;
+        for piece in split_by_tokens(data, &spans, self.config.micro_batch_tokens) {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let batch = PackedBatch::pack(data, &piece, model.config());
+            let loss = self.objective.loss(&score(model, &batch), &rows);
+            tokens += batch.tokens();
+            let mean: Tensor<1> = loss.sum.clone().div_scalar(rows.len() as f64);
+            total.add(&loss);
+            if !total.loss.is_finite() {
+                return Err(bad(format!(
+                    "the loss is {}; lower the learning rate or look at the rewards. What was saved is unharmed",
+                    total.loss
+                )));
+            }
+            let mut tape = mean.backward();
+            gradients.add(model.gradients(&mut tape)).map_err(bad)?;
+        }
+        let report = StepReport {
+            step,
+            means: total.means(),
+            learning_rate: 0.0,
+            grad_norm: 0.0,
+            responses: rows.len(),
+            tokens,
+            seconds: started.elapsed().as_secs_f64(),
+        };
+        Ok(Some((gradients, report)))
+    }
+
+    /// Mean loss over the validation responses, if there are any.
+    fn validate(&self, model: &T5) -> Option<Means> {
+        let data = &self.data.validation;
+        if data.groups.is_empty() {
+            return None;
+        }
+        let rows: Vec<usize> = data.iter().map(|r| r.row).collect();
+        let model = model.valid();
+        let mut total = Total::default();
+        for spans in length_buckets(data, self.config.micro_batch_tokens) {
+            let batch = PackedBatch::pack(data, &spans, model.config());
+            total.add(&self.objective.loss(&score(&model, &batch), &rows));
+        }
+        Some(total.means())
+    }
+
+    fn save(&self, model: &T5, optimizer: &AdamW, progress: &Progress) -> Result<()> {
+        checkpoint::save(model, self.origin, StoredAs::F32, &self.run.path("last"), |dir| {
+            let resume = dir.join("resume");
+            std::fs::create_dir(&resume).map_err(|e| Error::write(&resume, e))?;
+            optimizer.save(&resume.join("optimizer.safetensors"))?;
+            let text = serde_json::to_string_pretty(progress).unwrap_or_default();
+            write_file(&resume.join("progress.json"), text.as_bytes())
+        })
+    }
+}
+
+/// Responses `first..first + count` of the groups in `order`, laid end to end.
+fn cut(data: &FeedbackSet, order: &[usize], first: usize, count: usize) -> Vec<Span> {
+    let mut begin = 0;
+    let mut spans = Vec::new();
+    for &group in order {
+        let n = data.groups[group].responses.len();
+        let from = first.clamp(begin, begin + n) - begin;
+        let to = (first + count).clamp(begin, begin + n) - begin;
+        if from < to {
+            spans.push(Span { group, responses: from..to });
+        }
+        begin += n;
+    }
+    spans
+}
+
+/// Running sums over responses.
+#[derive(Default)]
+struct Total {
+    loss: f64,
+    count: usize,
+    metrics: Vec<(&'static str, f64)>,
+}
+
+impl Total {
+    fn add(&mut self, loss: &Loss) {
+        self.loss += f64::from(loss.sum.clone().into_scalar::<f32>());
+        self.count += loss.count;
+        for (name, value) in &loss.metrics {
+            match self.metrics.iter_mut().find(|(known, _)| known == name) {
+                Some((_, sum)) => *sum += value,
+                None => self.metrics.push((name, *value)),
+            }
+        }
+    }
+
+    fn means(&self) -> Means {
+        let n = self.count as f64;
+        Means { loss: self.loss / n, metrics: self.metrics.iter().map(|(name, sum)| (*name, sum / n)).collect() }
+    }
+}

@@ -1,0 +1,64 @@
+//! The genuine T5 tokenizer, real rated data and a real checkpoint, found through the environment variable
+//! `RPO_ASSETS`. Without it these tests say that they were skipped.
+
+use std::path::PathBuf;
+
+use rpo::burn::tensor::Device;
+use rpo::checkpoint::Checkpoint;
+use rpo::feedback::{FeedbackSet, Limits, ReadOptions};
+use rpo::tokenizer::Tokenizer;
+
+fn assets() -> Option<PathBuf> {
+    let found = std::env::var_os("RPO_ASSETS").map(PathBuf::from);
+    if found.is_none() {
+        eprintln!("skipped: RPO_ASSETS is not set");
+    }
+    found
+}
+
+#[test]
+fn all_gold_encodings_are_reproduced() {
+    let Some(assets) = assets() else { return };
+    let tokenizer = Tokenizer::load(&assets.join("tokenizer/hf-flan-t5-small")).expect("tokenizer");
+    let text = std::fs::read_to_string(assets.join("tokenizer/t5-base-tests.json")).expect("gold encodings");
+    let gold: Vec<(String, Vec<u32>, String)> = serde_json::from_str(&text).expect("gold encodings");
+    assert_eq!(gold.len(), 1995);
+    for (text, ids, decoded) in gold {
+        let encoded = tokenizer.encode(&text, usize::MAX).expect("encodes");
+        assert_eq!(encoded.ids, ids, "{text}");
+        assert_eq!(encoded.unknown, ids.iter().filter(|id| **id == 2).count());
+        // The gold texts come from transformers' Python tokenizer, which sets spaces around `<unk>`.
+        let unspaced = |s: &str| if encoded.unknown > 0 { s.replace(' ', "") } else { s.to_string() };
+        let got = tokenizer.decode_with_special(&ids).expect("decodes");
+        assert_eq!(unspaced(&got), unspaced(&decoded), "{text}");
+        if ids.len() > 3 {
+            let cut = tokenizer.encode(&text, 3).expect("encodes");
+            assert!(cut.truncated && cut.ids == ids[..3], "{text}: cut without a faked end");
+        }
+    }
+}
+
+#[test]
+fn real_feedback_is_read_whole() {
+    let Some(assets) = assets() else { return };
+    let tokenizer = Tokenizer::load(&assets.join("tokenizer/hf-flan-t5-small")).expect("tokenizer");
+    let limits = Limits { prompt_tokens: 512, response_tokens: 512 };
+    for (name, prompts) in
+        [("mqm_ted_ende_k4", 523), ("summeval_op_k4", 32), ("mt_bench_k4", 80), ("prometheus_vicuna_eval_k4", 80)]
+    {
+        let path = assets.join(format!("feedback/{name}.jsonl"));
+        let (data, summary) =
+            FeedbackSet::read(&path, &ReadOptions::default(), &tokenizer, limits, &mut |_| ()).expect(name);
+        assert_eq!(summary.prompts, prompts, "{name}");
+        assert_eq!(summary.rows, data.responses() + summary.duplicates, "{name}");
+        assert!(data.iter().all(|r| r.truncated != (r.ids.last() == Some(&1))), "{name}: only cut ones lack an end");
+    }
+}
+
+#[test]
+fn a_real_checkpoint_loads() {
+    let Some(assets) = assets() else { return };
+    let checkpoint = Checkpoint::open(&assets.join("weights/t5x-tiny-hf")).expect("checkpoint");
+    let model = checkpoint.load(&Device::flex()).expect("every tensor is there and none is left");
+    assert!(!model.config().tie_word_embeddings);
+}

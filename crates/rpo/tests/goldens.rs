@@ -1,0 +1,191 @@
+//! The model against Hugging Face transformers: hidden states, logits, log-probabilities, the gradient of every
+//! parameter, greedy generation. The values were made by `goldens/make_goldens.py`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use rpo::batch::PackedBatch;
+use rpo::burn;
+use rpo::checkpoint::Checkpoint;
+use rpo::sample::{Decoding, Processors, generate};
+use rpo::score::{LogProb, score, token_log_probs};
+use rpo::t5::T5;
+use rpo_ops::Segments;
+use safetensors::SafeTensors;
+use serde::Deserialize;
+
+const MODELS: [&str; 2] = ["gated_untied", "relu_tied"];
+
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
+}
+
+/// The tensors of a golden file.
+struct Golden(Vec<u8>);
+
+impl Golden {
+    fn of(model: &str) -> Self {
+        Self(std::fs::read(goldens().join(model).join("golden.safetensors")).expect("golden file"))
+    }
+
+    fn tensors(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.0).expect("safetensors")
+    }
+
+    fn words<T>(&self, name: &str, convert: impl Fn([u8; 4]) -> T) -> Vec<T> {
+        let tensors = self.tensors();
+        let data = tensors.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}")).data().to_vec();
+        data.chunks_exact(4).map(|b| convert([b[0], b[1], b[2], b[3]])).collect()
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        self.words(name, f32::from_le_bytes)
+    }
+
+    fn ints(&self, name: &str) -> Vec<usize> {
+        self.words(name, |b| i32::from_le_bytes(b) as usize)
+    }
+
+    fn batch(&self) -> PackedBatch {
+        let ids = |name: &str| self.words(name, |b| i32::from_le_bytes(b) as u32);
+        let (labels, lengths, owners) =
+            (ids("response_ids"), self.ints("response_lengths"), self.ints("response_prompt"));
+        let prompts = Segments::from_lengths(self.ints("prompt_lengths"));
+        let responses = Segments::from_lengths(lengths.iter().copied());
+        let shifted = |i: usize| {
+            let labels = &labels[responses.range(i)];
+            std::iter::once(0).chain(labels[..labels.len() - 1].iter().copied()).collect::<Vec<_>>()
+        };
+        let tokens_of = |p: usize| lengths.iter().zip(&owners).filter(|(_, o)| **o == p).map(|(n, _)| n).sum();
+        PackedBatch {
+            prompt_ids: ids("prompt_ids"),
+            input_ids: (0..responses.len()).flat_map(shifted).collect(),
+            by_prompt: Segments::from_lengths((0..prompts.len()).map(tokens_of)),
+            rows: (0..responses.len()).collect(),
+            rewards: vec![0.0; responses.len()],
+            prompts,
+            labels,
+            responses,
+        }
+    }
+}
+
+fn load(model: &str, device: &Device) -> T5 {
+    Checkpoint::open(&goldens().join(model)).and_then(|c| c.load(device)).expect("golden checkpoint")
+}
+
+fn values(x: TensorData) -> Vec<f32> {
+    x.try_to_vec().expect("f32")
+}
+
+/// Largest error relative to the largest value that was wanted.
+fn relative_error(got: TensorData, want: &[f32]) -> f32 {
+    let got = values(got);
+    assert_eq!(got.len(), want.len());
+    let scale = want.iter().fold(0f32, |m, w| m.max(w.abs()));
+    got.iter().zip(want).fold(0f32, |m, (g, w)| m.max((g - w).abs())) / scale
+}
+
+#[test]
+fn hidden_states_logits_and_log_probs_equal_transformers() {
+    for name in MODELS {
+        let golden = Golden::of(name);
+        let model = load(name, &Device::flex());
+        let batch = golden.batch();
+        let memory = model.encode(&batch.prompt_ids, &batch.prompts);
+        let error = relative_error(memory.clone().into_data(), &golden.floats("encoder_hidden"));
+        assert!(error < 1e-5, "{name}: encoder differs by {error}");
+        let hidden = model.decode(&batch.input_ids, &batch.responses, &batch.by_prompt, &memory, &batch.prompts);
+        let logits = hidden.matmul(model.head().transpose());
+        let error = relative_error(logits.into_data(), &golden.floats("logits"));
+        assert!(error < 1e-5, "{name}: logits differ by {error}");
+        let error = relative_error(token_log_probs(&model, &batch).into_data(), &golden.floats("token_log_probs"));
+        assert!(error < 1e-5, "{name}: log-probabilities differ by {error}");
+    }
+}
+
+#[test]
+fn the_gradient_of_every_parameter_equals_pytorch() {
+    for name in MODELS {
+        let golden = Golden::of(name);
+        let model = load(name, &Device::flex().autodiff());
+        let scores = score(&model, &golden.batch());
+        let loss: Tensor<1> = (scores.ell(LogProb::Mean) * scores.constant(&golden.floats("loss_weights"))).sum();
+        let error = relative_error(loss.clone().into_data(), &golden.floats("loss"));
+        assert!(error < 1e-5, "{name}: loss differs by {error}");
+        let gradients: BTreeMap<_, _> = model.gradients(&mut loss.backward()).into_iter().collect();
+        let tensors = golden.tensors();
+        let wanted: Vec<&str> = tensors.names().into_iter().filter_map(|n| n.strip_prefix("grad.")).collect();
+        assert_eq!(wanted.len(), gradients.len(), "{name}: the same parameters");
+        for parameter in wanted {
+            let got = gradients.get(parameter).cloned().flatten().unwrap_or_else(|| panic!("{name}: no {parameter}"));
+            let error = relative_error(got.into_data(), &golden.floats(&format!("grad.{parameter}")));
+            assert!(error < 1e-4, "{name}: gradient of {parameter} differs by {error}");
+        }
+    }
+}
+
+#[test]
+fn forward_passes_without_tracking_give_the_same_scores() {
+    for name in MODELS {
+        let tracking = load(name, &Device::flex().autodiff());
+        let batch = Golden::of(name).batch();
+        let with = score(&tracking, &batch).log_probs.into_data();
+        let without = values(score(&tracking.valid(), &batch).log_probs.into_data());
+        let error = relative_error(with, &without);
+        assert!(error < 1e-6, "{name}: differs by {error}");
+    }
+}
+
+#[derive(Deserialize)]
+struct Generation {
+    settings: Settings,
+    outputs: Vec<Vec<u32>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    max_new_tokens: usize,
+    repetition_penalty: Option<f32>,
+    no_repeat_ngram_size: Option<usize>,
+}
+
+#[test]
+fn greedy_generation_equals_transformers_token_for_token() {
+    for name in MODELS {
+        let batch = Golden::of(name).batch();
+        let model = load(name, &Device::flex());
+        let prompts: Vec<Vec<u32>> =
+            (0..batch.prompts.len()).map(|i| batch.prompt_ids[batch.prompts.range(i)].to_vec()).collect();
+        let text = std::fs::read_to_string(goldens().join(name).join("generation.json")).expect("golden file");
+        let cases: Vec<Generation> = serde_json::from_str(&text).expect("golden file");
+        assert_eq!(cases.len(), 4);
+        for Generation { settings, outputs } in cases {
+            let processors = Processors {
+                repetition_penalty: settings.repetition_penalty.unwrap_or(1.0),
+                no_repeat_ngram_size: settings.no_repeat_ngram_size.unwrap_or(0),
+                ..Processors::default()
+            };
+            let decoding = Decoding { max_new_tokens: settings.max_new_tokens, processors, ..Decoding::default() };
+            assert_eq!(generate(&model, &prompts, 0, &decoding), outputs, "{name}: {decoding:?}");
+            let alone = generate(&model, &prompts[1..2], 1, &decoding);
+            assert_eq!(alone[0], outputs[1], "{name}: a prompt alone and in a batch");
+        }
+    }
+}
+
+#[test]
+fn sampling_depends_on_seed_and_prompt_but_not_on_the_batch() {
+    let model = load("gated_untied", &Device::flex());
+    let prompts: Vec<Vec<u32>> = vec![vec![5, 6, 7, 1], vec![9, 1], vec![9, 1]];
+    let processors = Processors { temperature: 3.0, ..Processors::default() };
+    let decoding = Decoding { sample: true, max_new_tokens: 30, seed: 7, processors };
+    let together = generate(&model, &prompts, 0, &decoding);
+    let apart: Vec<_> = (0..3).flat_map(|i| generate(&model, &prompts[i..=i], i, &decoding)).collect();
+    assert_eq!(together, apart);
+    assert_ne!(together[1], together[2], "equal prompts get different draws");
+    assert_ne!(together, generate(&model, &prompts, 0, &Decoding { seed: 8, ..decoding }));
+}

@@ -1,0 +1,269 @@
+//! The loop end to end on a tiny model and data that the tests write themselves.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::module::Module;
+use burn::tensor::Device;
+use rpo::burn;
+use rpo::checkpoint::{Checkpoint, StoredAs, init};
+use rpo::feedback::{FeedbackSet, Limits, ReadOptions, ReadSummary, Split};
+use rpo::metrics::MetricsLog;
+use rpo::objective::{ObjectiveConfig, RpoConfig, SftConfig, SingleResponse};
+use rpo::optim::{AdamW, OptimizerConfig};
+use rpo::reference::ReferenceScores;
+use rpo::score::LogProb;
+use rpo::t5::Config;
+use rpo::train::{Event, Observer, Progress, RunDir, Summary, TrainConfig, Trainer};
+
+const WORDS: [&str; 12] = ["red", "blue", "green", "one", "two", "three", "say", "yes", "no", "and", "or", "not"];
+
+/// A directory with a tokenizer of whole words, data of 40 prompts with 1 to 3 responses, and a tiny fresh model.
+struct Bench {
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let bench = Self { dir };
+        std::fs::write(bench.path("tokenizer.json"), tokenizer_json()).expect("write");
+        std::fs::write(bench.path("data.jsonl"), data()).expect("write");
+        bench.init("model", 1);
+        bench
+    }
+
+    fn init(&self, name: &str, seed: u64) {
+        let text = r#"{"model_type":"t5","vocab_size":16,"d_model":16,"d_kv":8,"d_ff":32,"num_layers":1,"num_heads":2,
+                       "feed_forward_proj":"gated-gelu","tie_word_embeddings":false}"#;
+        let config = Config::parse(text).expect("valid");
+        init(&config, &self.path("tokenizer.json"), seed, StoredAs::F32, &self.path(name)).expect("fresh model");
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn data(&self) -> (Split, ReadSummary) {
+        let tokenizer = self.checkpoint().tokenizer().expect("tokenizer");
+        let limits = Limits { prompt_tokens: 32, response_tokens: 32 };
+        let path = self.path("data.jsonl");
+        let (data, summary) =
+            FeedbackSet::read(&path, &ReadOptions::default(), &tokenizer, limits, &mut |_| ()).expect("data");
+        (data.split(0.2, 1).expect("split"), summary)
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        Checkpoint::open(&self.path("model")).expect("model")
+    }
+
+    /// Trains into `out`, stopping after step `stop_after` if given, going on where `out` stopped if it exists.
+    fn train(
+        &self,
+        out: &str,
+        objective: &ObjectiveConfig,
+        config: &TrainConfig,
+        stop_after: Option<usize>,
+    ) -> Summary {
+        let device = Device::flex().autodiff();
+        let origin = self.checkpoint();
+        let (split, _) = self.data();
+        let mut model = origin.load(&device).expect("model");
+        let reference = ReferenceScores::compute(&model.valid(), &split, 512, &mut |_| ());
+        let mut objective = objective.build().expect("valid");
+        objective.prepare(&split, Some(&reference)).expect("defined");
+        let mut optimizer = AdamW::new(config.optimizer.clone()).expect("valid");
+        let mut progress = Progress::default();
+        let path = self.path(out);
+        let run = if path.exists() {
+            let run = RunDir::open(&path).expect("run");
+            (model, optimizer, progress) = run.resume(config, &device).expect("resumes");
+            run
+        } else {
+            RunDir::create(&path).expect("run")
+        };
+        let mut log = MetricsLog::open(&run.path("metrics.jsonl"), progress.step).expect("log");
+        let stop = AtomicBool::new(false);
+        let mut stopper = Stopper { after: stop_after, stop: &stop };
+        let trainer =
+            Trainer { objective: objective.as_ref(), data: split, config, run: &run, origin: &origin, stop: &stop };
+        trainer.run(model, optimizer, progress, &mut [&mut log, &mut stopper]).expect("trains")
+    }
+
+    fn metrics(&self, out: &str) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.path(out).join("metrics.jsonl")).expect("metrics");
+        let without_time = |line: &str| {
+            let mut value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            value.as_object_mut().expect("object").remove("seconds");
+            value
+        };
+        text.lines().map(without_time).collect()
+    }
+
+    fn weights(&self, model: &str) -> Vec<u8> {
+        std::fs::read(self.path(model).join("model.safetensors")).expect("weights")
+    }
+}
+
+struct Stopper<'a> {
+    after: Option<usize>,
+    stop: &'a AtomicBool,
+}
+
+impl Observer for Stopper<'_> {
+    fn observe(&mut self, event: &Event<'_>) -> rpo::Result<()> {
+        if let Event::Step(report) = event
+            && Some(report.step) == self.after
+        {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+fn tokenizer_json() -> String {
+    let tokens: Vec<&str> = ["<pad>", "</s>", "<unk>"].into_iter().chain(WORDS).collect();
+    let vocab: serde_json::Map<String, serde_json::Value> =
+        tokens.iter().enumerate().map(|(id, token)| ((*token).to_string(), id.into())).collect();
+    let special = |id: usize| {
+        serde_json::json!({"id": id, "content": tokens[id], "single_word": false, "lstrip": false, "rstrip": false,
+                           "normalized": false, "special": true})
+    };
+    serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [special(0), special(1), special(2)],
+        "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"}
+    })
+    .to_string()
+}
+
+/// The more often a response says "yes", the better.
+fn data() -> String {
+    let mut text = String::new();
+    for i in 0..40 {
+        let prompt = format!("say {} {} {}", WORDS[i % 3], WORDS[3 + i / 3 % 3], WORDS[9 + i / 9 % 3]);
+        let prompt = if i < 27 { prompt } else { format!("{prompt} {}", WORDS[i % 12]) };
+        let responses: Vec<serde_json::Value> = [("yes yes", 2.0), ("no", -1.0), ("yes no or", 0.5)]
+            .into_iter()
+            .take(1 + i % 3)
+            .map(|(text, reward)| serde_json::json!({"text": text, "reward": reward}))
+            .collect();
+        text += &serde_json::json!({"prompt": prompt, "responses": responses}).to_string();
+        text += "\n";
+    }
+    text
+}
+
+fn rpo() -> ObjectiveConfig {
+    ObjectiveConfig::Rpo(RpoConfig { tau: 1.0, ..RpoConfig::default() })
+}
+
+fn config(max_steps: usize) -> TrainConfig {
+    let optimizer = OptimizerConfig { learning_rate: 3e-3, ..OptimizerConfig::default() };
+    TrainConfig {
+        max_steps: Some(max_steps),
+        batch_size: 16,
+        validate_every: Some(3),
+        optimizer,
+        ..TrainConfig::default()
+    }
+}
+
+#[test]
+fn rpo_and_sft_lower_their_held_out_loss() {
+    let bench = Bench::new();
+    for (out, objective) in [("rpo", rpo()), ("sft", ObjectiveConfig::Sft(SftConfig::default()))] {
+        let summary = bench.train(out, &objective, &config(30), None);
+        let first = summary.progress.first_validation.expect("validated");
+        let (best, step) = summary.progress.best.expect("validated");
+        assert!(best < 0.5 * first, "{out}: {first} before, {best} at step {step}");
+        assert!(!summary.interrupted);
+        for model in ["best", "last"] {
+            let saved = Checkpoint::open(&bench.path(out).join(model)).expect("saved");
+            saved.load(&Device::flex()).expect("loads");
+            saved.tokenizer().expect("carries its tokenizer");
+        }
+    }
+}
+
+#[test]
+fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
+    let bench = Bench::new();
+    bench.train("whole", &rpo(), &config(8), None);
+    // Step 4 is no validation step: what was saved there is saved because of the interruption.
+    let stopped = bench.train("parts", &rpo(), &config(8), Some(4));
+    assert!(stopped.interrupted && stopped.progress.step == 4);
+    bench.train("parts", &rpo(), &config(8), None);
+    assert_eq!(bench.weights("parts/last"), bench.weights("whole/last"));
+    assert_eq!(bench.weights("parts/best"), bench.weights("whole/best"));
+    assert_eq!(bench.metrics("parts"), bench.metrics("whole"));
+}
+
+#[test]
+fn accumulation_changes_nothing() {
+    let bench = Bench::new();
+    bench.train("one", &rpo(), &TrainConfig { micro_batch_tokens: 100_000, ..config(4) }, None);
+    bench.train("many", &rpo(), &TrainConfig { micro_batch_tokens: 1, ..config(4) }, None);
+    let (one, many) = (bench.metrics("one"), bench.metrics("many"));
+    assert_eq!(one.len(), many.len());
+    for (a, b) in one.iter().zip(&many) {
+        for name in ["loss", "grad_norm"] {
+            if let (Some(a), Some(b)) = (a[name].as_f64(), b[name].as_f64()) {
+                assert!((a - b).abs() < 1e-4 * a.abs(), "{name}: {a} and {b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn single_responses_can_be_left_out() {
+    let bench = Bench::new();
+    let config = TrainConfig { max_steps: None, epochs: 1, batch_size: 1, validate_every: Some(1000), ..config(0) };
+    let with = |single_response| ObjectiveConfig::Rpo(RpoConfig { single_response, ..RpoConfig::default() });
+    let all = bench.train("all", &with(SingleResponse::Global), &config, None);
+    let some = bench.train("some", &with(SingleResponse::Drop), &config, None);
+    let (split, _) = bench.data();
+    let singles = split.train.groups.iter().filter(|g| g.responses.len() == 1).count();
+    assert!(singles > 0);
+    assert_eq!(all.progress.step, split.train.responses());
+    assert_eq!(some.progress.step, split.train.responses() - singles);
+}
+
+#[test]
+fn reference_scores_are_cached_and_never_stale() {
+    let bench = Bench::new();
+    let cache = bench.path("cache");
+    let (split, _) = bench.data();
+    let scores = |model: &Path, split: &Split| {
+        let model = Checkpoint::open(model).and_then(|c| c.load(&Device::flex())).expect("model");
+        ReferenceScores::cached(&model, split, 512, &cache, &mut |_| ()).expect("scores")
+    };
+    let (first, cached) = scores(&bench.path("model"), &split);
+    assert!(!cached);
+    assert_eq!(scores(&bench.path("model"), &split), (first.clone(), true));
+    bench.init("other", 2);
+    let (other, cached) = scores(&bench.path("other"), &split);
+    assert!(!cached && other != first, "other weights");
+    let mut changed = split.clone();
+    changed.train.groups[0].responses[0].ids[0] = 5;
+    assert!(!scores(&bench.path("model"), &changed).1, "other data");
+    // A batch budget is no input: it must not change the values.
+    let model = bench.checkpoint().load(&Device::flex()).expect("model");
+    let small = ReferenceScores::compute(&model, &split, 1, &mut |_| ());
+    for row in 0..first.len() {
+        let (a, b) = (first.ell(row, LogProb::Sum), small.ell(row, LogProb::Sum));
+        assert!((a - b).abs() < 1e-4, "row {row}: {a} and {b}");
+    }
+    // A damaged file is computed again.
+    for file in std::fs::read_dir(&cache).expect("cache") {
+        std::fs::write(file.expect("entry").path(), b"damaged").expect("write");
+    }
+    assert_eq!(scores(&bench.path("model"), &split), (first, false));
+}
+
+#[test]
+fn an_output_directory_that_exists_is_refused() {
+    let bench = Bench::new();
+    let said = RunDir::create(&bench.path("model")).expect_err("exists").to_string();
+    assert!(said.contains("already exists"), "{said}");
+}
