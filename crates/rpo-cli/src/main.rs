@@ -1,2 +1,52 @@
-//! Skeleton.
-fn main() {}
+//! The `rpo` program: arguments in, progress and reports out. All the work is the library's.
+
+mod device;
+mod generate;
+mod init;
+mod progress;
+mod settings;
+mod train;
+
+use clap::{Parser, Subcommand};
+
+/// Train Flan-T5 from scalar feedback by Reward Partitioning Optimization (arXiv 2506.13702).
+///
+/// Rows of (prompt, response, reward) go in, an ordinary Hugging Face model directory comes out. Models are given as a
+/// local directory or a hub id such as google/flan-t5-small.
+#[derive(Parser)]
+#[command(name = "rpo", version, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a fresh, untrained model from a config.json and a tokenizer.json
+    Init(init::Arguments),
+    /// Train a model: `rpo train rpo --model MODEL --data FILE --out DIR`
+    Train(train::Arguments),
+    /// Let a model answer prompts
+    Generate(generate::Arguments),
+}
+
+fn main() -> std::process::ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .with_max_level(tracing::Level::INFO)
+        .init();
+    let result = match Arguments::parse().command {
+        Command::Init(arguments) => init::run(&arguments),
+        Command::Train(arguments) => train::run(arguments),
+        Command::Generate(arguments) => generate::run(&arguments),
+    };
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("error: {problem:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Where tensors live: the CPU, or the GPU that this program was built for.
+
+use anyhow::{Result, bail};
+use rpo::burn::tensor::Device;
+
+/// The device called `name`: `cpu`, or `cuda`, `rocm`, `metal`, `vulkan` where compiled in.
+pub fn find(name: &str) -> Result<Device> {
+    match name {
+        "cpu" => Ok(Device::flex()),
+        #[cfg(feature = "cuda")]
+        "cuda" => Ok(Device::cuda(0)),
+        #[cfg(feature = "rocm")]
+        "rocm" => Ok(Device::rocm(0)),
+        #[cfg(feature = "metal")]
+        "metal" => Ok(Device::metal(rpo::burn::tensor::DeviceKind::DefaultDevice)),
+        #[cfg(feature = "vulkan")]
+        "vulkan" => Ok(Device::vulkan(rpo::burn::tensor::DeviceKind::DefaultDevice)),
+        "cuda" | "rocm" | "metal" | "vulkan" => {
+            bail!("this program was built without {name}; build it with `cargo build --release --features {name}`")
+        }
+        other => bail!("no device `{other}`; there are cpu, cuda, rocm, metal and vulkan"),
+    }
+}

@@ -1,0 +1,150 @@
+//! The settings of a run: a TOML file, then flags, which win; resolved once into plain data and saved with the run.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rpo::feedback::{Limits, ReadOptions};
+use rpo::objective::ObjectiveConfig;
+use rpo::train::TrainConfig;
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+/// Everything that decides a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    /// Model directory or hub id to start from; for RPO also the reference.
+    pub model: String,
+    /// File of rated responses.
+    pub data: PathBuf,
+    /// Directory of the run.
+    pub out: PathBuf,
+    /// Where reference scores are kept between runs.
+    #[serde(default = "cache")]
+    pub cache: PathBuf,
+    /// cpu, cuda, rocm, metal or vulkan.
+    #[serde(default = "cpu")]
+    pub device: String,
+    /// Share of the prompts that is only scored.
+    #[serde(default = "tenth")]
+    pub validation_fraction: f64,
+    /// Longest prompt in tokens.
+    #[serde(default = "longest")]
+    pub max_prompt_tokens: usize,
+    /// Longest response in tokens.
+    #[serde(default = "longest")]
+    pub max_response_tokens: usize,
+    /// What is minimised.
+    pub objective: ObjectiveConfig,
+    /// The loop.
+    #[serde(default)]
+    pub train: TrainConfig,
+    /// Format and columns of the data.
+    #[serde(default)]
+    pub columns: ReadOptions,
+}
+
+fn cache() -> PathBuf {
+    let home = |name: &str, below: &str| std::env::var_os(name).map(|dir| PathBuf::from(dir).join(below));
+    home("XDG_CACHE_HOME", "rpo").or_else(|| home("HOME", ".cache/rpo")).unwrap_or_else(|| "rpo-cache".into())
+}
+
+fn cpu() -> String {
+    "cpu".into()
+}
+
+fn tenth() -> f64 {
+    0.1
+}
+
+fn longest() -> usize {
+    512
+}
+
+impl Settings {
+    /// Merges the file, if any, with `flags`, pairs of a dotted setting and its value.
+    pub fn resolve(file: Option<&Path>, flags: Vec<(&str, Value)>) -> Result<Self> {
+        let mut table = match file {
+            Some(path) => std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?
+                .parse::<Table>()
+                .with_context(|| format!("{}", path.display()))?,
+            None => Table::new(),
+        };
+        for (name, value) in flags {
+            set(&mut table, name, value);
+        }
+        let origin = file.map_or_else(|| "settings".into(), |p| p.display().to_string());
+        table
+            .try_into()
+            .with_context(|| format!("{origin}: (flags such as --model, --data and --out fill what is missing)"))
+    }
+
+    /// As TOML, for the run's directory.
+    pub fn to_toml(&self) -> Result<String> {
+        Ok(toml::to_string_pretty(self)?)
+    }
+
+    /// Limits of the tokenized texts.
+    pub fn limits(&self) -> Limits {
+        Limits { prompt_tokens: self.max_prompt_tokens, response_tokens: self.max_response_tokens }
+    }
+}
+
+/// Sets `name`, such as `train.batch-size`, making tables on the way.
+fn set(table: &mut Table, name: &str, value: Value) {
+    match name.split_once('.') {
+        None => {
+            table.insert(name.into(), value);
+        }
+        Some((outer, inner)) => {
+            let below = table.entry(outer).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(below) = below {
+                set(below, inner, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rpo::objective::RpoConfig;
+
+    use super::*;
+
+    fn text(value: &str) -> Value {
+        Value::String(value.into())
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_result_reads_back() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let file = dir.path().join("run.toml");
+        let written = "model = \"a\"\ndata = \"d\"\nout = \"o\"\n[objective]\nname = \"rpo\"\ntau = 2.0\n[train.optimizer]\nlearning-rate = 0.5\n";
+        std::fs::write(&file, written).expect("write");
+        let flags = vec![("model", text("b")), ("train.batch-size", Value::Integer(8))];
+        let settings = Settings::resolve(Some(&file), flags).expect("valid");
+        assert_eq!((settings.model.as_str(), settings.train.batch_size), ("b", 8));
+        assert_eq!(settings.train.optimizer.learning_rate, 0.5);
+        assert_eq!(settings.objective, ObjectiveConfig::Rpo(RpoConfig { tau: 2.0, ..RpoConfig::default() }));
+        std::fs::write(&file, settings.to_toml().expect("TOML")).expect("write");
+        assert_eq!(Settings::resolve(Some(&file), vec![]).expect("valid"), settings);
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_named() {
+        let flags = |name| {
+            vec![
+                ("model", text("m")),
+                ("data", text("d")),
+                ("out", text("o")),
+                ("objective.name", text("rpo")),
+                (name, Value::Float(1.0)),
+            ]
+        };
+        for name in ["objective.tua", "train.batch", "temperature"] {
+            let said = format!("{:#}", Settings::resolve(None, flags(name)).expect_err("misspelt"));
+            assert!(said.contains(name.rsplit('.').next().unwrap_or(name)), "{said}");
+        }
+    }
+}

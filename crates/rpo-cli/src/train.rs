@@ -1,0 +1,309 @@
+//! `rpo train`: from settings to a trained model.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use rpo::checkpoint::Checkpoint;
+use rpo::feedback::{FeedbackSet, ReadSummary, Split};
+use rpo::metrics::MetricsLog;
+use rpo::optim::AdamW;
+use rpo::reference::ReferenceScores;
+use rpo::tokenizer::Tokenizer;
+use rpo::train::{Progress, RunDir, Summary, Trainer};
+use toml::Value;
+
+use crate::device;
+use crate::progress::{self, TrainingProgress};
+use crate::settings::Settings;
+
+/// Train a model from rated responses.
+///
+/// Settings come from --config (TOML) and from flags; flags win, and what was resolved is saved as config.toml in the
+/// run's directory beside metrics.jsonl and the models best/ and last/. Ctrl-C saves before it stops; --resume goes on.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// What to minimise
+    #[arg(value_enum)]
+    objective: Objective,
+    /// TOML file with any of the settings
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Model directory or hub id to start from; RPO also takes it as the reference
+    #[arg(long)]
+    model: Option<String>,
+    /// Rated responses: JSONL, JSON, CSV or Parquet
+    #[arg(long, value_name = "FILE")]
+    data: Option<String>,
+    /// New directory for the run
+    #[arg(long, value_name = "DIR")]
+    out: Option<String>,
+    /// Go on with the run in --out where it stopped
+    #[arg(long)]
+    resume: bool,
+    /// RPO: how strongly the policy is held to the reference
+    #[arg(long)]
+    tau: Option<f64>,
+    /// Log-probability of a response: mean or sum over its tokens
+    #[arg(long, value_name = "mean|sum")]
+    log_prob: Option<String>,
+    /// RPO: sum (the paper), mean, or batch-mean (what the published script does)
+    #[arg(long)]
+    partition: Option<String>,
+    /// RPO: prompts with one response: global, sft or drop
+    #[arg(long)]
+    single_response: Option<String>,
+    /// SFT: which responses to imitate: all, best, or a reward threshold
+    #[arg(long, value_name = "all|best|NUMBER")]
+    rows: Option<String>,
+    /// Passes over the data
+    #[arg(long)]
+    epochs: Option<i64>,
+    /// Stop after this many optimizer steps
+    #[arg(long)]
+    max_steps: Option<i64>,
+    /// Responses of an optimizer step
+    #[arg(long)]
+    batch_size: Option<i64>,
+    /// Tokens computed at once: bounds memory, changes nothing else
+    #[arg(long)]
+    micro_batch_tokens: Option<i64>,
+    /// Largest learning rate
+    #[arg(long)]
+    learning_rate: Option<f64>,
+    /// Steps of linear warm-up
+    #[arg(long)]
+    warmup_steps: Option<i64>,
+    /// Steps between validations, each of which also saves
+    #[arg(long)]
+    validate_every: Option<i64>,
+    /// Share of the prompts that is only scored; 0 for none
+    #[arg(long)]
+    validation_fraction: Option<f64>,
+    /// Longest prompt in tokens
+    #[arg(long)]
+    max_prompt_tokens: Option<i64>,
+    /// Longest response in tokens
+    #[arg(long)]
+    max_response_tokens: Option<i64>,
+    /// Column of the prompts
+    #[arg(long)]
+    prompt_column: Option<String>,
+    /// Column of the responses
+    #[arg(long)]
+    response_column: Option<String>,
+    /// Column of the rewards
+    #[arg(long)]
+    reward_column: Option<String>,
+    /// jsonl, json, csv, parquet or ultrafeedback; by default what the file's name says
+    #[arg(long)]
+    format: Option<String>,
+    /// Decides split and order
+    #[arg(long)]
+    seed: Option<i64>,
+    /// Where reference scores are kept between runs
+    #[arg(long, value_name = "DIR")]
+    cache: Option<String>,
+    /// cpu, cuda, rocm, metal or vulkan
+    #[arg(long)]
+    device: Option<String>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Objective {
+    /// Reward Partitioning Optimization
+    Rpo,
+    /// Supervised fine-tuning
+    Sft,
+}
+
+impl Arguments {
+    /// The given flags as settings.
+    fn flags(self) -> Vec<(&'static str, Value)> {
+        let name = match self.objective {
+            Objective::Rpo => "rpo",
+            Objective::Sft => "sft",
+        };
+        let rows = self.rows.map(|rows| match rows.parse::<f64>() {
+            Ok(threshold) => Value::Table(toml::Table::from_iter([("above".to_string(), Value::Float(threshold))])),
+            Err(_) => Value::String(rows),
+        });
+        let text = |v: Option<String>| v.map(Value::String);
+        let whole = |v: Option<i64>| v.map(Value::Integer);
+        let real = |v: Option<f64>| v.map(Value::Float);
+        let all = [
+            ("objective.name", Some(Value::String(name.into()))),
+            ("model", text(self.model)),
+            ("data", text(self.data)),
+            ("out", text(self.out)),
+            ("cache", text(self.cache)),
+            ("device", text(self.device)),
+            ("validation-fraction", real(self.validation_fraction)),
+            ("max-prompt-tokens", whole(self.max_prompt_tokens)),
+            ("max-response-tokens", whole(self.max_response_tokens)),
+            ("objective.tau", real(self.tau)),
+            ("objective.log-prob", text(self.log_prob)),
+            ("objective.partition", text(self.partition)),
+            ("objective.single-response", text(self.single_response)),
+            ("objective.rows", rows),
+            ("train.epochs", whole(self.epochs)),
+            ("train.max-steps", whole(self.max_steps)),
+            ("train.batch-size", whole(self.batch_size)),
+            ("train.micro-batch-tokens", whole(self.micro_batch_tokens)),
+            ("train.warmup-steps", whole(self.warmup_steps)),
+            ("train.validate-every", whole(self.validate_every)),
+            ("train.seed", whole(self.seed)),
+            ("train.optimizer.learning-rate", real(self.learning_rate)),
+            ("columns.prompt", text(self.prompt_column)),
+            ("columns.response", text(self.response_column)),
+            ("columns.reward", text(self.reward_column)),
+            ("columns.format", text(self.format)),
+        ];
+        all.into_iter().filter_map(|(name, value)| value.map(|v| (name, v))).collect()
+    }
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments) -> Result<()> {
+    let (file, resume) = (arguments.config.clone(), arguments.resume);
+    let settings = Settings::resolve(file.as_deref(), arguments.flags())?;
+    let summary = train(&settings, resume)?;
+    report(&settings, &summary);
+    Ok(())
+}
+
+fn train(settings: &Settings, resume: bool) -> Result<Summary> {
+    // Ill-chosen settings are told before anything is read or written.
+    let mut objective = settings.objective.build()?;
+    let mut optimizer = AdamW::new(settings.train.optimizer.clone())?;
+    let device = device::find(&settings.device)?;
+    let origin = Checkpoint::find(&settings.model)?;
+    let split = read_data(settings, &origin.tokenizer()?)?;
+    let run = if resume { RunDir::open(&settings.out)? } else { RunDir::create(&settings.out)? };
+
+    let mut model = origin.load(&device.clone().autodiff())?;
+    let reference = match objective.needs_reference() {
+        true => Some(reference_scores(settings, &model, &split)?),
+        false => None,
+    };
+    for (name, value) in objective.prepare(&split, reference.as_ref())?.facts {
+        println!("{name}: {}", (value * 1e6).round() / 1e6);
+    }
+    let mut progress = Progress::default();
+    if resume {
+        (model, optimizer, progress) = run.resume(&settings.train, &device.autodiff())?;
+        println!("going on after step {}", progress.step);
+    }
+    save_settings(settings, &run.path("config.toml"))?;
+    let mut log = MetricsLog::open(&run.path("metrics.jsonl"), progress.step)?;
+    let mut display = TrainingProgress::new();
+    let stop = stop_on_interrupt()?;
+    let trainer = Trainer {
+        objective: objective.as_ref(),
+        data: split,
+        config: &settings.train,
+        run: &run,
+        origin: &origin,
+        stop: &stop,
+    };
+    let summary = trainer.run(model, optimizer, progress, &mut [&mut log, &mut display])?;
+    display.finish();
+    Ok(summary)
+}
+
+fn read_data(settings: &Settings, tokenizer: &Tokenizer) -> Result<Split> {
+    let bar = progress::counter("rated responses read");
+    let mut count = |rows: usize| bar.set_position(rows as u64);
+    let (data, summary) =
+        FeedbackSet::read(&settings.data, &settings.columns, tokenizer, settings.limits(), &mut count)?;
+    bar.finish_and_clear();
+    describe(&settings.data, &summary);
+    let split = data.split(settings.validation_fraction, settings.train.seed)?;
+    println!(
+        "{} responses of {} prompts to train on, {} of {} to validate",
+        split.train.responses(),
+        split.train.groups.len(),
+        split.validation.responses(),
+        split.validation.groups.len()
+    );
+    Ok(split)
+}
+
+fn describe(path: &Path, summary: &ReadSummary) {
+    let ReadSummary { rows, prompts, duplicates, single_responses, tokens, .. } = *summary;
+    println!("{}: {rows} rated responses of {prompts} prompts, {tokens} tokens", path.display());
+    let share = |n: usize, of: usize| 100.0 * n as f64 / of as f64;
+    let remarks = [
+        (duplicates, format!("{duplicates} repeat another response and were merged into it")),
+        (single_responses, format!("{single_responses} prompts have a single response")),
+        (
+            summary.unknown_tokens,
+            format!(
+                "{:.2} % of the tokens are <unk>: the tokenizer does not know them",
+                share(summary.unknown_tokens, tokens)
+            ),
+        ),
+        (
+            summary.truncated_prompts,
+            format!("{:.1} % of the prompts are cut (--max-prompt-tokens)", share(summary.truncated_prompts, prompts)),
+        ),
+        (
+            summary.truncated_responses,
+            format!(
+                "{:.1} % of the responses are cut (--max-response-tokens)",
+                share(summary.truncated_responses, rows)
+            ),
+        ),
+    ];
+    remarks.iter().filter(|(n, _)| *n > 0).for_each(|(_, remark)| println!("  {remark}"));
+}
+
+fn reference_scores(settings: &Settings, model: &rpo::t5::T5, split: &Split) -> Result<ReferenceScores> {
+    use rpo::burn::module::Module;
+
+    let rows = split.train.responses() + split.validation.responses();
+    let bar = progress::bar("scoring under the reference", rows);
+    let mut count = |done: usize| bar.set_position(done as u64);
+    let budget = settings.train.micro_batch_tokens.max(1);
+    let (scores, cached) =
+        ReferenceScores::cached(&model.valid(), split, budget, &settings.cache.join("reference"), &mut count)?;
+    bar.finish_and_clear();
+    let how = if cached { "taken from the cache in" } else { "computed and cached in" };
+    println!("reference scores {how} {}", settings.cache.display());
+    Ok(scores)
+}
+
+fn save_settings(settings: &Settings, path: &Path) -> Result<()> {
+    std::fs::write(path, settings.to_toml()?).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A flag that Ctrl-C raises; a second Ctrl-C ends the program at once.
+fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let raised = stop.clone();
+    ctrlc::set_handler(move || {
+        if raised.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("saving before stopping; press Ctrl-C again to stop at once");
+    })?;
+    Ok(stop)
+}
+
+fn report(settings: &Settings, summary: &Summary) {
+    let out = settings.out.display();
+    if let (Some(first), Some(last)) = (summary.progress.first_validation, summary.last_validation) {
+        println!("held-out loss: {first:.5} before, {last:.5} after {} steps", summary.progress.step);
+    }
+    if let Some((loss, step)) = summary.progress.best {
+        println!("best: {loss:.5} at step {step}, in {out}/best");
+    }
+    println!("last: {out}/last");
+    if summary.interrupted {
+        println!("stopped early; go on with the same command and --resume");
+    } else {
+        let model = if summary.progress.best.is_some() { "best" } else { "last" };
+        println!("try it: rpo generate --model {out}/{model} \"your prompt\"");
+    }
+}
