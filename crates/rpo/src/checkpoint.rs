@@ -133,7 +133,7 @@ impl Checkpoint {
         for name in COMPANIONS {
             let (from, to) = (self.dir.join(name), dir.join(name));
             if from.is_file() {
-                fs::copy(&from, &to).map_err(|e| Error::write(&to, e))?;
+                write_file(&to, &fs::read(&from).map_err(|e| Error::read(&from, e))?)?;
             }
         }
         Ok(())
@@ -178,8 +178,8 @@ pub fn init(config: &Config, tokenizer: &Path, seed: u64, stored_as: StoredAs, o
     replace_dir(out, |dir| {
         Checkpoint { dir: source }.copy_companions(dir)?;
         if tokenizer.is_file() {
-            let to = dir.join(TOKENIZER);
-            fs::copy(tokenizer, &to).map_err(|e| Error::write(&to, e))?;
+            let json = fs::read(tokenizer).map_err(|e| Error::read(tokenizer, e))?;
+            write_file(&dir.join(TOKENIZER), &json)?;
         }
         write_model(&model, stored_as, dir)
     })?;
