@@ -25,7 +25,7 @@ enum Command {
     /// Make a fresh, untrained model from a config.json and a tokenizer.json
     Init(init::Arguments),
     /// Train a model: `rpo train rpo --model MODEL --data FILE --out DIR`
-    Train(train::Arguments),
+    Train(Box<train::Arguments>),
     /// Let a model answer prompts
     Generate(generate::Arguments),
 }
@@ -39,7 +39,7 @@ fn main() -> std::process::ExitCode {
         .init();
     let result = match Arguments::parse().command {
         Command::Init(arguments) => init::run(&arguments),
-        Command::Train(arguments) => train::run(arguments),
+        Command::Train(arguments) => train::run(*arguments),
         Command::Generate(arguments) => generate::run(&arguments),
     };
     match result {

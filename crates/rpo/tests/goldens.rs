@@ -76,12 +76,12 @@ fn load(model: &str, device: &Device) -> T5 {
     Checkpoint::open(&goldens().join(model)).and_then(|c| c.load(device)).expect("golden checkpoint")
 }
 
-fn values(x: TensorData) -> Vec<f32> {
+fn values(x: &TensorData) -> Vec<f32> {
     x.try_to_vec().expect("f32")
 }
 
 /// Largest error relative to the largest value that was wanted.
-fn relative_error(got: TensorData, want: &[f32]) -> f32 {
+fn relative_error(got: &TensorData, want: &[f32]) -> f32 {
     let got = values(got);
     assert_eq!(got.len(), want.len());
     let scale = want.iter().fold(0f32, |m, w| m.max(w.abs()));
@@ -95,13 +95,13 @@ fn hidden_states_logits_and_log_probs_equal_transformers() {
         let model = load(name, &Device::flex());
         let batch = golden.batch();
         let memory = model.encode(&batch.prompt_ids, &batch.prompts);
-        let error = relative_error(memory.clone().into_data(), &golden.floats("encoder_hidden"));
+        let error = relative_error(&memory.to_data(), &golden.floats("encoder_hidden"));
         assert!(error < 1e-5, "{name}: encoder differs by {error}");
         let hidden = model.decode(&batch.input_ids, &batch.responses, &batch.by_prompt, &memory, &batch.prompts);
         let logits = hidden.matmul(model.head().transpose());
-        let error = relative_error(logits.into_data(), &golden.floats("logits"));
+        let error = relative_error(&logits.into_data(), &golden.floats("logits"));
         assert!(error < 1e-5, "{name}: logits differ by {error}");
-        let error = relative_error(token_log_probs(&model, &batch).into_data(), &golden.floats("token_log_probs"));
+        let error = relative_error(&token_log_probs(&model, &batch).into_data(), &golden.floats("token_log_probs"));
         assert!(error < 1e-5, "{name}: log-probabilities differ by {error}");
     }
 }
@@ -113,7 +113,7 @@ fn the_gradient_of_every_parameter_equals_pytorch() {
         let model = load(name, &Device::flex().autodiff());
         let scores = score(&model, &golden.batch());
         let loss: Tensor<1> = (scores.ell(LogProb::Mean) * scores.constant(&golden.floats("loss_weights"))).sum();
-        let error = relative_error(loss.clone().into_data(), &golden.floats("loss"));
+        let error = relative_error(&loss.to_data(), &golden.floats("loss"));
         assert!(error < 1e-5, "{name}: loss differs by {error}");
         let gradients: BTreeMap<_, _> = model.gradients(&mut loss.backward()).into_iter().collect();
         let tensors = golden.tensors();
@@ -121,7 +121,7 @@ fn the_gradient_of_every_parameter_equals_pytorch() {
         assert_eq!(wanted.len(), gradients.len(), "{name}: the same parameters");
         for parameter in wanted {
             let got = gradients.get(parameter).cloned().flatten().unwrap_or_else(|| panic!("{name}: no {parameter}"));
-            let error = relative_error(got.into_data(), &golden.floats(&format!("grad.{parameter}")));
+            let error = relative_error(&got.into_data(), &golden.floats(&format!("grad.{parameter}")));
             assert!(error < 1e-4, "{name}: gradient of {parameter} differs by {error}");
         }
     }
@@ -133,8 +133,8 @@ fn forward_passes_without_tracking_give_the_same_scores() {
         let tracking = load(name, &Device::flex().autodiff());
         let batch = Golden::of(name).batch();
         let with = score(&tracking, &batch).log_probs.into_data();
-        let without = values(score(&tracking.valid(), &batch).log_probs.into_data());
-        let error = relative_error(with, &without);
+        let without = values(&score(&tracking.valid(), &batch).log_probs.into_data());
+        let error = relative_error(&with, &without);
         assert!(error < 1e-6, "{name}: differs by {error}");
     }
 }
