@@ -1,0 +1,175 @@
+//! The program as a person uses it, on a tiny model that the tests write themselves: what it makes, and what it says when
+//! something is wrong.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const CONFIG: &str = r#"{"model_type":"t5","vocab_size":64,"d_model":32,"d_kv":8,"d_ff":64,"num_layers":2,"num_heads":4,
+    "feed_forward_proj":"gated-gelu","tie_word_embeddings":false}"#;
+
+/// A directory with `config.json`, `tokenizer.json` and `data.jsonl`, in which the program is run.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().expect("temporary directory"));
+        let words = ["<pad>", "</s>", "<unk>", "say", "yes", "no", "please", "thanks"];
+        let vocab: serde_json::Map<_, _> =
+            words.iter().enumerate().map(|(i, w)| ((*w).to_string(), i.into())).collect();
+        let tokenizer = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
+            "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"}
+        });
+        place.write("config.json", CONFIG);
+        place.write("tokenizer.json", &tokenizer.to_string());
+        let row = |i: usize| {
+            let prompt = words[3..].iter().cycle().skip(i).take(1 + i / 5).copied().collect::<Vec<_>>().join(" ");
+            serde_json::json!({"prompt": prompt, "responses": [{"text": "yes please", "reward": 1}, {"text": "no", "reward": 0}]})
+        };
+        place.write("data.jsonl", &(0..20).map(|i| format!("{}\n", row(i))).collect::<String>());
+        place
+    }
+
+    fn with_model() -> Self {
+        let place = Self::new();
+        place.ok("init --config config.json --tokenizer tokenizer.json --out model");
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).expect("write");
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.0.path()).env("XDG_CACHE_HOME", self.path("cache")).env("HF_HUB_OFFLINE", "1");
+        command.env("HF_HOME", self.path("hub"));
+        command
+    }
+
+    fn run(&self, arguments: &str) -> Output {
+        self.command(env!("CARGO_BIN_EXE_rpo")).args(arguments.split(' ')).output().expect("runs")
+    }
+
+    fn ok(&self, arguments: &str) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What is said when `arguments` must fail.
+    fn complaint(&self, arguments: &str) -> String {
+        let output = self.run(arguments);
+        assert!(!output.status.success(), "{arguments} succeeded");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).expect("directory");
+    let mut names: Vec<String> =
+        entries.map(|e| e.expect("entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+const TRAIN: &str = "train rpo --model model --data data.jsonl --out run";
+
+#[test]
+fn train_generate_and_resume() {
+    let place = Place::with_model();
+    let said = place.ok(&format!("{TRAIN} --max-steps 6 --batch-size 8 --learning-rate 0.01"));
+    assert!(said.contains("held-out loss:") && said.contains("computed and cached"), "{said}");
+    assert_eq!(names(&place.path("run")), ["best", "config.toml", "last", "metrics.jsonl"]);
+    let answer = place.ok("generate --model run/best --max-new-tokens 5 say");
+    assert!(!answer.trim().is_empty());
+    assert_eq!(answer, place.ok("generate --model run/best --max-new-tokens 5 say"), "the same every time");
+    let both = place.ok("generate --model run/last --sample --temperature 0.7 --top-p 0.9 --max-new-tokens 5 say yes");
+    assert_eq!(both.matches("->").count(), 2);
+
+    let again = place.ok("train rpo --config run/config.toml --out other");
+    assert!(again.contains("taken from the cache"), "{again}");
+    assert_eq!(
+        std::fs::read(place.path("run/last/model.safetensors")).expect("weights"),
+        std::fs::read(place.path("other/last/model.safetensors")).expect("weights"),
+        "the saved settings say all"
+    );
+
+    let resumed = place.ok("train rpo --config run/config.toml --resume --max-steps 8");
+    assert!(resumed.contains("going on after step 6"), "{resumed}");
+    place.ok("train sft --model run/best --data data.jsonl --out sft --rows best --max-steps 2");
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let place = Place::with_model();
+    place.write("bad.jsonl", "{\"prompt\":\"say\",\"response\":\"yes\",\"reward\":1}\n{\"prompt\":\"say\",\"response\":\"no\",\"reward\":null}\n");
+    place.write("bert.json", &CONFIG.replace("\"t5\"", "\"bert\""));
+    place.write("narrow.json", &CONFIG.replace("64,\"d_model\"", "4,\"d_model\""));
+    place.write("misspelt.toml", "[train]\nbatchsize = 3\n");
+    place.write("empty.jsonl", "");
+    for (arguments, said) in [
+        ("train rpo --model nowhere --data data.jsonl --out x", "no model `nowhere`"),
+        ("train rpo --model some/model --data data.jsonl --out x", "HF_HUB_OFFLINE"),
+        ("train rpo --model model --data nowhere.jsonl --out x", "nowhere.jsonl"),
+        ("train rpo --model model --data bad.jsonl --out x", "bad.jsonl, line 2: `reward`"),
+        ("train rpo --model model --data empty.jsonl --out x", "no rated response"),
+        ("train rpo --model model --out x", "missing field `data`"),
+        ("train rpo --model model --data data.jsonl --out model", "already exists"),
+        ("train rpo --model model --data data.jsonl --out x --tau 0", "tau: 0 is not a positive number"),
+        ("train rpo --model model --data data.jsonl --out x --batch-size 0", "batch-size"),
+        ("train rpo --model model --data data.jsonl --out x --validation-fraction 1", "validation-fraction"),
+        ("train rpo --model model --data data.jsonl --out x --device abacus", "no device `abacus`"),
+        ("train rpo --model model --data data.jsonl --out x --config misspelt.toml", "batchsize"),
+        ("init --config bert.json --tokenizer tokenizer.json --out x", "model_type `bert`"),
+        ("init --config narrow.json --tokenizer tokenizer.json --out x", "not made for each other"),
+        ("init --config config.json --tokenizer config.json --out x", "not a usable tokenizer.json"),
+        ("init --config config.json --tokenizer tokenizer.json --out model", "already exists"),
+        ("generate --model model --input empty.jsonl", "holds no prompt"),
+        ("generate --model model --sample --top-p 0 say", "top-p"),
+    ] {
+        let complaint = place.complaint(arguments);
+        assert!(complaint.contains(said), "{arguments}: {complaint}");
+        // A run directory that was begun before its data proved unusable must not block the next attempt.
+        assert!(!place.path("x/last").exists());
+        let _ = std::fs::remove_dir_all(place.path("x"));
+    }
+}
+
+/// A limit on the size of files stands in for a disk that fills.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_nothing_that_looks_like_a_model() {
+    let place = Place::new();
+    let line = format!(
+        "trap '' XFSZ; ulimit -f 16; exec {} init --config config.json --tokenizer tokenizer.json --out model",
+        env!("CARGO_BIN_EXE_rpo")
+    );
+    let output = place.command("sh").args(["-c", &line]).output().expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("cannot write"), "{said}");
+    assert_eq!(names(place.0.path()), ["config.json", "data.jsonl", "tokenizer.json"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_saves_before_it_stops() {
+    let place = Place::with_model();
+    let arguments = format!("{TRAIN} --max-steps 100000 --batch-size 8 --validate-every 100000");
+    let mut child = place.command(env!("CARGO_BIN_EXE_rpo")).args(arguments.split(' ')).spawn().expect("runs");
+    let metrics = place.path("run/metrics.jsonl");
+    while !std::fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() > 3) {
+        assert!(child.try_wait().expect("child").is_none(), "it stopped by itself");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(killed.success() && child.wait().expect("child").success());
+    let last = place.path("run/last");
+    assert!(last.join("model.safetensors").is_file() && last.join("resume/optimizer.safetensors").is_file());
+    place.ok("generate --model run/last --max-new-tokens 3 say");
+}
