@@ -1,5 +1,6 @@
 //! The `rpo` program: arguments in, progress and reports out. All the work is the library's.
 
+mod demo;
 mod device;
 mod generate;
 mod init;
@@ -22,6 +23,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// See the whole method at work in a few minutes, without network or data
+    Demo(demo::Arguments),
     /// Make a fresh, untrained model from a config.json and a tokenizer.json
     Init(init::Arguments),
     /// Train a model: `rpo train rpo --model MODEL --data FILE --out DIR`
@@ -38,6 +41,7 @@ fn main() -> std::process::ExitCode {
         .with_max_level(tracing::Level::INFO)
         .init();
     let result = match Arguments::parse().command {
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Train(arguments) => train::run(*arguments),
         Command::Generate(arguments) => generate::run(&arguments),

@@ -44,12 +44,8 @@ impl TrainingProgress {
     pub fn finish(&self) {
         self.bar.finish_and_clear();
         if self.seconds > 0.0 {
-            let (steps, n) = (self.bar.position() as f64, self.responses as f64);
-            let rate = n / self.seconds;
-            println!(
-                "trained at {rate:.1} responses/s; {n} responses in {:.1} s of steps, at step {steps}",
-                self.seconds
-            );
+            let rate = self.responses as f64 / self.seconds;
+            println!("trained on {} responses in {:.1} s of steps: {rate:.1} a second", self.responses, self.seconds);
         }
     }
 

@@ -168,12 +168,14 @@ impl Arguments {
 pub fn run(arguments: Arguments) -> Result<()> {
     let (file, resume) = (arguments.config.clone(), arguments.resume);
     let settings = Settings::resolve(file.as_deref(), arguments.flags())?;
-    let summary = train(&settings, resume)?;
+    let stop = stop_on_interrupt()?;
+    let summary = train(&settings, resume, &stop)?;
     report(&settings, &summary);
     Ok(())
 }
 
-fn train(settings: &Settings, resume: bool) -> Result<Summary> {
+/// Trains as `settings` say, or goes on with the run in `settings.out`; `stop` ends it early.
+pub fn train(settings: &Settings, resume: bool, stop: &AtomicBool) -> Result<Summary> {
     // Ill-chosen settings are told before anything is read or written.
     let mut objective = settings.objective.build()?;
     let mut optimizer = AdamW::new(settings.train.optimizer.clone())?;
@@ -198,14 +200,13 @@ fn train(settings: &Settings, resume: bool) -> Result<Summary> {
     save_settings(settings, &run.path("config.toml"))?;
     let mut log = MetricsLog::open(&run.path("metrics.jsonl"), progress.step)?;
     let mut display = TrainingProgress::new();
-    let stop = stop_on_interrupt()?;
     let trainer = Trainer {
         objective: objective.as_ref(),
         data: split,
         config: &settings.train,
         run: &run,
         origin: &origin,
-        stop: &stop,
+        stop,
     };
     let summary = trainer.run(model, optimizer, progress, &mut [&mut log, &mut display])?;
     display.finish();
@@ -279,7 +280,7 @@ fn save_settings(settings: &Settings, path: &Path) -> Result<()> {
 }
 
 /// A flag that Ctrl-C raises; a second Ctrl-C ends the program at once.
-fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+pub fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let raised = stop.clone();
     ctrlc::set_handler(move || {
