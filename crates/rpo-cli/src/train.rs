@@ -10,6 +10,7 @@ use rpo::feedback::{FeedbackSet, ReadSummary, Split};
 use rpo::metrics::MetricsLog;
 use rpo::optim::AdamW;
 use rpo::reference::ReferenceScores;
+use rpo::tensorboard::TensorBoard;
 use rpo::tokenizer::Tokenizer;
 use rpo::train::{Progress, RunDir, Summary, Trainer};
 use toml::Value;
@@ -21,7 +22,7 @@ use crate::settings::Settings;
 /// Train a model from rated responses.
 ///
 /// Settings come from --config (TOML) and from flags; flags win, and what was resolved is saved as config.toml in the
-/// run's directory beside metrics.jsonl and the models best/ and last/. Ctrl-C saves before it stops; --resume goes on.
+/// run's directory beside metrics.jsonl, tensorboard/ and the models best/ and last/. Ctrl-C saves before it stops; --resume goes on.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// What to minimise
@@ -199,6 +200,7 @@ pub fn train(settings: &Settings, resume: bool, stop: &AtomicBool) -> Result<Sum
     }
     save_settings(settings, &run.path("config.toml"))?;
     let mut log = MetricsLog::open(&run.path("metrics.jsonl"), progress.step)?;
+    let mut tensorboard = TensorBoard::create(&run.path("tensorboard"))?;
     let mut display = TrainingProgress::new();
     let trainer = Trainer {
         objective: objective.as_ref(),
@@ -208,7 +210,7 @@ pub fn train(settings: &Settings, resume: bool, stop: &AtomicBool) -> Result<Sum
         origin: &origin,
         stop,
     };
-    let summary = trainer.run(model, optimizer, progress, &mut [&mut log, &mut display])?;
+    let summary = trainer.run(model, optimizer, progress, &mut [&mut log, &mut tensorboard, &mut display])?;
     display.finish();
     Ok(summary)
 }

@@ -85,7 +85,7 @@ fn train_generate_and_resume() {
     let place = Place::with_model();
     let said = place.ok(&format!("{TRAIN} --max-steps 6 --batch-size 8 --learning-rate 0.01"));
     assert!(said.contains("held-out loss:") && said.contains("computed and cached"), "{said}");
-    assert_eq!(names(&place.path("run")), ["best", "config.toml", "last", "metrics.jsonl"]);
+    assert_eq!(names(&place.path("run")), ["best", "config.toml", "last", "metrics.jsonl", "tensorboard"]);
     let answer = place.ok("generate --model run/best --max-new-tokens 5 say");
     assert!(!answer.trim().is_empty());
     assert_eq!(answer, place.ok("generate --model run/best --max-new-tokens 5 say"), "the same every time");

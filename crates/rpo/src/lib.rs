@@ -19,7 +19,7 @@
 //! | [`train`] | the only training loop |
 //! | [`sample`] | generation |
 //! | [`checkpoint`] | Hugging Face directories in and out |
-//! | [`metrics`] | the record of a run |
+//! | [`metrics`], [`tensorboard`] | the record of a run |
 
 pub mod batch;
 pub mod checkpoint;
@@ -33,6 +33,7 @@ pub mod reference;
 pub mod sample;
 pub mod score;
 pub mod t5;
+pub mod tensorboard;
 pub mod tokenizer;
 pub mod train;
 

@@ -1,0 +1,137 @@
+//! The record of a run as TensorBoard events: `events.out.tfevents.*`, a TFRecord file of `Event` protocol buffers.
+//!
+//! Two message types with six fields in all, so they are encoded by hand rather than by a protocol buffer compiler.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::error::{Error, Result};
+use crate::train::{Event, Means, Observer};
+
+/// Writes scalars `train/...` and `validation/...` that TensorBoard shows. Every start of a run makes a new file, as
+/// TensorBoard expects; where steps overlap it shows the newer one.
+pub struct TensorBoard {
+    path: PathBuf,
+    file: File,
+}
+
+impl TensorBoard {
+    /// Makes an event file in `dir`, which may be new.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn create(dir: &Path) -> Result<Self> {
+        std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
+        let path = dir.join(format!("events.out.tfevents.{:.6}.rpo", now()));
+        let file = File::create(&path).map_err(|e| Error::write(&path, e))?;
+        let mut log = Self { path, file };
+        log.record(&[double(1, now()), bytes(3, b"brain.Event:2")].concat())?;
+        Ok(log)
+    }
+
+    fn scalars(&mut self, step: usize, scalars: &[(String, f64)]) -> Result<()> {
+        let value =
+            |(tag, value): &(String, f64)| bytes(1, &[bytes(1, tag.as_bytes()), float(2, *value as f32)].concat());
+        let summary: Vec<u8> = scalars.iter().flat_map(value).collect();
+        self.record(&[double(1, now()), varint(2, step as u64), bytes(5, &summary)].concat())
+    }
+
+    /// One TFRecord: length, its checksum, the message, its checksum.
+    fn record(&mut self, message: &[u8]) -> Result<()> {
+        let length = (message.len() as u64).to_le_bytes();
+        let record = [&length[..], &checksum(&length), message, &checksum(message)].concat();
+        self.file.write_all(&record).map_err(|e| Error::write(&self.path, e))
+    }
+}
+
+impl Observer for TensorBoard {
+    fn observe(&mut self, event: &Event<'_>) -> Result<()> {
+        let named = |split: &str, means: &Means| -> Vec<(String, f64)> {
+            let all = std::iter::once(("loss", means.loss)).chain(means.metrics.iter().copied());
+            all.map(|(name, value)| (format!("{split}/{name}"), value)).collect()
+        };
+        match event {
+            Event::Start { .. } => Ok(()),
+            Event::Step(report) => {
+                let mut scalars = named("train", &report.means);
+                scalars.push(("train/learning_rate".into(), report.learning_rate));
+                scalars.push(("train/grad_norm".into(), report.grad_norm));
+                scalars.push(("train/responses_per_second".into(), report.responses as f64 / report.seconds));
+                self.scalars(report.step, &scalars)
+            }
+            Event::Validation { step, means, .. } => self.scalars(*step, &named("validation", means)),
+        }
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+/// TFRecord's checksum: CRC-32C, rotated and offset.
+fn checksum(data: &[u8]) -> [u8; 4] {
+    crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
+}
+
+fn varint(field: u8, value: u64) -> Vec<u8> {
+    [vec![field << 3], varint_bytes(value)].concat()
+}
+
+fn varint_bytes(mut value: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+    out
+}
+
+fn double(field: u8, value: f64) -> Vec<u8> {
+    [&[field << 3 | 1][..], &value.to_le_bytes()].concat()
+}
+
+fn bytes(field: u8, value: &[u8]) -> Vec<u8> {
+    [vec![field << 3 | 2], varint_bytes(value.len() as u64), value.to_vec()].concat()
+}
+
+fn float(field: u8, value: f32) -> Vec<u8> {
+    [&[field << 3 | 5][..], &value.to_le_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_by_hand() {
+        // From the encoding's definition: 300 is 0xAC 0x02.
+        assert_eq!(varint(2, 300), [0x10, 0xac, 0x02]);
+        assert_eq!(bytes(1, b"ab"), [0x0a, 2, b'a', b'b']);
+        assert_eq!(float(2, 1.0), [0x15, 0, 0, 0x80, 0x3f]);
+    }
+
+    #[test]
+    fn records_frame_their_messages() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mut log = TensorBoard::create(dir.path()).expect("created");
+        let means = Means { loss: 1.5, metrics: vec![("log_ratio", 0.25)] };
+        log.observe(&Event::Validation { step: 7, means: &means, best: true }).expect("written");
+        let mut rest = &std::fs::read(&log.path).expect("read")[..];
+        let mut messages = Vec::new();
+        while !rest.is_empty() {
+            let length = u64::from_le_bytes(rest[..8].try_into().expect("8 bytes")) as usize;
+            assert_eq!(rest[8..12], checksum(&rest[..8]));
+            messages.push(&rest[12..12 + length]);
+            assert_eq!(rest[12 + length..16 + length], checksum(messages[messages.len() - 1]));
+            rest = &rest[16 + length..];
+        }
+        assert_eq!(messages.len(), 2);
+        assert!(messages[0].ends_with(b"brain.Event:2"));
+        let says = |part: &[u8]| messages[1].windows(part.len()).any(|w| w == part);
+        assert!(says(b"validation/loss\x15\0\0\xc0\x3f") && says(b"validation/log_ratio\x15\0\0\x80\x3e"));
+    }
+}
