@@ -4,6 +4,7 @@ mod demo;
 mod device;
 mod generate;
 mod init;
+mod inspect;
 mod progress;
 mod settings;
 mod train;
@@ -29,6 +30,9 @@ enum Command {
     Init(init::Arguments),
     /// Train a model: `rpo train rpo --model MODEL --data FILE --out DIR`
     Train(Box<train::Arguments>),
+    /// See what a file of rated responses holds: `rpo inspect data FILE --tokenizer MODEL`
+    #[command(subcommand)]
+    Inspect(inspect::What),
     /// Let a model answer prompts
     Generate(generate::Arguments),
 }
@@ -44,6 +48,7 @@ fn main() -> std::process::ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Train(arguments) => train::run(*arguments),
+        Command::Inspect(what) => inspect::run(&what),
         Command::Generate(arguments) => generate::run(&arguments),
     };
     match result {

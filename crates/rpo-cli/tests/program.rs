@@ -141,6 +141,17 @@ fn mistakes_are_explained() {
     }
 }
 
+#[test]
+fn data_is_described() {
+    let place = Place::with_model();
+    let said = place.ok("inspect data data.jsonl --tokenizer model");
+    assert!(said.contains("40 rated responses of 20 prompts") && said.contains("mean 0.5000"), "{said}");
+    let json: serde_json::Value =
+        serde_json::from_str(&place.ok("inspect data data.jsonl --tokenizer tokenizer.json --json")).expect("JSON");
+    assert_eq!((&json["responses_per_prompt"]["2"], &json["tied_prompts"]), (&20.into(), &0.into()));
+    assert!(place.complaint("inspect data data.jsonl --tokenizer model --format xml").contains("xml"));
+}
+
 /// A limit on the size of files stands in for a disk that fills.
 #[cfg(unix)]
 #[test]

@@ -9,6 +9,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`feedback`] | rows of `(prompt, response, reward)` from files, grouped by prompt |
+//! | [`mod@inspect`] | what a file of feedback holds |
 //! | [`tokenizer`] | text to token ids and back |
 //! | [`batch`] | prompts and responses laid end to end, each prompt once |
 //! | [`t5`] | the model |
@@ -26,6 +27,7 @@ pub mod checkpoint;
 pub mod error;
 pub mod feedback;
 mod files;
+pub mod inspect;
 pub mod metrics;
 pub mod objective;
 pub mod optim;

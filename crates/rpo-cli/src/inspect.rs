@@ -1,0 +1,156 @@
+//! `rpo inspect`: what is in a file, before anything is trained on it.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use rpo::checkpoint::Checkpoint;
+use rpo::feedback::{Format, Limits, ReadOptions};
+use rpo::inspect::{Bin, DataReport, Distribution, inspect};
+use rpo::tokenizer::Tokenizer;
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error as FormatError, StrDeserializer};
+
+use crate::progress;
+
+/// What to look at.
+#[derive(clap::Subcommand)]
+pub enum What {
+    /// Counts, rewards, lengths, duplicates, ties, unknown tokens and what would be cut
+    Data(Data),
+}
+
+/// Describe a file of rated responses.
+#[derive(clap::Args)]
+pub struct Data {
+    /// Rated responses: JSONL, JSON, CSV or Parquet
+    file: PathBuf,
+    /// tokenizer.json, a directory that holds one, or a hub id
+    #[arg(long, value_name = "PATH|ID")]
+    tokenizer: String,
+    /// Longest prompt in tokens that training would keep whole
+    #[arg(long, default_value_t = 512)]
+    max_prompt_tokens: usize,
+    /// Longest response in tokens that training would keep whole
+    #[arg(long, default_value_t = 512)]
+    max_response_tokens: usize,
+    /// jsonl, json, csv, parquet or ultrafeedback; by default what the file's name says
+    #[arg(long, value_parser = parse_format)]
+    format: Option<Format>,
+    /// Column of the prompts
+    #[arg(long, default_value = "prompt")]
+    prompt_column: String,
+    /// Column of the responses
+    #[arg(long, default_value = "response")]
+    response_column: String,
+    /// Column of the rewards
+    #[arg(long, default_value = "reward")]
+    reward_column: String,
+    /// Print JSON instead
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_format(name: &str) -> std::result::Result<Format, FormatError> {
+    let name: StrDeserializer<'_, FormatError> = name.into_deserializer();
+    Format::deserialize(name)
+}
+
+/// Runs the command.
+pub fn run(what: &What) -> Result<()> {
+    let What::Data(data) = what;
+    let path = PathBuf::from(&data.tokenizer);
+    let tokenizer = match path.exists() {
+        true => Tokenizer::load(&path)?,
+        false => Tokenizer::load(Checkpoint::find(&data.tokenizer)?.dir())?,
+    };
+    let options = ReadOptions {
+        format: data.format,
+        prompt: data.prompt_column.clone(),
+        response: data.response_column.clone(),
+        reward: data.reward_column.clone(),
+        ..ReadOptions::default()
+    };
+    let limits = Limits { prompt_tokens: data.max_prompt_tokens, response_tokens: data.max_response_tokens };
+    let bar = progress::counter("rated responses read");
+    let report = inspect(&data.file, &options, &tokenizer, limits, &mut |rows| bar.set_position(rows as u64))?;
+    bar.finish_and_clear();
+    match data.json {
+        true => println!("{}", serde_json::to_string_pretty(&report)?),
+        false => print!("{}", render(&report)?),
+    }
+    Ok(())
+}
+
+fn render(report: &DataReport) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
+    writeln!(out, "{} rated responses of {} prompts", report.rows, report.prompts)?;
+    writeln!(out, "\nresponses per prompt")?;
+    let per_prompt = report.responses_per_prompt.iter();
+    bars(&mut out, per_prompt.map(|(n, count)| (n.to_string(), *count)).collect())?;
+    writeln!(out, "\nrewards  mean {:.4}, standard deviation {:.4}", report.rewards.mean, report.rewards.sd)?;
+    let label = |b: &Bin| if b.low == b.high { format!("{}", b.low) } else { format!("{:.4} to {:.4}", b.low, b.high) };
+    bars(&mut out, report.reward_histogram.iter().map(|b| (label(b), b.count)).collect())?;
+    writeln!(out, "\ntokens        min  median     95 %     max")?;
+    for (name, d) in [("prompts", report.prompt_tokens), ("responses", report.response_tokens)] {
+        let Distribution { min, median, p95, max, .. } = d;
+        writeln!(out, "{name:<10} {min:>6} {median:>7} {p95:>8} {max:>7}")?;
+    }
+    writeln!(out)?;
+    for remark in remarks(report) {
+        writeln!(out, "- {remark}")?;
+    }
+    Ok(out)
+}
+
+/// Rows of label, bar and count, the longest bar being 40 wide.
+fn bars(out: &mut String, rows: Vec<(String, usize)>) -> std::fmt::Result {
+    let most = rows.iter().map(|(_, n)| *n).max().unwrap_or(1).max(1);
+    let width = rows.iter().map(|(label, _)| label.len()).max().unwrap_or(0);
+    for (label, count) in rows {
+        let bar = "█".repeat((count * 40).div_ceil(most));
+        writeln!(out, "  {label:>width$} {bar} {count}")?;
+    }
+    Ok(())
+}
+
+/// What the numbers mean for training, and what to do.
+fn remarks(report: &DataReport) -> Vec<String> {
+    let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+    let singles = report.responses_per_prompt.get(&1).copied().unwrap_or(0);
+    let mut said = vec![
+        format!("{} of the tokens are <unk>", percent(report.unknown_rate)),
+        format!(
+            "{} of the prompts and {} of the responses would be cut",
+            percent(report.truncated_prompts),
+            percent(report.truncated_responses)
+        ),
+        format!(
+            "{} rows repeat a response, {} of them with another reward; training takes their mean",
+            report.duplicates, report.conflicting_duplicates
+        ),
+        format!(
+            "{} prompts have only equal rewards; {} of all pairs are ties",
+            report.tied_prompts,
+            percent(report.tied_pairs)
+        ),
+    ];
+    let warnings = [
+        (
+            report.rewards.sd == 0.0,
+            "all rewards are equal: there is nothing to learn from. Check the reward column".to_string(),
+        ),
+        (
+            singles > 0,
+            format!("{singles} prompts have a single response; `--single-response` says what RPO does with them"),
+        ),
+        (report.unknown_rate > 0.01, "many tokens are unknown: this tokenizer is made for other texts".to_string()),
+        (
+            report.truncated_prompts.max(report.truncated_responses) > 0.05,
+            "many texts would be cut: raise --max-prompt-tokens or --max-response-tokens".to_string(),
+        ),
+    ];
+    said.extend(warnings.into_iter().filter(|(applies, _)| *applies).map(|(_, warning)| warning));
+    said
+}
