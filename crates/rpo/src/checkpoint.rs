@@ -248,10 +248,13 @@ fn write_tensors(parameters: Vec<Parameter>, stored_as: StoredAs, shard_bytes: u
 /// Writes named tensors; transformers insists on the `format` entry.
 pub(crate) fn write_safetensors<V: View>(tensors: impl Iterator<Item = (String, V)>, path: &Path) -> Result<()> {
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    // The library writes a temporary file that only its owner may read; give it the permissions of any new file.
+    let ordinary = File::create(path).and_then(|f| f.metadata()).map_err(|e| Error::write(path, e))?.permissions();
     safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|e| match e {
         safetensors::SafeTensorError::IoError(e) => Error::write(path, e),
         other => Error::weights(path, other.to_string()),
-    })
+    })?;
+    fs::set_permissions(path, ordinary).map_err(|e| Error::write(path, e))
 }
 
 /// A parameter on its way into a file, converted only when it is its turn.

@@ -3,10 +3,13 @@
 
 use std::path::PathBuf;
 
+use rpo::batch::{PackedBatch, Span};
 use rpo::burn::tensor::Device;
 use rpo::checkpoint::Checkpoint;
-use rpo::feedback::{FeedbackSet, Limits, ReadOptions};
+use rpo::feedback::{FeedbackSet, Limits, PromptGroup, ReadOptions, Response};
+use rpo::score::token_log_probs;
 use rpo::tokenizer::Tokenizer;
+use serde::Deserialize;
 
 fn assets() -> Option<PathBuf> {
     let found = std::env::var_os("RPO_ASSETS").map(PathBuf::from);
@@ -56,10 +59,37 @@ fn real_feedback_is_read_whole() {
     }
 }
 
+#[derive(Deserialize)]
+struct Case {
+    prompt: Vec<u32>,
+    response: Vec<u32>,
+    token_log_probs: Vec<f32>,
+}
+
 #[test]
-fn a_real_checkpoint_loads() {
+fn a_checkpoint_from_elsewhere_scores_as_in_transformers() {
     let Some(assets) = assets() else { return };
     let checkpoint = Checkpoint::open(&assets.join("weights/t5x-tiny-hf")).expect("checkpoint");
     let model = checkpoint.load(&Device::flex()).expect("every tensor is there and none is left");
-    assert!(!model.config().tie_word_embeddings);
+    let cases: Vec<Case> = serde_json::from_str(include_str!("goldens/tiny_real.json")).expect("golden values");
+    let responses = cases.iter().enumerate().map(|(row, case)| Response {
+        row,
+        ids: case.response.clone(),
+        truncated: true,
+        reward: 0.0,
+        copies: 1,
+    });
+    let groups = cases.iter().zip(responses).map(|(case, response)| PromptGroup {
+        prompt: case.prompt.clone(),
+        prompt_truncated: true,
+        responses: vec![response],
+    });
+    let data = FeedbackSet { groups: groups.collect() };
+    let batch = PackedBatch::pack(&data, &[Span::whole(0, &data), Span::whole(1, &data)], model.config());
+    let got: Vec<f32> = token_log_probs(&model, &batch).into_data().try_to_vec().expect("f32");
+    let want: Vec<f32> = cases.iter().flat_map(|case| case.token_log_probs.clone()).collect();
+    assert_eq!(got.len(), want.len());
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        assert!((got - want).abs() < 1e-5 * want.abs(), "token {i}: {got} for {want}");
+    }
 }

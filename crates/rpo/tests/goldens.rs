@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use rpo::batch::PackedBatch;
 use rpo::burn;
-use rpo::checkpoint::Checkpoint;
+use rpo::checkpoint::{Checkpoint, StoredAs, save};
 use rpo::sample::{Decoding, Processors, generate};
 use rpo::score::{LogProb, score, token_log_probs};
 use rpo::t5::T5;
@@ -136,6 +137,29 @@ fn forward_passes_without_tracking_give_the_same_scores() {
         let without = values(&score(&tracking.valid(), &batch).log_probs.into_data());
         let error = relative_error(&with, &without);
         assert!(error < 1e-6, "{name}: differs by {error}");
+    }
+}
+
+/// What we save is read by transformers with no key missing or too many and gives the golden values. Needs a Python
+/// with transformers (`RPO_PYTHON`, by default `python3`); says so when there is none.
+#[test]
+fn saved_models_load_in_transformers() {
+    let python = std::env::var("RPO_PYTHON").unwrap_or_else(|_| "python3".into());
+    let ready = Command::new(&python).args(["-c", "import torch, transformers"]).output();
+    if !ready.is_ok_and(|o| o.status.success()) {
+        eprintln!("skipped: {python} has no transformers (set RPO_PYTHON)");
+        return;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/check_export.py");
+    for name in MODELS {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let out = dir.path().join("saved");
+        let origin = Checkpoint::open(&goldens().join(name)).expect("golden checkpoint");
+        save(&load(name, &Device::flex()), &origin, StoredAs::F32, &out, |_| Ok(())).expect("saves");
+        let golden = goldens().join(name).join("golden.safetensors");
+        let mut check = Command::new(&python);
+        let output = check.arg(&script).arg(&out).arg("--golden").arg(golden).output().expect("runs");
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
