@@ -142,6 +142,24 @@ fn mistakes_are_explained() {
 }
 
 #[test]
+fn a_hub_model_is_taken_from_the_local_cache_without_network() {
+    let place = Place::with_model();
+    let repo = place.path("hub/hub/models--some--model");
+    let snapshot = repo.join("snapshots/abc");
+    std::fs::create_dir_all(repo.join("refs")).expect("create");
+    std::fs::create_dir_all(&snapshot).expect("create");
+    std::fs::write(repo.join("refs/main"), "abc").expect("write");
+    for name in names(&place.path("model")) {
+        std::fs::copy(place.path("model").join(&name), snapshot.join(&name)).expect("copy");
+    }
+    let cached = place.ok("generate --model some/model --max-new-tokens 5 say");
+    assert_eq!(cached, place.ok("generate --model model --max-new-tokens 5 say"));
+    std::fs::remove_file(snapshot.join("model.safetensors")).expect("remove");
+    let said = place.complaint("generate --model some/model say");
+    assert!(said.contains("HF_HUB_OFFLINE") && said.contains("model.safetensors"), "{said}");
+}
+
+#[test]
 fn data_is_described() {
     let place = Place::with_model();
     let said = place.ok("inspect data data.jsonl --tokenizer model");

@@ -83,7 +83,14 @@ pub enum Event<'a> {
     },
     /// An optimizer step.
     Step(&'a StepReport),
-    /// A pass over the validation responses.
+    /// Part of a pass over the validation responses.
+    Validating {
+        /// Responses scored so far.
+        done: usize,
+        /// Responses in all.
+        total: usize,
+    },
+    /// A pass over the validation responses is complete.
     Validation {
         /// Steps done.
         step: usize,
@@ -230,7 +237,7 @@ impl Trainer<'_> {
         let mut tell = |event: Event<'_>| observers.iter_mut().try_for_each(|o| o.observe(&event));
         tell(Event::Start { done: progress.step, steps })?;
         if progress.step == 0
-            && let Some(means) = self.validate(&model)
+            && let Some(means) = self.validate(&model, &mut tell)?
         {
             progress.first_validation = Some(means.loss);
             tell(Event::Validation { step: 0, means: &means, best: false })?;
@@ -247,7 +254,7 @@ impl Trainer<'_> {
             progress.step = step;
             tell(Event::Step(&report))?;
             if step.is_multiple_of(every) || step == steps {
-                if let Some(means) = self.validate(&model) {
+                if let Some(means) = self.validate(&model, &mut tell)? {
                     last_validation = Some(means.loss);
                     let best = progress.best.is_none_or(|(lowest, _)| means.loss < lowest);
                     if best {
@@ -337,10 +344,10 @@ impl Trainer<'_> {
     }
 
     /// Mean loss over the validation responses, if there are any.
-    fn validate(&self, model: &T5) -> Option<Means> {
+    fn validate(&self, model: &T5, tell: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Result<Option<Means>> {
         let data = &self.data.validation;
         if data.groups.is_empty() {
-            return None;
+            return Ok(None);
         }
         let rows: Vec<usize> = data.iter().map(|r| r.row).collect();
         let model = model.valid();
@@ -348,8 +355,9 @@ impl Trainer<'_> {
         for spans in length_buckets(data, self.config.micro_batch_tokens) {
             let batch = PackedBatch::pack(data, &spans, model.config());
             total.add(&self.objective.loss(&score(&model, &batch), &rows));
+            tell(Event::Validating { done: total.count, total: rows.len() })?;
         }
-        Some(total.means())
+        Ok(Some(total.means()))
     }
 
     fn save(&self, model: &T5, optimizer: &AdamW, progress: &Progress) -> Result<()> {
