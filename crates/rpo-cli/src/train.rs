@@ -179,11 +179,14 @@ pub fn run(arguments: Arguments) -> Result<()> {
 pub fn train(settings: &Settings, resume: bool, stop: &AtomicBool) -> Result<Summary> {
     // Ill-chosen settings are told before anything is read or written.
     let mut objective = settings.objective.build()?;
+    settings.train.validate()?;
     let mut optimizer = AdamW::new(settings.train.optimizer.clone())?;
     let device = device::find(&settings.device)?;
     let origin = Checkpoint::find(&settings.model)?;
     let split = read_data(settings, &origin.tokenizer()?)?;
-    let run = if resume { RunDir::open(&settings.out)? } else { RunDir::create(&settings.out)? };
+    if !resume && settings.out.exists() {
+        return Err(rpo::Error::Exists { path: settings.out.clone() }.into());
+    }
 
     let mut model = origin.load(&device.clone().autodiff())?;
     let reference = match objective.needs_reference() {
@@ -193,6 +196,8 @@ pub fn train(settings: &Settings, resume: bool, stop: &AtomicBool) -> Result<Sum
     for (name, value) in objective.prepare(&split, reference.as_ref())?.facts {
         println!("{name}: {}", (value * 1e6).round() / 1e6);
     }
+    // Made only now, so that unusable data leave no directory in the way of the next attempt.
+    let run = if resume { RunDir::open(&settings.out)? } else { RunDir::create(&settings.out)? };
     let mut progress = Progress::default();
     if resume {
         (model, optimizer, progress) = run.resume(&settings.train, &device.autodiff())?;

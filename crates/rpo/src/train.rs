@@ -59,6 +59,23 @@ impl Default for TrainConfig {
     }
 }
 
+impl TrainConfig {
+    /// Checks the ranges, the optimizer's apart.
+    ///
+    /// # Errors
+    /// The first setting that is impossible.
+    pub fn validate(&self) -> Result<()> {
+        for (field, value) in
+            [("batch-size", self.batch_size), ("epochs", self.epochs), ("micro-batch-tokens", self.micro_batch_tokens)]
+        {
+            if value == 0 {
+                return Err(Error::Setting { field, problem: "0 is not a positive number".into() });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// How far a run is; what is needed beside model and optimizer to go on as if it had never stopped.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -274,14 +291,8 @@ impl Trainer<'_> {
     }
 
     fn steps(&self) -> Result<usize> {
-        let TrainConfig { batch_size, epochs, max_steps, micro_batch_tokens, .. } = *self.config;
-        for (field, value) in
-            [("batch-size", batch_size), ("epochs", epochs), ("micro-batch-tokens", micro_batch_tokens)]
-        {
-            if value == 0 {
-                return Err(Error::Setting { field, problem: "0 is not a positive number".into() });
-            }
-        }
+        let TrainConfig { epochs, max_steps, .. } = *self.config;
+        self.config.validate()?;
         Ok(max_steps.unwrap_or(epochs * self.steps_per_epoch()))
     }
 
