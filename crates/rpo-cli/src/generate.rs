@@ -8,7 +8,10 @@ use rpo::sample::{Decoding, Processors, generate};
 
 use crate::{device, progress};
 
-/// Let a model answer prompts: greedily, or by sampling as soon as --sample is given.
+/// Let a model answer prompts
+///
+/// Greedily, or by drawing tokens as soon as --sample is given. The settings published with RPO are --sample
+/// --temperature 0.7 --top-k 50 --top-p 0.95 --repetition-penalty 1.2 --no-repeat-ngram-size 3.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Model directory or hub id

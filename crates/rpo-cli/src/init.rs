@@ -6,7 +6,9 @@ use anyhow::Result;
 use rpo::checkpoint::{StoredAs, init};
 use rpo::t5::Config;
 
-/// Make a fresh, untrained model. Equal seeds give equal models.
+/// Make a fresh, untrained model from a config.json and a tokenizer.json
+///
+/// Equal seeds give equal models.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// config.json of a T5

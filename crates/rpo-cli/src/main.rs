@@ -24,16 +24,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// See the whole method at work in a few minutes, without network or data
     Demo(demo::Arguments),
-    /// Make a fresh, untrained model from a config.json and a tokenizer.json
     Init(init::Arguments),
-    /// Train a model: `rpo train rpo --model MODEL --data FILE --out DIR`
     Train(Box<train::Arguments>),
     /// See what a file of rated responses holds: `rpo inspect data FILE --tokenizer MODEL`
     #[command(subcommand)]
     Inspect(inspect::What),
-    /// Let a model answer prompts
     Generate(generate::Arguments),
 }
 

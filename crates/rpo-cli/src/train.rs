@@ -19,7 +19,7 @@ use crate::device;
 use crate::progress::{self, TrainingProgress};
 use crate::settings::Settings;
 
-/// Train a model from rated responses.
+/// Train a model from rated responses: `rpo train rpo --model MODEL --data FILE --out DIR`
 ///
 /// Settings come from --config (TOML) and from flags; flags win, and what was resolved is saved as config.toml in the
 /// run's directory beside metrics.jsonl, tensorboard/ and the models best/ and last/. Ctrl-C saves before it stops; --resume goes on.
@@ -43,49 +43,50 @@ pub struct Arguments {
     /// Go on with the run in --out where it stopped
     #[arg(long)]
     resume: bool,
-    /// RPO: how strongly the policy is held to the reference
+    /// RPO: how strongly the policy is held to the reference [default: 5, as published]
     #[arg(long)]
     tau: Option<f64>,
-    /// Log-probability of a response: mean or sum over its tokens
+    /// Log-probability of a response: mean or sum over its tokens [default: mean]
     #[arg(long, value_name = "mean|sum")]
     log_prob: Option<String>,
-    /// RPO: sum (the paper), mean, or batch-mean (what the published script does)
-    #[arg(long)]
+    /// RPO: sum (the paper), mean, or batch-mean (what the published script does) [default: sum]
+    #[arg(long, value_name = "KIND")]
     partition: Option<String>,
-    /// RPO: prompts with one response: global, sft or drop
-    #[arg(long)]
+    /// RPO: what a prompt with one response counts for: global (the partition pooled over all data), sft (plain
+    /// likelihood) or drop (nothing) [default: global]
+    #[arg(long, value_name = "KIND")]
     single_response: Option<String>,
-    /// SFT: which responses to imitate: all, best, or a reward threshold
+    /// SFT: which responses to imitate: all, best, or a reward threshold [default: all]
     #[arg(long, value_name = "all|best|NUMBER")]
     rows: Option<String>,
-    /// Passes over the data
+    /// Passes over the data [default: 1]
     #[arg(long)]
     epochs: Option<i64>,
     /// Stop after this many optimizer steps
     #[arg(long)]
     max_steps: Option<i64>,
-    /// Responses of an optimizer step
+    /// Responses of an optimizer step [default: 32]
     #[arg(long)]
     batch_size: Option<i64>,
-    /// Tokens computed at once: bounds memory, changes nothing else
+    /// Tokens computed at once: bounds memory, changes nothing else [default: 4096]
     #[arg(long)]
     micro_batch_tokens: Option<i64>,
-    /// Largest learning rate
+    /// Largest learning rate [default: 1e-4]
     #[arg(long)]
     learning_rate: Option<f64>,
-    /// Steps of linear warm-up
+    /// Steps of linear warm-up [default: 150, but at most a tenth of all]
     #[arg(long)]
     warmup_steps: Option<i64>,
-    /// Steps between validations, each of which also saves
+    /// Steps between validations, each of which also saves [default: a tenth of all]
     #[arg(long)]
     validate_every: Option<i64>,
-    /// Share of the prompts that is only scored; 0 for none
+    /// Share of the prompts that is only scored; 0 for none [default: 0.1]
     #[arg(long)]
     validation_fraction: Option<f64>,
-    /// Longest prompt in tokens
+    /// Longest prompt in tokens [default: 512]
     #[arg(long)]
     max_prompt_tokens: Option<i64>,
-    /// Longest response in tokens
+    /// Longest response in tokens [default: 512]
     #[arg(long)]
     max_response_tokens: Option<i64>,
     /// Column of the prompts
@@ -100,13 +101,13 @@ pub struct Arguments {
     /// jsonl, json, csv, parquet or ultrafeedback; by default what the file's name says
     #[arg(long)]
     format: Option<String>,
-    /// Decides split and order
+    /// Decides split and order [default: 42]
     #[arg(long)]
     seed: Option<i64>,
-    /// Where reference scores are kept between runs
+    /// Where reference scores are kept between runs [default: the user's cache directory]
     #[arg(long, value_name = "DIR")]
     cache: Option<String>,
-    /// cpu, cuda, rocm, metal or vulkan
+    /// cpu, cuda, rocm, metal or vulkan [default: cpu]
     #[arg(long)]
     device: Option<String>,
 }

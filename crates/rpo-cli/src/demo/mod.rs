@@ -30,8 +30,10 @@ const TRAIN_PROMPTS: usize = 900;
 const RESPONSES: usize = 4;
 const HELD_OUT: usize = 200;
 
-/// Show the method on a small task of its own: a fresh T5 learns by SFT to answer customers as a mixed crowd did, then
-/// RPO learns from rated answers which of them to give. Writes report.html.
+/// See the whole method at work in less than a minute, without network or data
+///
+/// A fresh T5 learns by SFT to answer customers as a mixed crowd did; then RPO learns from rated answers which of them to
+/// give. Writes report.html.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// New directory for models, data and report

@@ -1,7 +1,7 @@
 //! Training objectives: what makes a loss of the policy's scores. One file each; this one holds what they share.
 //!
 //! To add an objective, write its file (formula, configuration, a test worked by hand) and add one variant to
-//! [`ObjectiveConfig`]; trainer, program and checkpoints need no change.
+//! [`ObjectiveConfig`]; trainer and checkpoints need no change. The program's `train` command gives it a name and flags.
 
 mod rpo;
 mod sft;
