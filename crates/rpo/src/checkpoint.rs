@@ -1,20 +1,19 @@
 //! Hugging Face directories in and out: `config.json`, `model.safetensors` (or shards), tokenizer files.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use half::{bf16, f16};
-use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, View};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files::{previous, replace_dir, write_file};
 use crate::t5::{Config, Init, Parameter, RandomWeights, T5, Weights};
+use crate::tensor_file::{TensorFile, write_safetensors};
 use crate::tokenizer::Tokenizer;
 
 const CONFIG: &str = "config.json";
@@ -245,18 +244,6 @@ fn write_tensors(parameters: Vec<Parameter>, stored_as: StoredAs, shard_bytes: u
     Ok(())
 }
 
-/// Writes named tensors; transformers insists on the `format` entry.
-pub(crate) fn write_safetensors<V: View>(tensors: impl Iterator<Item = (String, V)>, path: &Path) -> Result<()> {
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    // The library writes a temporary file that only its owner may read; give it the permissions of any new file.
-    let ordinary = File::create(path).and_then(|f| f.metadata()).map_err(|e| Error::write(path, e))?.permissions();
-    safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|e| match e {
-        safetensors::SafeTensorError::IoError(e) => Error::write(path, e),
-        other => Error::weights(path, other.to_string()),
-    })?;
-    fs::set_permissions(path, ordinary).map_err(|e| Error::write(path, e))
-}
-
 /// A parameter on its way into a file, converted only when it is its turn.
 struct Stored {
     parameter: Parameter,
@@ -288,76 +275,6 @@ impl View for Stored {
     fn data_len(&self) -> usize {
         let bytes = if self.stored_as == StoredAs::F32 { 4 } else { 2 };
         self.parameter.shape.iter().product::<usize>() * bytes
-    }
-}
-
-/// The tensors of a safetensors file, found by name and read one at a time.
-pub(crate) struct TensorFile {
-    path: PathBuf,
-    file: File,
-    metadata: Metadata,
-    /// Where the tensors' bytes begin.
-    start: u64,
-}
-
-impl TensorFile {
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        let io = |e| Error::read(path, e);
-        let bad = |problem: String| Error::weights(path, problem);
-        let mut file = File::open(path).map_err(io)?;
-        let size = file.metadata().map_err(io)?.len();
-        let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(|_| bad("not a safetensors file: shorter than its header".into()))?;
-        let header = u64::from_le_bytes(length);
-        if header > size.saturating_sub(8) {
-            return Err(bad(format!(
-                "not a safetensors file, or cut short: a header of {header} bytes in a file of {size}"
-            )));
-        }
-        let mut text = Vec::new();
-        file.by_ref().take(header).read_to_end(&mut text).map_err(io)?;
-        let metadata: Metadata = serde_json::from_slice(&text).map_err(|e| bad(format!("unreadable header: {e}")))?;
-        let start = 8 + header;
-        let end = |info: &TensorInfo| start + info.data_offsets.1 as u64;
-        let tensors = metadata.tensors();
-        if let Some((name, info)) = tensors.iter().filter(|(_, i)| end(i) > size).min_by_key(|(_, i)| i.data_offsets.0)
-        {
-            return Err(bad(format!(
-                "cut short: tensor `{name}` should end at byte {} but the file has {size}; copy or download it again",
-                end(info)
-            )));
-        }
-        Ok(Self { path: path.into(), file, metadata, start })
-    }
-
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.metadata.offset_keys()
-    }
-
-    /// Values of `name` as `f32`, or `None` if there is no such tensor.
-    pub(crate) fn read(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
-        let Some(info) = self.metadata.info(name).cloned() else { return Ok(None) };
-        if info.shape != shape {
-            let problem = format!("tensor `{name}` has shape {:?}, but config.json calls for {shape:?}", info.shape);
-            return Err(Error::weights(&self.path, problem));
-        }
-        let (from, to) = info.data_offsets;
-        let mut bytes = vec![0; to - from];
-        let io = |e| Error::read(&self.path, e);
-        self.file.seek(SeekFrom::Start(self.start + from as u64)).map_err(io)?;
-        self.file.read_exact(&mut bytes).map_err(io)?;
-        let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
-        match info.dtype {
-            Dtype::F32 => {
-                Ok(Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()))
-            }
-            Dtype::BF16 => Ok(Some(pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect())),
-            Dtype::F16 => Ok(Some(pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect())),
-            other => Err(Error::weights(
-                &self.path,
-                format!("tensor `{name}` is stored as {other:?}; expected F32, BF16 or F16"),
-            )),
-        }
     }
 }
 

@@ -35,6 +35,7 @@ pub mod reference;
 pub mod sample;
 pub mod score;
 pub mod t5;
+mod tensor_file;
 pub mod tensorboard;
 pub mod tokenizer;
 pub mod train;

@@ -8,9 +8,9 @@ use burn::tensor::{Device, Tensor};
 use safetensors::{Dtype, View};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{TensorFile, write_safetensors};
 use crate::error::{Error, Result};
 use crate::t5::T5;
+use crate::tensor_file::{TensorFile, write_safetensors};
 
 /// Settings of the optimizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

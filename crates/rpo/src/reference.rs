@@ -6,11 +6,11 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use crate::batch::{PackedBatch, length_buckets};
-use crate::checkpoint::{TensorFile, write_safetensors};
 use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, Split};
 use crate::score::{LogProb, score};
 use crate::t5::T5;
+use crate::tensor_file::{TensorFile, write_safetensors};
 
 /// Raised whenever the same inputs would give other scores than before.
 const VERSION: &str = "rpo reference scores 1";
