@@ -70,6 +70,7 @@ impl Observer for TrainingProgress {
                 self.bar.set_position(report.step as u64);
                 self.bar.set_message(format!("loss {:.4}, {rate:.1} responses/s", report.means.loss));
             }
+            Event::Milestone { .. } => {}
             Event::Validating { done, total } => self.bar.set_message(format!("validating {done} of {total}")),
             Event::Validation { step, means, best } => {
                 let metrics: Vec<String> = means.metrics.iter().map(|(name, v)| format!("{name} {v:.4}")).collect();

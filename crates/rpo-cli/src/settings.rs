@@ -63,7 +63,7 @@ fn longest() -> usize {
 
 impl Settings {
     /// Merges the file, if any, with `flags`, pairs of a dotted setting and its value.
-    pub fn resolve(file: Option<&Path>, flags: Vec<(&str, Value)>) -> Result<Self> {
+    pub fn resolve(file: Option<&Path>, flags: Vec<(String, Value)>) -> Result<Self> {
         let mut table = match file {
             Some(path) => std::fs::read_to_string(path)
                 .with_context(|| format!("cannot read {}", path.display()))?
@@ -72,7 +72,7 @@ impl Settings {
             None => Table::new(),
         };
         for (name, value) in flags {
-            set(&mut table, name, value);
+            set(&mut table, &name, value);
         }
         let origin = file.map_or_else(|| "settings".into(), |p| p.display().to_string());
         table
@@ -89,6 +89,13 @@ impl Settings {
     pub fn limits(&self) -> Limits {
         Limits { prompt_tokens: self.max_prompt_tokens, response_tokens: self.max_response_tokens }
     }
+}
+
+/// A setting given as `name=value`; what is no TOML value is a text.
+pub fn assignment(text: &str) -> Result<(String, Value)> {
+    let (name, value) = text.split_once('=').with_context(|| format!("--set {text}: not of the form NAME=VALUE"))?;
+    let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+    Ok((name.trim().to_string(), parsed.unwrap_or_else(|| Value::String(value.trim().into()))))
 }
 
 /// Sets `name`, such as `train.batch-size`, making tables on the way.
@@ -122,7 +129,7 @@ mod tests {
         let file = dir.path().join("run.toml");
         let written = "model = \"a\"\ndata = \"d\"\nout = \"o\"\n[objective]\nname = \"rpo\"\ntau = 2.0\n[train.optimizer]\nlearning-rate = 0.5\n";
         std::fs::write(&file, written).expect("write");
-        let flags = vec![("model", text("b")), ("train.batch-size", Value::Integer(8))];
+        let flags = vec![("model".into(), text("b")), assignment("train.batch-size=8").expect("valid")];
         let settings = Settings::resolve(Some(&file), flags).expect("valid");
         assert_eq!((settings.model.as_str(), settings.train.batch_size), ("b", 8));
         assert_eq!(settings.train.optimizer.learning_rate, 0.5);
@@ -132,18 +139,22 @@ mod tests {
     }
 
     #[test]
+    fn assignments_are_toml_or_text() {
+        let value = |text| assignment(text).expect("valid").1;
+        assert_eq!(value("a=0.5"), Value::Float(0.5));
+        assert_eq!(value("a=prompt-mean"), text("prompt-mean"));
+        assert!(value("a={ at-least = 3 }").is_table());
+        assert!(assignment("a").is_err());
+    }
+
+    #[test]
     fn a_misspelt_setting_is_named() {
-        let flags = |name| {
-            vec![
-                ("model", text("m")),
-                ("data", text("d")),
-                ("out", text("o")),
-                ("objective.name", text("rpo")),
-                (name, Value::Float(1.0)),
-            ]
+        let flags = |name: &str| -> Vec<(String, Value)> {
+            let all = ["model=m", "data=d", "out=o", "objective.name=rpo", name];
+            all.iter().map(|text| assignment(text).expect("valid")).collect()
         };
         for name in ["objective.tua", "train.batch", "temperature"] {
-            let said = format!("{:#}", Settings::resolve(None, flags(name)).expect_err("misspelt"));
+            let said = format!("{:#}", Settings::resolve(None, flags(&format!("{name}=1.0"))).expect_err("misspelt"));
             assert!(said.contains(name.rsplit('.').next().unwrap_or(name)), "{said}");
         }
     }

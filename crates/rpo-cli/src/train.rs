@@ -5,19 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use rpo::checkpoint::Checkpoint;
 use rpo::feedback::{FeedbackSet, ReadSummary, Split};
 use rpo::metrics::MetricsLog;
-use rpo::optim::AdamW;
-use rpo::reference::ReferenceScores;
+use rpo::objective::{Needs, ObjectiveConfig};
+use rpo::optim::Optimizer;
+use rpo::reference::{ReferenceScores, References};
+use rpo::t5::T5;
 use rpo::tensorboard::TensorBoard;
 use rpo::tokenizer::Tokenizer;
-use rpo::train::{Progress, RunDir, Summary, Trainer};
+use rpo::train::{Progress, RunDir, Saving, Summary, Trainer, learner};
 use toml::Value;
 
 use crate::device;
 use crate::progress::{self, TrainingProgress};
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 
 /// Train a model from rated responses: `rpo train rpo --model MODEL --data FILE --out DIR`
 ///
@@ -26,8 +29,8 @@ use crate::settings::Settings;
 #[derive(clap::Args)]
 pub struct Arguments {
     /// What to minimise
-    #[arg(value_enum)]
-    objective: Objective,
+    #[arg(value_parser = objectives())]
+    objective: String,
     /// TOML file with any of the settings
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -43,10 +46,13 @@ pub struct Arguments {
     /// Go on with the run in --out where it stopped
     #[arg(long)]
     resume: bool,
-    /// RPO: how strongly the policy is held to the reference [default: 5, as published]
+    /// RPO, DRO, group-centred: how strongly the policy is held to the reference [default: 5, 1 and 1, as published]
     #[arg(long)]
     tau: Option<f64>,
-    /// Log-probability of a response: mean or sum over its tokens [default: mean]
+    /// KTO, QRPO: how strongly the policy is held to the reference [default: 0.1]
+    #[arg(long)]
+    beta: Option<f64>,
+    /// Log-probability of a response: mean or sum over its tokens [default: mean for RPO and SFT, else sum]
     #[arg(long, value_name = "mean|sum")]
     log_prob: Option<String>,
     /// RPO: sum (the paper), mean, or batch-mean (what the published script does) [default: sum]
@@ -101,6 +107,9 @@ pub struct Arguments {
     /// jsonl, json, csv, parquet or ultrafeedback; by default what the file's name says
     #[arg(long)]
     format: Option<String>,
+    /// Any other setting, as in the TOML file: --set train.optimizer.weight-decay=0 (may be repeated)
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    more: Vec<String>,
     /// Decides split and order [default: 42]
     #[arg(long)]
     seed: Option<i64>,
@@ -112,21 +121,14 @@ pub struct Arguments {
     device: Option<String>,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Objective {
-    /// Reward Partitioning Optimization
-    Rpo,
-    /// Supervised fine-tuning
-    Sft,
+/// The objectives by name, for the argument's help.
+fn objectives() -> PossibleValuesParser {
+    PossibleValuesParser::new(ObjectiveConfig::ALL.map(|(name, what)| PossibleValue::new(name).help(what)))
 }
 
 impl Arguments {
     /// The given flags as settings.
-    fn flags(self) -> Vec<(&'static str, Value)> {
-        let name = match self.objective {
-            Objective::Rpo => "rpo",
-            Objective::Sft => "sft",
-        };
+    fn flags(self) -> Result<Vec<(String, Value)>> {
         let rows = self.rows.map(|rows| match rows.parse::<f64>() {
             Ok(threshold) => Value::Table(toml::Table::from_iter([("above".to_string(), Value::Float(threshold))])),
             Err(_) => Value::String(rows),
@@ -135,7 +137,7 @@ impl Arguments {
         let whole = |v: Option<i64>| v.map(Value::Integer);
         let real = |v: Option<f64>| v.map(Value::Float);
         let all = [
-            ("objective.name", Some(Value::String(name.into()))),
+            ("objective.name", Some(Value::String(self.objective))),
             ("model", text(self.model)),
             ("data", text(self.data)),
             ("out", text(self.out)),
@@ -145,6 +147,7 @@ impl Arguments {
             ("max-prompt-tokens", whole(self.max_prompt_tokens)),
             ("max-response-tokens", whole(self.max_response_tokens)),
             ("objective.tau", real(self.tau)),
+            ("objective.beta", real(self.beta)),
             ("objective.log-prob", text(self.log_prob)),
             ("objective.partition", text(self.partition)),
             ("objective.single-response", text(self.single_response)),
@@ -162,14 +165,15 @@ impl Arguments {
             ("columns.reward", text(self.reward_column)),
             ("columns.format", text(self.format)),
         ];
-        all.into_iter().filter_map(|(name, value)| value.map(|v| (name, v))).collect()
+        let given = all.into_iter().filter_map(|(name, value)| value.map(|v| Ok((name.to_string(), v))));
+        given.chain(self.more.iter().map(|text| settings::assignment(text))).collect()
     }
 }
 
 /// Runs the command.
 pub fn run(arguments: Arguments) -> Result<()> {
     let (file, resume) = (arguments.config.clone(), arguments.resume);
-    let settings = Settings::resolve(file.as_deref(), arguments.flags())?;
+    let settings = Settings::resolve(file.as_deref(), arguments.flags()?)?;
     let stop = stop_on_interrupt()?;
     let summary = train(&settings, resume, &stop)?;
     report(&settings, &summary);
@@ -181,7 +185,6 @@ pub fn train(settings: &Settings, resume: bool, stop: &AtomicBool) -> Result<Sum
     // Ill-chosen settings are told before anything is read or written.
     let mut objective = settings.objective.build()?;
     settings.train.validate()?;
-    let mut optimizer = AdamW::new(settings.train.optimizer.clone())?;
     let device = device::find(&settings.device)?;
     let origin = Checkpoint::find(&settings.model)?;
     let split = read_data(settings, &origin.tokenizer()?)?;
@@ -189,19 +192,23 @@ pub fn train(settings: &Settings, resume: bool, stop: &AtomicBool) -> Result<Sum
         return Err(rpo::Error::Exists { path: settings.out.clone() }.into());
     }
 
-    let mut model = origin.load(&device.clone().autodiff())?;
-    let reference = match objective.needs_reference() {
-        true => Some(reference_scores(settings, &model, &split)?),
-        false => None,
-    };
-    for (name, value) in objective.prepare(&split, reference.as_ref())?.facts {
+    let needs = objective.needs();
+    let model = origin.load(&device.clone().autodiff())?;
+    let mismatched = if needs.mismatched { Some(split.mismatched(settings.train.seed)?) } else { None };
+    let references = references(settings, needs, &model, &split, mismatched.as_ref())?;
+    for (name, value) in objective.prepare(&split, &references)?.facts {
         println!("{name}: {}", (value * 1e6).round() / 1e6);
     }
     // Made only now, so that unusable data leave no directory in the way of the next attempt.
     let run = if resume { RunDir::open(&settings.out)? } else { RunDir::create(&settings.out)? };
-    let mut progress = Progress::default();
+    let (learner, optimizer, progress) = match resume {
+        true => run.resume(&settings.train, needs, &device.autodiff())?,
+        false => {
+            let optimizer = Optimizer::new(settings.train.optimizer.clone())?;
+            (learner(model, needs, settings.train.seed)?, optimizer, Progress::default())
+        }
+    };
     if resume {
-        (model, optimizer, progress) = run.resume(&settings.train, &device.autodiff())?;
         println!("going on after step {}", progress.step);
     }
     save_settings(settings, &run.path("config.toml"))?;
@@ -211,12 +218,12 @@ pub fn train(settings: &Settings, resume: bool, stop: &AtomicBool) -> Result<Sum
     let trainer = Trainer {
         objective: objective.as_ref(),
         data: split,
+        mismatched,
         config: &settings.train,
-        run: &run,
-        origin: &origin,
+        saving: Some(Saving { run: &run, origin: &origin }),
         stop,
     };
-    let summary = trainer.run(model, optimizer, progress, &mut [&mut log, &mut tensorboard, &mut display])?;
+    let (_, summary) = trainer.run(learner, optimizer, progress, &mut [&mut log, &mut tensorboard, &mut display])?;
     display.finish();
     Ok(summary)
 }
@@ -268,19 +275,31 @@ fn describe(path: &Path, summary: &ReadSummary) {
     remarks.iter().filter(|(n, _)| *n > 0).for_each(|(_, remark)| println!("  {remark}"));
 }
 
-fn reference_scores(settings: &Settings, model: &rpo::t5::T5, split: &Split) -> Result<ReferenceScores> {
+/// What the objective needs of the reference, which `model` still is.
+fn references(
+    settings: &Settings,
+    needs: Needs,
+    model: &T5,
+    split: &Split,
+    mismatched: Option<&Split>,
+) -> Result<References> {
     use rpo::burn::module::Module;
 
-    let rows = split.train.responses() + split.validation.responses();
-    let bar = progress::bar("scoring under the reference", rows);
-    let mut count = |done: usize| bar.set_position(done as u64);
-    let budget = settings.train.micro_batch_tokens.max(1);
-    let (scores, cached) =
-        ReferenceScores::cached(&model.valid(), split, budget, &settings.cache.join("reference"), &mut count)?;
-    bar.finish_and_clear();
-    let how = if cached { "taken from the cache in" } else { "computed and cached in" };
-    println!("reference scores {how} {}", settings.cache.display());
-    Ok(scores)
+    let reference = model.valid();
+    let scores = |split: &Split, what: &'static str| -> Result<ReferenceScores> {
+        let bar = progress::bar(what, split.train.responses() + split.validation.responses());
+        let mut count = |done: usize| bar.set_position(done as u64);
+        let budget = settings.train.micro_batch_tokens.max(1);
+        let cache = settings.cache.join("reference");
+        let (scores, cached) = ReferenceScores::cached(&reference, split, budget, &cache, &mut count)?;
+        bar.finish_and_clear();
+        let how = if cached { "taken from the cache in" } else { "computed and cached in" };
+        println!("{what}: {how} {}", settings.cache.display());
+        Ok(scores)
+    };
+    let matched = needs.reference.then(|| scores(split, "reference scores")).transpose()?;
+    let mismatched = mismatched.map(|m| scores(m, "reference scores of mismatched pairs")).transpose()?;
+    Ok(References { matched, mismatched })
 }
 
 fn save_settings(settings: &Settings, path: &Path) -> Result<()> {

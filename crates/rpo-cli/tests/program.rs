@@ -84,7 +84,7 @@ const TRAIN: &str = "train rpo --model model --data data.jsonl --out run";
 fn train_generate_and_resume() {
     let place = Place::with_model();
     let said = place.ok(&format!("{TRAIN} --max-steps 6 --batch-size 8 --learning-rate 0.01"));
-    assert!(said.contains("held-out loss:") && said.contains("computed and cached"), "{said}");
+    assert!(said.contains("held-out loss:") && said.contains("reference scores: computed and cached"), "{said}");
     assert_eq!(names(&place.path("run")), ["best", "config.toml", "last", "metrics.jsonl", "tensorboard"]);
     let answer = place.ok("generate --model run/best --max-new-tokens 5 say");
     assert!(!answer.trim().is_empty());

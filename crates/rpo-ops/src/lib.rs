@@ -10,7 +10,7 @@ mod segments;
 
 pub use attention::{RelativeBias, attention, relative_position_bucket};
 pub use elementwise::{gated_gelu, relu, rms_norm};
-pub use log_prob::{label_log_probs, segment_sum};
+pub use log_prob::{label_log_probs, segment_mean, segment_sum};
 pub use segments::Segments;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};

@@ -30,6 +30,18 @@ pub fn segment_sum(x: Tensor<1>, segments: &Segments) -> Tensor<1> {
     kept.sum_dim(1).reshape([n])
 }
 
+/// Mean of the rows of each segment: `(tokens, features)` to `(segments, features)`.
+pub fn segment_mean(x: Tensor<2>, segments: &Segments) -> Tensor<2> {
+    let (n, tokens) = (segments.len(), segments.total());
+    let mut weights = vec![0.0f32; n * tokens];
+    for i in 0..n {
+        let range = segments.range(i);
+        let share = 1.0 / range.len() as f32;
+        weights[i * tokens..][range].fill(share);
+    }
+    Tensor::<1>::from_floats(weights.as_slice(), &x.device()).reshape([n, tokens]).matmul(x)
+}
+
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Device, Tolerance};
@@ -53,5 +65,12 @@ mod tests {
         let x = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0], &device);
         let got = segment_sum(x, &Segments::from_lengths([1, 3]));
         assert_eq!(got.into_data().try_to_vec::<f32>().expect("f32"), [1.0, 9.0]);
+    }
+
+    #[test]
+    fn segment_mean_ignores_its_neighbours() {
+        let x = Tensor::<2>::from_floats([[1.0, 5.0], [2.0, 0.0], [4.0, 2.0]], &Device::flex());
+        let got = segment_mean(x, &Segments::from_lengths([1, 2]));
+        assert_eq!(got.into_data().try_to_vec::<f32>().expect("f32"), [1.0, 5.0, 3.0, 1.0]);
     }
 }

@@ -17,6 +17,11 @@ pub struct Span {
 }
 
 impl Span {
+    /// Whether response `next` of `other` continues this span.
+    fn adjoins(&self, other: &Self, next: usize) -> bool {
+        self.group == other.group && self.responses.end == next
+    }
+
     /// All the responses of group `group`.
     pub fn whole(group: usize, data: &FeedbackSet) -> Self {
         Self { group, responses: 0..data.groups[group].responses.len() }
@@ -38,10 +43,10 @@ pub struct PackedBatch {
     pub responses: Segments,
     /// Where the responses of each prompt, taken together, lie in `labels`: `P` segments.
     pub by_prompt: Segments,
+    /// For each response which of the `P` prompts it answers.
+    pub prompt_of: Vec<usize>,
     /// For each response its row in the data set.
     pub rows: Vec<usize>,
-    /// For each response its reward, in the data's own units.
-    pub rewards: Vec<f64>,
 }
 
 impl PackedBatch {
@@ -69,8 +74,12 @@ impl PackedBatch {
             labels,
             responses: Segments::from_lengths(responses().map(|r| r.ids.len())),
             by_prompt: Segments::from_lengths(groups.iter().map(|(group, span)| tokens(group, span))),
+            prompt_of: groups
+                .iter()
+                .enumerate()
+                .flat_map(|(i, (_, span))| span.responses.clone().map(move |_| i))
+                .collect(),
             rows: responses().map(|r| r.row).collect(),
-            rewards: responses().map(|r| r.reward).collect(),
         }
     }
 
@@ -80,40 +89,44 @@ impl PackedBatch {
     }
 }
 
-/// Cuts `spans` into pieces whose tokens, prompts included, stay within `budget` where one response alone does.
-pub fn split_by_tokens(data: &FeedbackSet, spans: &[Span], budget: usize) -> Vec<Vec<Span>> {
-    let mut pieces = vec![Vec::<Span>::new()];
+/// Cuts `spans` into pieces whose tokens, prompts included, stay within `budget` where the smallest part alone does: a
+/// response, or all the responses of a span if `whole`.
+pub fn split_by_tokens(data: &FeedbackSet, spans: &[Span], budget: usize, whole: bool) -> Vec<Vec<Span>> {
+    let mut pieces: Vec<Vec<Span>> = Vec::new();
     let mut used = 0;
     for span in spans {
         let group = &data.groups[span.group];
-        for i in span.responses.clone() {
-            let tokens = group.responses[i].ids.len();
-            let piece = &mut pieces[..];
-            let last = &mut piece[piece.len() - 1];
-            let same = last.last().is_some_and(|s| s.group == span.group && s.responses.end == i);
-            let cost = if same { tokens } else { tokens + group.prompt.len() };
-            if used > 0 && used + cost > budget {
-                used = tokens + group.prompt.len();
-                pieces.push(vec![Span { group: span.group, responses: i..i + 1 }]);
-                continue;
-            }
-            used += cost;
-            match last.last_mut() {
-                Some(open) if same => open.responses.end += 1,
-                _ => last.push(Span { group: span.group, responses: i..i + 1 }),
+        let step = if whole { span.responses.len().max(1) } else { 1 };
+        for from in span.responses.clone().step_by(step) {
+            let part = from..from + step;
+            let tokens: usize = group.responses[part.clone()].iter().map(|r| r.ids.len()).sum();
+            let last = pieces.last_mut().map(|piece| (piece.last().is_some_and(|s| s.adjoins(span, from)), piece));
+            match last {
+                Some((true, piece)) if used + tokens <= budget => {
+                    used += tokens;
+                    piece.last_mut().into_iter().for_each(|open| open.responses.end += step);
+                }
+                Some((false, piece)) if used + tokens + group.prompt.len() <= budget => {
+                    used += tokens + group.prompt.len();
+                    piece.push(Span { group: span.group, responses: part });
+                }
+                _ => {
+                    used = tokens + group.prompt.len();
+                    pieces.push(vec![Span { group: span.group, responses: part }]);
+                }
             }
         }
     }
     pieces
 }
 
-/// Batches for passes without gradients: groups of similar length together, within `budget` tokens each.
-pub fn length_buckets(data: &FeedbackSet, budget: usize) -> Vec<Vec<Span>> {
+/// Batches for passes without gradients: groups of similar length together, cut as [`split_by_tokens`] does.
+pub fn length_buckets(data: &FeedbackSet, budget: usize, whole: bool) -> Vec<Vec<Span>> {
     let mut order: Vec<usize> = (0..data.groups.len()).collect();
     let longest = |g: &PromptGroup| g.responses.iter().map(|r| r.ids.len()).max().unwrap_or(0);
     order.sort_by_key(|&i| (longest(&data.groups[i]), data.groups[i].prompt.len(), i));
     let spans: Vec<Span> = order.into_iter().map(|i| Span::whole(i, data)).collect();
-    split_by_tokens(data, &spans, budget).into_iter().filter(|piece| !piece.is_empty()).collect()
+    split_by_tokens(data, &spans, budget, whole)
 }
 
 #[cfg(test)]
@@ -160,7 +173,7 @@ mod tests {
         let data = data();
         let all = [Span::whole(0, &data), Span::whole(1, &data)];
         for budget in 1..20 {
-            let pieces = split_by_tokens(&data, &all, budget);
+            let pieces = split_by_tokens(&data, &all, budget, false);
             let rows: Vec<usize> = pieces.iter().flat_map(|p| PackedBatch::pack(&data, p, &config()).rows).collect();
             assert_eq!(rows, [0, 1, 2], "budget {budget}");
             for piece in &pieces {
@@ -168,6 +181,6 @@ mod tests {
                 assert!(batch.tokens() <= budget || batch.rows.len() == 1, "budget {budget}: {piece:?}");
             }
         }
-        assert_eq!(split_by_tokens(&data, &all, 100).len(), 1);
+        assert_eq!(split_by_tokens(&data, &all, 100, false).len(), 1);
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files::{previous, replace_dir, write_file};
-use crate::t5::{Config, Init, Parameter, RandomWeights, T5, Weights};
+use crate::t5::{Config, Init, NamedParameters, Parameter, RandomWeights, T5, Weights};
 use crate::tensor_file::{TensorFile, write_safetensors};
 use crate::tokenizer::Tokenizer;
 

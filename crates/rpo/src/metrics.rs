@@ -58,7 +58,7 @@ fn object(value: Value) -> Map<String, Value> {
 impl Observer for MetricsLog {
     fn observe(&mut self, event: &Event<'_>) -> Result<()> {
         match event {
-            Event::Start { .. } | Event::Validating { .. } => Ok(()),
+            Event::Start { .. } | Event::Milestone { .. } | Event::Validating { .. } => Ok(()),
             Event::Step(report) => {
                 let line = json!({
                     "split": "train", "step": report.step, "learning_rate": report.learning_rate,

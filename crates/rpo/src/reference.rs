@@ -9,7 +9,7 @@ use crate::batch::{PackedBatch, length_buckets};
 use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, Split};
 use crate::score::{LogProb, score};
-use crate::t5::T5;
+use crate::t5::{NamedParameters, T5};
 use crate::tensor_file::{TensorFile, write_safetensors};
 
 /// Raised whenever the same inputs would give other scores than before.
@@ -21,6 +21,15 @@ pub struct ReferenceScores {
     /// Sum over tokens, in nats.
     log_probs: Vec<f32>,
     tokens: Vec<usize>,
+}
+
+/// The reference scores that an objective asks for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct References {
+    /// Of the responses.
+    pub matched: Option<ReferenceScores>,
+    /// Of the responses as answers to other prompts ([`Split::mismatched`]).
+    pub mismatched: Option<ReferenceScores>,
 }
 
 impl ReferenceScores {
@@ -55,7 +64,7 @@ impl ReferenceScores {
         let mut scores = Self { log_probs: vec![0.0; rows], tokens: vec![0; rows] };
         let mut done = 0;
         for data in [&split.train, &split.validation] {
-            for spans in length_buckets(data, budget) {
+            for spans in length_buckets(data, budget, false) {
                 let scored = score(model, &PackedBatch::pack(data, &spans, model.config()));
                 let values: Vec<f32> = scored.log_probs.into_data().try_to_vec().unwrap_or_default();
                 for ((row, tokens), value) in scored.rows.into_iter().zip(scored.tokens).zip(values) {

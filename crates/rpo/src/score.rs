@@ -1,11 +1,12 @@
 //! Log-probabilities of responses: the only place that computes them, for policy and reference alike.
 
+use burn::module::Module;
 use burn::tensor::Tensor;
 use rpo_ops::{label_log_probs, segment_sum};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::PackedBatch;
-use crate::t5::T5;
+use crate::t5::{T5, ValueNetwork};
 
 /// What `ell(y|x)`, the log-probability of a response, is taken to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,8 +28,8 @@ pub struct Scores {
     pub tokens: Vec<usize>,
     /// Row of each response in the data set.
     pub rows: Vec<usize>,
-    /// Reward of each response, in the data's own units.
-    pub rewards: Vec<f64>,
+    /// `V(x)` of each response's prompt where a value network is trained: `(R)`.
+    pub values: Option<Tensor<1>>,
 }
 
 impl Scores {
@@ -49,19 +50,44 @@ impl Scores {
     }
 }
 
-/// Log-probability of every token of the packed responses: `(response tokens)`.
-pub fn token_log_probs(model: &T5, batch: &PackedBatch) -> Tensor<1> {
-    let memory = model.encode(&batch.prompt_ids, &batch.prompts);
-    let hidden = model.decode(&batch.input_ids, &batch.responses, &batch.by_prompt, &memory, &batch.prompts);
-    label_log_probs(hidden, model.head(), &batch.labels)
+/// What is trained: the policy, and beside it a value network where the objective learns one.
+#[derive(Module, Debug)]
+pub struct Learner {
+    /// The model that answers.
+    pub policy: T5,
+    /// `V(x)`, for DRO.
+    pub value: Option<ValueNetwork>,
 }
 
 /// Scores every response of `batch` under `model`.
 pub fn score(model: &T5, batch: &PackedBatch) -> Scores {
+    score_with(model, None, batch)
+}
+
+impl Learner {
+    /// Scores every response of `batch` under the policy, and the prompts' values if there is a value network.
+    pub fn score(&self, batch: &PackedBatch) -> Scores {
+        score_with(&self.policy, self.value.as_ref(), batch)
+    }
+}
+
+fn score_with(model: &T5, value: Option<&ValueNetwork>, batch: &PackedBatch) -> Scores {
+    let memory = model.encode(&batch.prompt_ids, &batch.prompts);
     Scores {
-        log_probs: segment_sum(token_log_probs(model, batch), &batch.responses),
+        log_probs: segment_sum(decoded_log_probs(model, &memory, batch), &batch.responses),
         tokens: batch.responses.lengths().collect(),
         rows: batch.rows.clone(),
-        rewards: batch.rewards.clone(),
+        values: value.map(|v| v.forward(&memory, batch)),
     }
+}
+
+/// Log-probability of every token of the packed responses: `(response tokens)`.
+pub fn token_log_probs(model: &T5, batch: &PackedBatch) -> Tensor<1> {
+    decoded_log_probs(model, &model.encode(&batch.prompt_ids, &batch.prompts), batch)
+}
+
+/// The same, given the encoded prompts.
+fn decoded_log_probs(model: &T5, memory: &Tensor<2>, batch: &PackedBatch) -> Tensor<1> {
+    let hidden = model.decode(&batch.input_ids, &batch.responses, &batch.by_prompt, memory, &batch.prompts);
+    label_log_probs(hidden, model.head(), &batch.labels)
 }

@@ -53,7 +53,7 @@ impl Observer for TensorBoard {
             all.map(|(name, value)| (format!("{split}/{name}"), value)).collect()
         };
         match event {
-            Event::Start { .. } | Event::Validating { .. } => Ok(()),
+            Event::Start { .. } | Event::Milestone { .. } | Event::Validating { .. } => Ok(()),
             Event::Step(report) => {
                 let mut scalars = named("train", &report.means);
                 scalars.push(("train/learning_rate".into(), report.learning_rate));

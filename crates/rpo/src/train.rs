@@ -1,12 +1,14 @@
 //! The only training loop: batches, gradients, steps, validation, checkpoints. What is minimised is the objective's
 //! business, what is shown to people is the observers'.
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -17,10 +19,11 @@ use crate::checkpoint::{self, Checkpoint, StoredAs};
 use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, Split};
 use crate::files::write_file;
-use crate::objective::{Loss, Objective};
-use crate::optim::{AdamW, GradientSum, OptimizerConfig, linear_schedule};
-use crate::score::score;
-use crate::t5::T5;
+use crate::objective::{Loss, Needs, Objective, Step};
+use crate::optim::{Flat, GradientSum, Optimizer, OptimizerConfig, linear_schedule};
+use crate::score::{Learner, score};
+use crate::t5::{NamedParameters, T5, ValueNetwork};
+use crate::tensor_file::{TensorFile, write_safetensors};
 
 /// Settings of the loop.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,7 +63,7 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// Checks the ranges, the optimizer's apart.
+    /// Checks the ranges.
     ///
     /// # Errors
     /// The first setting that is impossible.
@@ -72,7 +75,7 @@ impl TrainConfig {
                 return Err(Error::Setting { field, problem: "0 is not a positive number".into() });
             }
         }
-        Ok(())
+        self.optimizer.validate()
     }
 }
 
@@ -100,6 +103,14 @@ pub enum Event<'a> {
     },
     /// An optimizer step.
     Step(&'a StepReport),
+    /// A good moment to look at the policy, which is outside any graph: before the first step, and wherever validation is
+    /// due.
+    Milestone {
+        /// Steps done.
+        step: usize,
+        /// As it stands.
+        policy: &'a T5,
+    },
     /// Part of a pass over the validation responses.
     Validating {
         /// Responses scored so far.
@@ -201,21 +212,66 @@ impl RunDir {
         self.dir.join(name)
     }
 
-    /// The state to go on from.
+    /// The state to go on from, `needs` being the objective's.
     ///
     /// # Errors
     /// If it is missing or unreadable.
-    pub fn resume(&self, config: &TrainConfig, device: &burn::tensor::Device) -> Result<(T5, AdamW, Progress)> {
+    pub fn resume(
+        &self,
+        config: &TrainConfig,
+        needs: Needs,
+        device: &Device,
+    ) -> Result<(Learner, Optimizer, Progress)> {
         let last = Checkpoint::open(&self.path("last"))?;
-        let model = last.load(device)?;
-        let path = last.dir().join("resume/progress.json");
+        let resume = last.dir().join("resume");
+        let path = resume.join("progress.json");
         let text = std::fs::read_to_string(&path).map_err(|e| Error::read(&path, e))?;
         let progress: Progress =
             serde_json::from_str(&text).map_err(|e| Error::weights(&path, format!("unreadable: {e}")))?;
-        let state = last.dir().join("resume/optimizer.safetensors");
-        let optimizer = AdamW::resume(config.optimizer.clone(), progress.step, &model, &state)?;
-        Ok((model, optimizer, progress))
+        let mut learner = learner(last.load(device)?, needs, config.seed)?;
+        learner.value = learner.value.map(|value| load_value(value, &resume.join(VALUE))).transpose()?;
+        let state = resume.join(OPTIMIZER);
+        let optimizer = Optimizer::resume(config.optimizer.clone(), progress.step, &learner, &state)?;
+        Ok((learner, optimizer, progress))
     }
+}
+
+const OPTIMIZER: &str = "optimizer.safetensors";
+const VALUE: &str = "value.safetensors";
+
+/// What an objective with these needs trains when it starts from `policy`; `seed` decides what is new.
+///
+/// # Errors
+/// None with random weights.
+pub fn learner(policy: T5, needs: Needs, seed: u64) -> Result<Learner> {
+    let value = needs.value.map(|v| ValueNetwork::new(&policy, v.kind, seed)).transpose()?;
+    Ok(Learner { policy, value })
+}
+
+fn load_value(value: ValueNetwork, path: &Path) -> Result<ValueNetwork> {
+    let mut file = TensorFile::open(path)?;
+    let mut problem = None;
+    let value = value.map_parameters(|name, shape, old| {
+        let missing = || Error::weights(path, format!("tensor `{name}` is missing"));
+        let device = old.device();
+        match file.read(name, &[shape.iter().product()]).and_then(|values| values.ok_or_else(missing)) {
+            Ok(values) => Tensor::from_floats(values.as_slice(), &device),
+            Err(e) => {
+                problem.get_or_insert(e);
+                old
+            }
+        }
+    });
+    problem.map_or(Ok(value), Err)
+}
+
+/// Where a run leaves its models.
+#[derive(Clone, Copy, Debug)]
+pub struct Saving<'a> {
+    /// Where checkpoints go.
+    pub run: &'a RunDir,
+    /// The model that was started from; its tokenizer is saved with each checkpoint.
+    pub origin: &'a Checkpoint,
 }
 
 /// A training run under way.
@@ -224,76 +280,93 @@ pub struct Trainer<'a> {
     pub objective: &'a dyn Objective,
     /// Training and validation responses.
     pub data: Split,
+    /// [`Split::mismatched`] of `data`, where the objective needs it: the same that its reference scores are of.
+    pub mismatched: Option<Split>,
     /// Settings.
     pub config: &'a TrainConfig,
-    /// Where checkpoints go.
-    pub run: &'a RunDir,
-    /// The model that was started from; its tokenizer is saved with each checkpoint.
-    pub origin: &'a Checkpoint,
+    /// Where checkpoints go; `None` to keep nothing.
+    pub saving: Option<Saving<'a>>,
     /// Set from outside to stop after the current micro-batch.
     pub stop: &'a AtomicBool,
 }
 
 impl Trainer<'_> {
-    /// Trains `model`, whose device must track gradients, and saves it.
+    /// Trains `learner`, whose device must track gradients, and saves it; returns it as it ends.
     ///
     /// # Errors
     /// If a loss is not finite, a parameter gets no gradient, or a file cannot be written. What was saved stays.
     pub fn run(
         mut self,
-        mut model: T5,
-        mut optimizer: AdamW,
+        mut learner: Learner,
+        mut optimizer: Optimizer,
         mut progress: Progress,
         observers: &mut [&mut dyn Observer],
-    ) -> Result<Summary> {
-        self.data.train.retain(|r| self.objective.uses(r.row));
-        self.data.validation.retain(|r| self.objective.uses(r.row));
+    ) -> Result<(Learner, Summary)> {
+        for split in std::iter::once(&mut self.data).chain(&mut self.mismatched) {
+            split.train.retain(|r| self.objective.uses(r.row));
+            split.validation.retain(|r| self.objective.uses(r.row));
+        }
+        let value_rate = self.objective.needs().value.and_then(|v| v.learning_rate);
+        let largest = [self.config.optimizer.learning_rate, value_rate.unwrap_or(self.config.optimizer.learning_rate)];
         let steps = self.steps()?;
         let warmup = self.config.warmup_steps.unwrap_or((steps / 10).min(150)).min(steps);
         let every = self.config.validate_every.unwrap_or(steps.div_ceil(10)).max(1);
         let mut tell = |event: Event<'_>| observers.iter_mut().try_for_each(|o| o.observe(&event));
         tell(Event::Start { done: progress.step, steps })?;
-        if progress.step == 0
-            && let Some(means) = self.validate(&model, &mut tell)?
-        {
-            progress.first_validation = Some(means.loss);
-            tell(Event::Validation { step: 0, means: &means, best: false })?;
+        if progress.step == 0 {
+            tell(Event::Milestone { step: 0, policy: &learner.policy.valid() })?;
+            if let Some(means) = self.validate(&learner, &mut tell)? {
+                progress.first_validation = Some(means.loss);
+                tell(Event::Validation { step: 0, means: &means, best: false })?;
+            }
         }
         let mut last_validation = progress.first_validation;
         while progress.step < steps && !self.stop.load(Ordering::Relaxed) {
             let step = progress.step + 1;
-            let learning_rate = self.config.optimizer.learning_rate * linear_schedule(step, warmup, steps);
-            let Some((gradients, mut report)) = self.gradients(&model, step)? else { break };
+            let share = linear_schedule(step, warmup, steps);
+            let Some((gradients, mut report)) = self.gradients(&learner, step)? else { break };
             let started = Instant::now();
-            (model, report.grad_norm) = optimizer.update(model, gradients, learning_rate);
+            (learner, report.grad_norm) = optimizer.update(learner, gradients, largest.map(|rate| rate * share));
             report.seconds += started.elapsed().as_secs_f64();
-            report.learning_rate = learning_rate;
+            report.learning_rate = largest[0] * share;
             progress.step = step;
             tell(Event::Step(&report))?;
             if step.is_multiple_of(every) || step == steps {
-                if let Some(means) = self.validate(&model, &mut tell)? {
+                tell(Event::Milestone { step, policy: &learner.policy.valid() })?;
+                if let Some(means) = self.validate(&learner, &mut tell)? {
                     last_validation = Some(means.loss);
                     let best = progress.best.is_none_or(|(lowest, _)| means.loss < lowest);
                     if best {
                         progress.best = Some((means.loss, step));
-                        checkpoint::save(&model, self.origin, StoredAs::F32, &self.run.path("best"), |_| Ok(()))?;
+                        self.save_best(&learner)?;
                     }
                     tell(Event::Validation { step, means: &means, best })?;
                 }
-                self.save(&model, &optimizer, &progress)?;
+                self.save(&learner, &optimizer, &progress)?;
             }
         }
         let interrupted = progress.step < steps;
         if interrupted {
-            self.save(&model, &optimizer, &progress)?;
+            self.save(&learner, &optimizer, &progress)?;
         }
-        Ok(Summary { progress, last_validation, interrupted })
+        Ok((learner, Summary { progress, last_validation, interrupted }))
     }
 
     fn steps(&self) -> Result<usize> {
-        let TrainConfig { epochs, max_steps, .. } = *self.config;
+        let TrainConfig { epochs, max_steps, batch_size, .. } = *self.config;
         self.config.validate()?;
+        let largest = self.data.train.groups.iter().map(|g| g.responses.len()).max().unwrap_or(0);
+        if self.whole_prompts() && largest > batch_size {
+            let problem = format!(
+                "the objective compares all the responses of a prompt, one prompt has {largest}, and a step only {batch_size}"
+            );
+            return Err(Error::Setting { field: "batch-size", problem });
+        }
         Ok(max_steps.unwrap_or(epochs * self.steps_per_epoch()))
+    }
+
+    fn whole_prompts(&self) -> bool {
+        self.objective.needs().whole_prompts
     }
 
     fn steps_per_epoch(&self) -> usize {
@@ -308,11 +381,25 @@ impl Trainer<'_> {
         rng.set_stream(epoch as u64);
         let mut order: Vec<usize> = (0..self.data.train.groups.len()).collect();
         order.shuffle(&mut rng);
-        cut(&self.data.train, &order, place * self.config.batch_size, self.config.batch_size)
+        let size = self.config.batch_size;
+        cut(&self.data.train, &order, place * size..(place + 1) * size, self.whole_prompts())
+    }
+
+    /// `log p(y|x')` of the responses in `batches` of a mismatched set, by row; nothing without such a set.
+    fn mismatched(&self, policy: &T5, set: Option<&FeedbackSet>, batches: &[Vec<Span>]) -> HashMap<usize, f64> {
+        let Some(set) = set else { return HashMap::new() };
+        let policy = policy.valid();
+        let mut found = HashMap::new();
+        for spans in batches {
+            let scored = score(&policy, &PackedBatch::pack(set, spans, policy.config()));
+            let sums: Vec<f32> = scored.log_probs.into_data().try_to_vec().unwrap_or_default();
+            found.extend(scored.rows.into_iter().zip(sums.into_iter().map(f64::from)));
+        }
+        found
     }
 
     /// Gradients of the mean loss of a step, or `None` if stopped before they are complete.
-    fn gradients(&self, model: &T5, step: usize) -> Result<Option<(GradientSum, StepReport)>> {
+    fn gradients(&self, learner: &Learner, step: usize) -> Result<Option<(GradientSum, StepReport)>> {
         let started = Instant::now();
         let bad = |problem: String| Error::Step { step, problem };
         let data = &self.data.train;
@@ -321,15 +408,19 @@ impl Trainer<'_> {
             .iter()
             .flat_map(|s| data.groups[s.group].responses[s.responses.clone()].iter().map(|r| r.row))
             .collect();
+        let pieces = split_by_tokens(data, &spans, self.config.micro_batch_tokens, self.whole_prompts());
+        let mismatched = self.mismatched(&learner.policy, self.mismatched.as_ref().map(|m| &m.train), &pieces);
+        let mismatched: Vec<f64> = rows.iter().filter_map(|row| mismatched.get(row).copied()).collect();
+        let whole = Step { rows: &rows, mismatched: &mismatched };
         let mut gradients = GradientSum::default();
         let mut total = Total::default();
         let mut tokens = 0;
-        for piece in split_by_tokens(data, &spans, self.config.micro_batch_tokens) {
+        for piece in pieces {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let batch = PackedBatch::pack(data, &piece, model.config());
-            let loss = self.objective.loss(&score(model, &batch), &rows);
+            let batch = PackedBatch::pack(data, &piece, learner.policy.config());
+            let loss = self.objective.loss(&learner.score(&batch), whole);
             tokens += batch.tokens();
             let mean: Tensor<1> = loss.sum.clone().div_scalar(rows.len() as f64);
             total.add(&loss);
@@ -340,7 +431,7 @@ impl Trainer<'_> {
                 )));
             }
             let mut tape = mean.backward();
-            gradients.add(model.gradients(&mut tape)).map_err(bad)?;
+            gradients.add(learner.gradients(&mut tape)).map_err(bad)?;
         }
         let report = StepReport {
             step,
@@ -355,43 +446,62 @@ impl Trainer<'_> {
     }
 
     /// Mean loss over the validation responses, if there are any.
-    fn validate(&self, model: &T5, tell: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Result<Option<Means>> {
+    fn validate(&self, learner: &Learner, tell: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Result<Option<Means>> {
         let data = &self.data.validation;
         if data.groups.is_empty() {
             return Ok(None);
         }
         let rows: Vec<usize> = data.iter().map(|r| r.row).collect();
-        let model = model.valid();
+        let learner = learner.valid();
+        let batches = length_buckets(data, self.config.micro_batch_tokens, self.whole_prompts());
+        let mismatched = self.mismatched(&learner.policy, self.mismatched.as_ref().map(|m| &m.validation), &batches);
+        let mismatched: Vec<f64> = rows.iter().filter_map(|row| mismatched.get(row).copied()).collect();
+        let whole = Step { rows: &rows, mismatched: &mismatched };
         let mut total = Total::default();
-        for spans in length_buckets(data, self.config.micro_batch_tokens) {
-            let batch = PackedBatch::pack(data, &spans, model.config());
-            total.add(&self.objective.loss(&score(&model, &batch), &rows));
+        for spans in batches {
+            let batch = PackedBatch::pack(data, &spans, learner.policy.config());
+            total.add(&self.objective.loss(&learner.score(&batch), whole));
             tell(Event::Validating { done: total.count, total: rows.len() })?;
         }
         Ok(Some(total.means()))
     }
 
-    fn save(&self, model: &T5, optimizer: &AdamW, progress: &Progress) -> Result<()> {
-        checkpoint::save(model, self.origin, StoredAs::F32, &self.run.path("last"), |dir| {
+    fn save_best(&self, learner: &Learner) -> Result<()> {
+        let Some(Saving { run, origin }) = self.saving else { return Ok(()) };
+        checkpoint::save(&learner.policy, origin, StoredAs::F32, &run.path("best"), |_| Ok(()))
+    }
+
+    fn save(&self, learner: &Learner, optimizer: &Optimizer, progress: &Progress) -> Result<()> {
+        let Some(Saving { run, origin }) = self.saving else { return Ok(()) };
+        checkpoint::save(&learner.policy, origin, StoredAs::F32, &run.path("last"), |dir| {
             let resume = dir.join("resume");
             std::fs::create_dir(&resume).map_err(|e| Error::write(&resume, e))?;
-            optimizer.save(&resume.join("optimizer.safetensors"))?;
+            optimizer.save(learner, &resume.join(OPTIMIZER))?;
+            if let Some(value) = &learner.value {
+                let named = value.parameters().into_iter().map(|p| (p.name, Flat::of(&p.values)));
+                write_safetensors(named.collect::<Vec<_>>().into_iter(), &resume.join(VALUE))?;
+            }
             let text = serde_json::to_string_pretty(progress).unwrap_or_default();
             write_file(&resume.join("progress.json"), text.as_bytes())
         })
     }
 }
 
-/// Responses `first..first + count` of the groups in `order`, laid end to end.
-fn cut(data: &FeedbackSet, order: &[usize], first: usize, count: usize) -> Vec<Span> {
+/// Responses `wanted` of the groups in `order`, laid end to end; if `whole`, all the responses of the groups that end
+/// there, of which there is at least one where no group is longer than `wanted`.
+fn cut(data: &FeedbackSet, order: &[usize], wanted: Range<usize>, whole: bool) -> Vec<Span> {
     let mut begin = 0;
     let mut spans = Vec::new();
     for &group in order {
         let n = data.groups[group].responses.len();
-        let from = first.clamp(begin, begin + n) - begin;
-        let to = (first + count).clamp(begin, begin + n) - begin;
-        if from < to {
-            spans.push(Span { group, responses: from..to });
+        let inside = |at: usize| at.clamp(begin, begin + n) - begin;
+        let responses = match whole {
+            true if wanted.contains(&(begin + n - 1)) => 0..n,
+            true => 0..0,
+            false => inside(wanted.start)..inside(wanted.end),
+        };
+        if !responses.is_empty() {
+            spans.push(Span { group, responses });
         }
         begin += n;
     }

@@ -12,7 +12,7 @@ use rpo::burn;
 use rpo::checkpoint::{Checkpoint, StoredAs, save};
 use rpo::sample::{Decoding, Processors, generate};
 use rpo::score::{LogProb, score, token_log_probs};
-use rpo::t5::T5;
+use rpo::t5::{NamedParameters, T5};
 use rpo_ops::Segments;
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -65,7 +65,7 @@ impl Golden {
             input_ids: (0..responses.len()).flat_map(shifted).collect(),
             by_prompt: Segments::from_lengths((0..prompts.len()).map(tokens_of)),
             rows: (0..responses.len()).collect(),
-            rewards: vec![0.0; responses.len()],
+            prompt_of: owners.clone(),
             prompts,
             labels,
             responses,

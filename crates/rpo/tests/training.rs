@@ -10,11 +10,11 @@ use rpo::checkpoint::{Checkpoint, StoredAs, init};
 use rpo::feedback::{FeedbackSet, Limits, ReadOptions, ReadSummary, Split};
 use rpo::metrics::MetricsLog;
 use rpo::objective::{ObjectiveConfig, RpoConfig, SftConfig, SingleResponse};
-use rpo::optim::{AdamW, OptimizerConfig};
-use rpo::reference::ReferenceScores;
+use rpo::optim::{Optimizer, OptimizerConfig};
+use rpo::reference::{ReferenceScores, References};
 use rpo::score::LogProb;
 use rpo::t5::Config;
-use rpo::train::{Event, Observer, Progress, RunDir, Summary, TrainConfig, Trainer};
+use rpo::train::{Event, Observer, Progress, RunDir, Saving, Summary, TrainConfig, Trainer, learner};
 
 const WORDS: [&str; 12] = ["red", "blue", "green", "one", "two", "three", "say", "yes", "no", "and", "or", "not"];
 
@@ -68,26 +68,30 @@ impl Bench {
         let device = Device::flex().autodiff();
         let origin = self.checkpoint();
         let (split, _) = self.data();
-        let mut model = origin.load(&device).expect("model");
-        let reference = ReferenceScores::compute(&model.valid(), &split, 512, &mut |_| ());
+        let model = origin.load(&device).expect("model");
         let mut objective = objective.build().expect("valid");
-        objective.prepare(&split, Some(&reference)).expect("defined");
-        let mut optimizer = AdamW::new(config.optimizer.clone()).expect("valid");
-        let mut progress = Progress::default();
+        let needs = objective.needs();
+        let mismatched = needs.mismatched.then(|| split.mismatched(1).expect("many prompts"));
+        let scores = |split: &Split| ReferenceScores::compute(&model.valid(), split, 512, &mut |_| ());
+        let references = References { matched: Some(scores(&split)), mismatched: mismatched.as_ref().map(scores) };
+        objective.prepare(&split, &references).expect("defined");
         let path = self.path(out);
-        let run = if path.exists() {
+        let (run, (learner, optimizer, progress)) = if path.exists() {
             let run = RunDir::open(&path).expect("run");
-            (model, optimizer, progress) = run.resume(config, &device).expect("resumes");
-            run
+            let state = run.resume(config, needs, &device).expect("resumes");
+            (run, state)
         } else {
-            RunDir::create(&path).expect("run")
+            let optimizer = Optimizer::new(config.optimizer.clone()).expect("valid");
+            let learner = learner(model, needs, config.seed).expect("fresh");
+            (RunDir::create(&path).expect("run"), (learner, optimizer, Progress::default()))
         };
         let mut log = MetricsLog::open(&run.path("metrics.jsonl"), progress.step).expect("log");
         let stop = AtomicBool::new(false);
         let mut stopper = Stopper { after: stop_after, stop: &stop };
-        let trainer =
-            Trainer { objective: objective.as_ref(), data: split, config, run: &run, origin: &origin, stop: &stop };
-        trainer.run(model, optimizer, progress, &mut [&mut log, &mut stopper]).expect("trains")
+        let saving = Some(Saving { run: &run, origin: &origin });
+        let objective = objective.as_ref();
+        let trainer = Trainer { objective, data: split, mismatched, config, saving, stop: &stop };
+        trainer.run(learner, optimizer, progress, &mut [&mut log, &mut stopper]).expect("trains").1
     }
 
     fn metrics(&self, out: &str) -> Vec<serde_json::Value> {

@@ -5,6 +5,9 @@ mod rows;
 use std::collections::HashMap;
 use std::path::Path;
 
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 pub use rows::{Feedback, FeedbackError, Format, ReadOptions, Score, read_rows};
@@ -144,6 +147,19 @@ impl FeedbackSet {
         Ok(split)
     }
 
+    /// The groups, each under the prompt of the next one in an order that `seed` decides.
+    fn under_other_prompts(&self, seed: u64) -> Self {
+        let mut order: Vec<usize> = (0..self.groups.len()).collect();
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        let mut other = self.clone();
+        for (i, &group) in order.iter().enumerate() {
+            let next = &self.groups[order[(i + 1) % order.len()]];
+            other.groups[group].prompt.clone_from(&next.prompt);
+            other.groups[group].prompt_truncated = next.prompt_truncated;
+        }
+        other
+    }
+
     /// All responses in order.
     pub fn iter(&self) -> impl Iterator<Item = &Response> {
         self.groups.iter().flat_map(|g| &g.responses)
@@ -171,6 +187,28 @@ impl FeedbackSet {
     pub fn retain(&mut self, keep: impl Fn(&Response) -> bool) {
         self.groups.iter_mut().for_each(|g| g.responses.retain(&keep));
         self.groups.retain(|g| !g.responses.is_empty());
+    }
+}
+
+impl Split {
+    /// The same responses in the same groups, each group under another group's prompt, decided by `seed`. Both parts stay
+    /// among themselves, but a single validation prompt takes one from training.
+    ///
+    /// # Errors
+    /// If there is only one training prompt.
+    pub fn mismatched(&self, seed: u64) -> Result<Self> {
+        let n = self.train.groups.len();
+        if n < 2 {
+            return Err(Error::Data(format!(
+                "pairs of prompts with responses to other prompts need at least two training prompts, and there is {n}"
+            )));
+        }
+        let train = self.train.under_other_prompts(seed);
+        let mut validation = self.validation.under_other_prompts(seed);
+        if let [single] = &mut validation.groups[..] {
+            single.prompt.clone_from(&self.train.groups[0].prompt);
+        }
+        Ok(Self { train, validation })
     }
 }
 

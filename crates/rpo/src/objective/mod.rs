@@ -1,27 +1,70 @@
 //! Training objectives: what makes a loss of the policy's scores. One file each; this one holds what they share.
 //!
 //! To add an objective, write its file (formula, configuration, a test worked by hand) and add one variant to
-//! [`ObjectiveConfig`]; trainer and checkpoints need no change. The program's `train` command gives it a name and flags.
+//! [`ObjectiveConfig`]; trainer, program and checkpoints need no change.
 
+mod dro;
+mod group_centred;
+mod kto;
+mod qrpo;
 mod rpo;
 mod sft;
+#[cfg(test)]
+mod testing;
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+pub use dro::{Dro, DroConfig};
+pub use group_centred::{GroupCentred, GroupCentredConfig};
+pub use kto::{Kto, KtoConfig, Threshold, ZeroPoint, balanced};
+pub use qrpo::{Qrpo, QrpoConfig, QrpoSingleResponse, Transform};
 pub use rpo::{Partition, Rpo, RpoConfig, SingleResponse};
 pub use sft::{Sft, SftConfig, SftRows};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::feedback::Split;
-use crate::reference::ReferenceScores;
+use crate::reference::{ReferenceScores, References};
 use crate::score::Scores;
+use crate::t5::ValueKind;
+
+/// What an objective reads beyond the policy's scores.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Needs {
+    /// Log-probabilities of the responses under the reference.
+    pub reference: bool,
+    /// Log-probabilities of the responses as answers to other prompts, under policy and reference.
+    pub mismatched: bool,
+    /// All responses of a prompt in the same loss.
+    pub whole_prompts: bool,
+    /// A value network that is trained beside the policy.
+    pub value: Option<ValueNeed>,
+}
+
+/// Which value network, and how fast it learns.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ValueNeed {
+    /// What it reads.
+    pub kind: ValueKind,
+    /// Its largest learning rate; `None` for the policy's.
+    pub learning_rate: Option<f64>,
+}
 
 /// What an objective learned about the data before the first step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Preparation {
     /// Named facts for the user, such as the rewards' mean and how many prompts have a single response.
     pub facts: Vec<(String, f64)>,
+}
+
+/// The optimizer step that a micro-batch is part of (in validation, all the validation responses).
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// The rows of its responses.
+    pub rows: &'a [usize],
+    /// `log p(y|x')` of each row under the current policy, `x'` being another prompt; summed over tokens, without
+    /// gradient. Empty unless [`Needs::mismatched`].
+    pub mismatched: &'a [f64],
 }
 
 /// A loss over the `R` responses of a batch.
@@ -38,20 +81,20 @@ pub struct Loss {
 
 /// A training objective.
 pub trait Objective: Send {
-    /// Whether it reads log-probabilities of the reference model.
-    fn needs_reference(&self) -> bool;
+    /// What it reads.
+    fn needs(&self) -> Needs;
 
     /// Looks once at all the data, before the first step. Statistics come from the training split alone.
     ///
     /// # Errors
     /// If the objective is not defined on this data.
-    fn prepare(&mut self, split: &Split, reference: Option<&ReferenceScores>) -> Result<Preparation>;
+    fn prepare(&mut self, split: &Split, references: &References) -> Result<Preparation>;
 
     /// Whether it trains on this response (a row of the data set) at all.
     fn uses(&self, row: usize) -> bool;
 
-    /// The loss over a micro-batch. `step` lists the rows of the whole optimizer step, for objectives that couple them.
-    fn loss(&self, scores: &Scores, step: &[usize]) -> Loss;
+    /// The loss over a micro-batch, which is part of `step`.
+    fn loss(&self, scores: &Scores, step: Step<'_>) -> Loss;
 }
 
 /// Which objective, with its settings, as written in a configuration file.
@@ -62,9 +105,40 @@ pub enum ObjectiveConfig {
     Rpo(RpoConfig),
     /// Supervised fine-tuning.
     Sft(SftConfig),
+    /// Direct Reward Optimization, with a value network.
+    Dro(DroConfig),
+    /// Kahneman-Tversky Optimization.
+    Kto(KtoConfig),
+    /// Quantile Reward Policy Optimization.
+    Qrpo(QrpoConfig),
+    /// Regression of differences within a prompt.
+    GroupCentred(GroupCentredConfig),
 }
 
 impl ObjectiveConfig {
+    /// The names under which objectives are chosen, and what they are.
+    pub const ALL: [(&str, &str); 6] = [
+        ("rpo", "Reward Partitioning Optimization"),
+        ("sft", "Supervised fine-tuning on all, the best, or the well-rated responses"),
+        ("dro", "Direct Reward Optimization, with a value network"),
+        ("kto", "Kahneman-Tversky Optimization: desirable and undesirable responses"),
+        ("qrpo", "Quantile Reward Policy Optimization"),
+        ("group-centred", "Regression of log-ratios on rewards within each prompt (all pairs of REBEL)"),
+    ];
+
+    /// The objective of this name with its default settings.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "rpo" => Self::Rpo(RpoConfig::default()),
+            "sft" => Self::Sft(SftConfig::default()),
+            "dro" => Self::Dro(DroConfig::default()),
+            "kto" => Self::Kto(KtoConfig::default()),
+            "qrpo" => Self::Qrpo(QrpoConfig::default()),
+            "group-centred" => Self::GroupCentred(GroupCentredConfig::default()),
+            _ => return None,
+        })
+    }
+
     /// The objective in its state before `prepare`.
     ///
     /// # Errors
@@ -73,6 +147,10 @@ impl ObjectiveConfig {
         Ok(match self {
             Self::Rpo(config) => Box::new(Rpo::new(config.clone())?),
             Self::Sft(config) => Box::new(Sft::new(config.clone())?),
+            Self::Dro(config) => Box::new(Dro::new(config.clone())?),
+            Self::Kto(config) => Box::new(Kto::new(config.clone())?),
+            Self::Qrpo(config) => Box::new(Qrpo::new(config.clone())?),
+            Self::GroupCentred(config) => Box::new(GroupCentred::new(config.clone())?),
         })
     }
 
@@ -81,8 +159,78 @@ impl ObjectiveConfig {
         match self {
             Self::Rpo(_) => "rpo",
             Self::Sft(_) => "sft",
+            Self::Dro(_) => "dro",
+            Self::Kto(_) => "kto",
+            Self::Qrpo(_) => "qrpo",
+            Self::GroupCentred(_) => "group-centred",
         }
     }
+}
+
+/// A setting that must be a positive number.
+fn positive(field: &'static str, value: f64) -> Result<()> {
+    match value.is_finite() && value > 0.0 {
+        true => Ok(()),
+        false => Err(Error::Setting { field, problem: format!("{value} is not a positive number") }),
+    }
+}
+
+/// The scores that an objective asked for; without them the caller made a mistake.
+fn given<'a>(scores: Option<&'a ReferenceScores>, objective: &str) -> Result<&'a ReferenceScores> {
+    scores.ok_or_else(|| Error::Data(format!("{objective} needs reference scores that were not computed")))
+}
+
+/// Rewards as an objective sees them: z-scored with the training split's statistics, or as they are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct RewardScale {
+    mean: f64,
+    sd: f64,
+    standardize: bool,
+}
+
+impl RewardScale {
+    /// # Errors
+    /// If all training rewards are equal: then there is nothing to learn.
+    fn of(split: &Split, standardize: bool) -> Result<Self> {
+        let (mean, sd) = split.train.reward_mean_sd();
+        let first = split.train.iter().next().map(|r| r.reward);
+        if split.train.iter().all(|r| Some(r.reward) == first) {
+            return Err(Error::Data(format!(
+                "all {} training rewards equal {mean}: there is nothing to prefer. Check the reward column",
+                split.train.responses()
+            )));
+        }
+        Ok(Self { mean, sd, standardize })
+    }
+
+    fn apply(self, reward: f64) -> f64 {
+        if self.standardize { (reward - self.mean) / self.sd } else { reward }
+    }
+
+    fn facts(self) -> [(String, f64); 2] {
+        [("reward mean".into(), self.mean), ("reward standard deviation".into(), self.sd)]
+    }
+}
+
+/// What an objective knows of each row, or `None` for rows it does not use.
+type ByRow<T> = Vec<Option<T>>;
+
+/// What is known of the rows of `scores`, which are all in use.
+fn known<T: Copy>(by_row: &ByRow<T>, scores: &Scores) -> Vec<T> {
+    let known: Vec<T> = scores.rows.iter().filter_map(|&row| by_row[row]).collect();
+    debug_assert_eq!(known.len(), scores.rows.len(), "rows that the objective does not use were scored");
+    known
+}
+
+/// One more than the largest row of the data.
+fn rows(split: &Split) -> usize {
+    split.train.iter().chain(split.validation.iter()).map(|r| r.row + 1).max().unwrap_or(0)
+}
+
+/// The values of a vector, for metrics.
+fn values(x: &Tensor<1>) -> Vec<f64> {
+    let values: Vec<f32> = x.clone().into_data().try_to_vec().unwrap_or_default();
+    values.into_iter().map(f64::from).collect()
 }
 
 /// `ln sum exp` without overflow; negative infinity for no terms.

@@ -13,10 +13,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Loss, Objective, Preparation, log_sum_exp};
+use super::{
+    ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, log_sum_exp, positive, values,
+};
 use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, PromptGroup, Split};
-use crate::reference::ReferenceScores;
+use crate::reference::{ReferenceScores, References};
 use crate::score::{LogProb, Scores};
 
 /// How `V_hat` is formed from a prompt's responses.
@@ -77,8 +79,7 @@ impl Default for RpoConfig {
 /// RPO with the targets that `prepare` worked out.
 pub struct Rpo {
     config: RpoConfig,
-    /// By row.
-    targets: Vec<Option<Target>>,
+    targets: ByRow<Target>,
 }
 
 /// All that the loss needs of one response besides the policy's score.
@@ -96,9 +97,7 @@ impl Rpo {
     /// # Errors
     /// If `tau` is not a positive number.
     pub fn new(config: RpoConfig) -> Result<Self> {
-        if !(config.tau.is_finite() && config.tau > 0.0) {
-            return Err(Error::Setting { field: "tau", problem: format!("{} is not a positive number", config.tau) });
-        }
+        positive("tau", config.tau)?;
         Ok(Self { config, targets: Vec::new() })
     }
 
@@ -107,42 +106,35 @@ impl Rpo {
         &'a self,
         group: &'a PromptGroup,
         reference: &'a ReferenceScores,
-        standardize: impl Fn(f64) -> f64 + Copy + 'a,
+        scale: RewardScale,
     ) -> impl Iterator<Item = f64> + Clone + 'a {
         let Self { config: RpoConfig { tau, log_prob, .. }, .. } = self;
-        group.responses.iter().map(move |r| reference.ell(r.row, *log_prob) + standardize(r.reward) / tau)
+        group.responses.iter().map(move |r| reference.ell(r.row, *log_prob) + scale.apply(r.reward) / tau)
     }
 
     /// `tau` times the mean over the training responses of `exp(exponent)`, in logarithms.
-    fn pooled(&self, data: &FeedbackSet, reference: &ReferenceScores, standardize: impl Fn(f64) -> f64 + Copy) -> f64 {
-        let all: Vec<f64> = data.groups.iter().flat_map(|g| self.exponents(g, reference, standardize)).collect();
+    fn pooled(&self, data: &FeedbackSet, reference: &ReferenceScores, scale: RewardScale) -> f64 {
+        let all: Vec<f64> = data.groups.iter().flat_map(|g| self.exponents(g, reference, scale)).collect();
         self.config.tau * (log_sum_exp(all.iter().copied()) - (all.len() as f64).ln())
     }
 }
 
 impl Objective for Rpo {
-    fn needs_reference(&self) -> bool {
-        true
+    fn needs(&self) -> Needs {
+        Needs { reference: true, ..Needs::default() }
     }
 
-    fn prepare(&mut self, split: &Split, reference: Option<&ReferenceScores>) -> Result<Preparation> {
-        let reference = reference.ok_or_else(|| Error::Data("RPO needs reference scores".into()))?;
+    fn prepare(&mut self, split: &Split, references: &References) -> Result<Preparation> {
+        let reference = given(references.matched.as_ref(), "RPO")?;
         let RpoConfig { tau, log_prob, partition, single_response, standardize_rewards } = self.config;
-        let (mean, sd) = split.train.reward_mean_sd();
-        if sd == 0.0 {
-            return Err(Error::Data(format!(
-                "all {} training rewards equal {mean}: there is nothing to prefer. Check the reward column",
-                split.train.responses()
-            )));
-        }
-        let standardize = move |r: f64| if standardize_rewards { (r - mean) / sd } else { r };
-        let pooled = self.pooled(&split.train, reference, standardize);
+        let scale = RewardScale::of(split, standardize_rewards)?;
+        let pooled = self.pooled(&split.train, reference, scale);
         let mut singles = 0;
         let mut targets = vec![None; reference.len()];
         for group in split.train.groups.iter().chain(&split.validation.groups) {
             let n = group.responses.len();
             singles += usize::from(n == 1);
-            let own = tau * log_sum_exp(self.exponents(group, reference, standardize));
+            let own = tau * log_sum_exp(self.exponents(group, reference, scale));
             let v_hat = match (n, single_response, partition) {
                 (1, SingleResponse::Drop, _) => continue,
                 (1, SingleResponse::Global, _) => pooled,
@@ -152,7 +144,7 @@ impl Objective for Rpo {
             for r in &group.responses {
                 targets[r.row] = Some(Target {
                     reference: reference.ell(r.row, log_prob),
-                    reward: standardize(r.reward),
+                    reward: scale.apply(r.reward),
                     partition: v_hat,
                 });
             }
@@ -166,9 +158,10 @@ impl Objective for Rpo {
             ));
         }
         self.targets = targets;
+        let [mean, sd] = scale.facts();
         let facts = vec![
-            ("reward mean".into(), mean),
-            ("reward standard deviation".into(), sd),
+            mean,
+            sd,
             ("training responses".into(), used as f64),
             ("prompts with a single response".into(), singles as f64),
             ("pooled partition".into(), pooled),
@@ -180,27 +173,26 @@ impl Objective for Rpo {
         self.targets[row].is_some()
     }
 
-    fn loss(&self, scores: &Scores, step: &[usize]) -> Loss {
+    fn loss(&self, scores: &Scores, step: Step<'_>) -> Loss {
         let RpoConfig { tau, log_prob, partition, .. } = self.config;
-        let targets: Vec<Target> = scores.rows.iter().filter_map(|&row| self.targets[row]).collect();
-        debug_assert_eq!(targets.len(), scores.rows.len(), "rows that the objective does not use were scored");
+        let targets = known(&self.targets, scores);
         let (coupled, variance) = match partition {
             Partition::BatchMean => {
                 let (mean, variance) =
-                    mean_variance(step.iter().filter_map(|&row| self.targets[row]).map(|t| t.partition));
+                    mean_variance(step.rows.iter().filter_map(|&row| self.targets[row]).map(|t| t.partition));
                 (Some(mean), variance)
             }
             Partition::Sum | Partition::Mean => (None, 0.0),
         };
         let target = |t: &Target| t.reference + (t.reward - coupled.unwrap_or(t.partition)) / tau;
         let wanted: Vec<f32> = targets.iter().map(|t| target(t) as f32).collect();
-        let residual = scores.ell(log_prob) - scores.constant(&wanted);
+        let ell = scores.ell(log_prob);
+        let residual = ell.clone() - scores.constant(&wanted);
         let n = targets.len() as f64;
         // The broadcast averages (a_i + V_j / tau)^2 over all j: the square at the mean V plus its variance / tau^2.
         let sum = residual.clone().square().sum().mul_scalar(0.5).add_scalar(0.5 * n * variance / (tau * tau));
-        let ell: Vec<f32> = scores.ell(log_prob).into_data().try_to_vec().unwrap_or_default();
-        let log_ratio: f64 = ell.iter().zip(&targets).map(|(&e, t)| f64::from(e) - t.reference).sum();
-        let residuals: f64 = ell.iter().zip(&wanted).map(|(&e, &w)| f64::from((e - w).abs())).sum();
+        let log_ratio = values(&ell).iter().zip(&targets).map(|(e, t)| e - t.reference).sum();
+        let residuals = values(&residual).iter().map(|r| r.abs()).sum();
         Loss { sum, count: targets.len(), metrics: vec![("log_ratio", log_ratio), ("absolute_residual", residuals)] }
     }
 }

@@ -1,50 +1,16 @@
 //! RPO worked by hand.
 
-use burn::tensor::{Device, Tensor};
-
+use super::super::testing::{problem, scores};
 use super::*;
-use crate::feedback::{PromptGroup, Response, Split};
-use crate::objective::Objective;
 
-/// Prompts with responses of two tokens each, given as (sum of reference log-probabilities, reward).
-fn problem(groups: &[&[(f32, f64)]]) -> (Split, ReferenceScores) {
-    let mut row = 0;
-    let mut response = |reward: f64| {
-        row += 1;
-        Response { row: row - 1, ids: vec![row as u32 + 1, 1], truncated: false, reward, copies: 1 }
-    };
-    let train = FeedbackSet {
-        groups: groups
-            .iter()
-            .map(|rows| PromptGroup {
-                prompt: vec![2, 1],
-                prompt_truncated: false,
-                responses: rows.iter().map(|(_, reward)| response(*reward)).collect(),
-            })
-            .collect(),
-    };
-    let log_probs: Vec<f32> = groups.iter().flat_map(|g| g.iter().map(|(l, _)| *l)).collect();
-    let reference = ReferenceScores::new(log_probs.clone(), vec![2; log_probs.len()]);
-    (Split { train, validation: FeedbackSet::default() }, reference)
-}
-
-fn prepared(config: RpoConfig, split: &Split, reference: &ReferenceScores) -> Rpo {
+fn prepared(config: RpoConfig, split: &Split, references: &References) -> Rpo {
     let mut rpo = Rpo::new(config).expect("valid");
-    rpo.prepare(split, Some(reference)).expect("defined");
+    rpo.prepare(split, references).expect("defined");
     rpo
 }
 
-fn scores(log_probs: &[f32], rows: &[usize]) -> Scores {
-    Scores {
-        log_probs: Tensor::from_floats(log_probs, &Device::flex()),
-        tokens: vec![2; rows.len()],
-        rows: rows.to_vec(),
-        rewards: vec![0.0; rows.len()],
-    }
-}
-
 fn loss(rpo: &Rpo, log_probs: &[f32], rows: &[usize]) -> f64 {
-    f64::from(rpo.loss(&scores(log_probs, rows), rows).sum.into_scalar::<f32>())
+    f64::from(rpo.loss(&scores(log_probs, rows), Step { rows, mismatched: &[] }).sum.into_scalar::<f32>())
 }
 
 fn raw(tau: f64) -> RpoConfig {
@@ -151,10 +117,10 @@ fn impossible_settings_and_data_are_refused() {
         assert!(Rpo::new(raw(tau)).is_err_and(|e| e.to_string().contains("tau")));
     }
     let (split, reference) = problem(&[&[(-3.0, 1.0), (-5.0, 1.0)]]);
-    let said = Rpo::new(raw(1.0)).expect("valid").prepare(&split, Some(&reference)).expect_err("nothing to prefer");
+    let said = Rpo::new(raw(1.0)).expect("valid").prepare(&split, &reference).expect_err("nothing to prefer");
     assert!(said.to_string().contains("rewards equal 1"), "{said}");
     let (split, reference) = problem(&[&[(-3.0, 1.0)], &[(-5.0, 2.0)]]);
     let drop = RpoConfig { single_response: SingleResponse::Drop, ..raw(1.0) };
-    let said = Rpo::new(drop).expect("valid").prepare(&split, Some(&reference)).expect_err("nothing left");
+    let said = Rpo::new(drop).expect("valid").prepare(&split, &reference).expect_err("nothing left");
     assert!(said.to_string().contains("single"), "{said}");
 }

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Loss, Objective, Preparation};
+use super::{Loss, Needs, Objective, Preparation, Step, rows};
 use crate::error::{Error, Result};
 use crate::feedback::Split;
-use crate::reference::ReferenceScores;
+use crate::reference::References;
 use crate::score::{LogProb, Scores};
 
 /// Which responses to imitate.
@@ -51,14 +51,13 @@ impl Sft {
 }
 
 impl Objective for Sft {
-    fn needs_reference(&self) -> bool {
-        false
+    fn needs(&self) -> Needs {
+        Needs::default()
     }
 
-    fn prepare(&mut self, split: &Split, _reference: Option<&ReferenceScores>) -> Result<Preparation> {
+    fn prepare(&mut self, split: &Split, _references: &References) -> Result<Preparation> {
         let groups = || split.train.groups.iter().chain(&split.validation.groups);
-        let rows = groups().flat_map(|g| &g.responses).map(|r| r.row + 1).max().unwrap_or(0);
-        self.chosen = vec![false; rows];
+        self.chosen = vec![false; rows(split)];
         for group in groups() {
             let best = group.responses.iter().map(|r| r.reward).fold(f64::NEG_INFINITY, f64::max);
             for r in &group.responses {
@@ -83,7 +82,7 @@ impl Objective for Sft {
         self.chosen[row]
     }
 
-    fn loss(&self, scores: &Scores, _step: &[usize]) -> Loss {
+    fn loss(&self, scores: &Scores, _step: Step<'_>) -> Loss {
         let ell = scores.ell(self.config.log_prob);
         Loss { sum: ell.sum().neg(), count: scores.rows.len(), metrics: Vec::new() }
     }

@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, activation};
 use rpo_ops::{Segments, index_tensor};
 
-use super::{Attention, DecoderBlock, T5};
+use super::{Attention, DecoderBlock, T5, embed};
 
 /// What the decoder remembers of a batch of unfinished sequences, all of the same length.
 pub struct DecoderCache {
@@ -44,8 +44,8 @@ impl T5 {
         debug_assert_eq!(tokens.len(), cache.batch);
         let first = &self.decoder.block[0].layer.0.SelfAttention;
         let position = cache.length;
-        let bias = self.relative_bias(first, true, position..position + 1, position + 1);
-        let mut x = self.embed(tokens);
+        let bias = first.bias(self.config.relative_attention_max_distance, true, position..position + 1, position + 1);
+        let mut x = embed(&self.shared, tokens);
         for (DecoderBlock { layer }, cached) in self.decoder.block.iter().zip(&mut cache.layers) {
             let attention = &layer.0.SelfAttention;
             let h = layer.0.layer_norm.forward(x.clone());

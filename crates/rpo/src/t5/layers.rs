@@ -2,6 +2,8 @@
 
 #![allow(non_snake_case, reason = "the checkpoint's keys")]
 
+use std::ops::Range;
+
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use rpo_ops::{RelativeBias, Segments, attention, gated_gelu, relu, rms_norm};
@@ -54,7 +56,7 @@ pub struct Attention {
     k: Linear,
     v: Linear,
     o: Linear,
-    pub(crate) relative_attention_bias: Option<Linear>,
+    relative_attention_bias: Option<Linear>,
     #[module(skip)]
     pub(crate) heads: usize,
 }
@@ -77,6 +79,15 @@ impl Attention {
             },
             heads,
         })
+    }
+
+    /// The position bias of this layer's stack for `queries` against keys `0..keys`.
+    ///
+    /// # Panics
+    /// If this is not the stack's first layer, which owns the table.
+    pub(crate) fn bias(&self, max_distance: usize, causal: bool, queries: Range<usize>, keys: usize) -> RelativeBias {
+        let Some(table) = &self.relative_attention_bias else { unreachable!("the first block owns the table") };
+        RelativeBias::new(table.weight.val(), max_distance, causal, queries, keys)
     }
 
     /// Queries `(query tokens, inner)` of a residual stream.

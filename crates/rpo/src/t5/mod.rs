@@ -4,16 +4,18 @@ mod cache;
 mod config;
 mod layers;
 mod parameters;
+mod value;
 mod weights;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, module::embedding};
-use rpo_ops::{RelativeBias, Segments};
+use rpo_ops::Segments;
 
 pub use cache::DecoderCache;
 pub use config::{Config, FeedForward};
 pub use layers::{Attention, CrossAttentionLayer, Dense, FeedForwardLayer, LayerNorm, Linear, SelfAttentionLayer};
-pub use parameters::Parameter;
+pub use parameters::{NamedParameters, Parameter};
+pub use value::{ValueKind, ValueNetwork};
 use weights::Builder;
 pub use weights::{Init, RandomWeights, Weights};
 
@@ -99,36 +101,9 @@ impl T5 {
         self.shared.weight.val().device()
     }
 
-    fn embed(&self, ids: &[u32]) -> Tensor<2> {
-        let device = self.device();
-        let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
-        let n = ids.len();
-        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, n]), &device);
-        embedding(self.shared.weight.val(), ids).reshape([n, self.config.d_model])
-    }
-
-    fn relative_bias(
-        &self,
-        first: &Attention,
-        causal: bool,
-        queries: std::ops::Range<usize>,
-        keys: usize,
-    ) -> RelativeBias {
-        let Some(table) = &first.relative_attention_bias else { unreachable!("the first block owns the table") };
-        RelativeBias::new(table.weight.val(), self.config.relative_attention_max_distance, causal, queries, keys)
-    }
-
     /// Encodes packed prompts: `(prompt tokens)` ids to `(prompt tokens, d_model)`.
     pub fn encode(&self, ids: &[u32], prompts: &Segments) -> Tensor<2> {
-        let longest = prompts.max_len();
-        let first = &self.encoder.block[0].layer.0.SelfAttention;
-        let bias = self.relative_bias(first, false, 0..longest, longest);
-        let mut x = self.embed(ids);
-        for EncoderBlock { layer } in &self.encoder.block {
-            x = layer.0.forward(x, prompts, &bias);
-            x = layer.1.forward(x);
-        }
-        self.encoder.final_layer_norm.forward(x)
+        self.encoder.forward(embed(&self.shared, ids), prompts, self.config.relative_attention_max_distance)
     }
 
     /// Decodes packed responses against encoded prompts, giving what the head multiplies: `(response tokens, d_model)`.
@@ -145,8 +120,8 @@ impl T5 {
     ) -> Tensor<2> {
         let longest = responses.max_len();
         let first = &self.decoder.block[0].layer.0.SelfAttention;
-        let bias = self.relative_bias(first, true, 0..longest, longest);
-        let mut x = self.embed(ids);
+        let bias = first.bias(self.config.relative_attention_max_distance, true, 0..longest, longest);
+        let mut x = embed(&self.shared, ids);
         for DecoderBlock { layer } in &self.decoder.block {
             x = layer.0.forward(x, responses, &bias);
             x = layer.1.forward(x, by_prompt, memory.clone(), prompts);
@@ -167,6 +142,29 @@ impl T5 {
     /// The matrix of the head, `(vocabulary, d_model)`.
     pub fn head(&self) -> Tensor<2> {
         self.lm_head.as_ref().unwrap_or(&self.shared).weight.val()
+    }
+}
+
+/// The rows of `table` for packed token ids: `(tokens)` to `(tokens, d_model)`.
+fn embed(table: &Linear, ids: &[u32]) -> Tensor<2> {
+    let table = table.weight.val();
+    let [_, d_model] = table.dims();
+    let n = ids.len();
+    let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, n]), &table.device());
+    embedding(table, ids).reshape([n, d_model])
+}
+
+impl Encoder {
+    /// Embedded packed prompts to encoder states, both `(prompt tokens, d_model)`.
+    fn forward(&self, mut x: Tensor<2>, prompts: &Segments, max_distance: usize) -> Tensor<2> {
+        let longest = prompts.max_len();
+        let bias = self.block[0].layer.0.SelfAttention.bias(max_distance, false, 0..longest, longest);
+        for EncoderBlock { layer } in &self.block {
+            x = layer.0.forward(x, prompts, &bias);
+            x = layer.1.forward(x);
+        }
+        self.final_layer_norm.forward(x)
     }
 }
 

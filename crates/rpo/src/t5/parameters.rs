@@ -1,9 +1,7 @@
-//! The model's parameters by their checkpoint names: to save them, to read their gradients, to update them.
+//! Parameters by name, which for a T5 are the checkpoint's keys: to save them, to read their gradients, to update them.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
-
-use super::T5;
 
 /// One parameter, outside any graph.
 #[derive(Clone, Debug)]
@@ -16,9 +14,10 @@ pub struct Parameter {
     pub values: Tensor<1>,
 }
 
-impl T5 {
-    /// Every parameter, in the order of the model; values are shared with it, not copied.
-    pub fn parameters(&self) -> Vec<Parameter> {
+/// Access to a module's parameters by name. Every module has it.
+pub trait NamedParameters: Module {
+    /// Every parameter, in the order of the module; values are shared with it, not copied.
+    fn parameters(&self) -> Vec<Parameter> {
         let mut found = Vec::new();
         self.visit(&mut Named::new(|name, shape, values: Leaf<'_>| {
             found.push(Parameter { name, shape, values: values.flat() });
@@ -27,18 +26,21 @@ impl T5 {
     }
 
     /// The gradient of every parameter in the same order, `None` where the loss did not reach it.
-    pub fn gradients(&self, gradients: &mut Gradients) -> Vec<(String, Option<Tensor<1>>)> {
+    fn gradients(&self, gradients: &mut Gradients) -> Vec<(String, Option<Tensor<1>>)> {
         let mut found = Vec::new();
         self.visit(&mut Named::new(|name, _, leaf: Leaf<'_>| found.push((name, leaf.gradient(gradients)))));
         found
     }
 
-    /// Replaces every parameter by what `update` makes of its name and flat values.
+    /// Replaces every parameter by what `update` makes of its name, dimensions and flat values. The new ones are leaves
+    /// of their own: no gradient flows between the two modules.
     #[must_use]
-    pub fn map_parameters(self, update: impl FnMut(&str, Tensor<1>) -> Tensor<1>) -> Self {
+    fn map_parameters(self, update: impl FnMut(&str, &[usize], Tensor<1>) -> Tensor<1>) -> Self {
         self.map(&mut Updated { path: Vec::new(), update })
     }
 }
+
+impl<M: Module> NamedParameters for M {}
 
 /// A parameter of either rank, so that visitors need no generics.
 enum Leaf<'a> {
@@ -111,7 +113,7 @@ struct Updated<F> {
     update: F,
 }
 
-impl<F: FnMut(&str, Tensor<1>) -> Tensor<1>> ModuleMapper for Updated<F> {
+impl<F: FnMut(&str, &[usize], Tensor<1>) -> Tensor<1>> ModuleMapper for Updated<F> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.into());
     }
@@ -125,7 +127,7 @@ impl<F: FnMut(&str, Tensor<1>) -> Tensor<1>> ModuleMapper for Updated<F> {
         param.map(|value| {
             let shape = value.shape();
             let tracked = value.is_autodiff();
-            let updated = (self.update)(&name, flatten(value)).reshape(shape);
+            let updated = (self.update)(&name, &shape, flatten(value)).reshape(shape);
             if tracked { Tensor::from_inner(updated).require_grad() } else { updated }
         })
     }

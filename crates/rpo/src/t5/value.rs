@@ -1,0 +1,104 @@
+//! A value network: the expected reward of a prompt, which DRO learns beside the policy. It knows prompts, not rewards.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Tensor, activation};
+use rpo_ops::segment_mean;
+use serde::{Deserialize, Serialize};
+
+use super::weights::{Builder, Init};
+use super::{Encoder, Linear, NamedParameters, RandomWeights, T5, embed};
+use crate::batch::PackedBatch;
+use crate::error::Result;
+
+/// What the value network reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ValueKind {
+    /// Its own encoder, which starts as a copy of the reference's, and a linear head: nothing is shared with the policy.
+    #[default]
+    OwnEncoder,
+    /// The policy's encoder, through which its gradient then also flows, and a head with one hidden layer, as the
+    /// published comparison with RPO has it. For comparison only.
+    SharedEncoder,
+}
+
+/// `V(x)`: mean of a prompt's encoder states, then a head.
+#[derive(Module, Debug)]
+pub struct ValueNetwork {
+    /// Absent when it reads the policy's encoder.
+    own: Option<ValueEncoder>,
+    /// Absent when the head is linear.
+    hidden: Option<Affine>,
+    head: Affine,
+}
+
+#[derive(Module, Debug)]
+struct ValueEncoder {
+    shared: Linear,
+    encoder: Encoder,
+    #[module(skip)]
+    max_distance: usize,
+}
+
+/// A matrix with bias.
+#[derive(Module, Debug)]
+struct Affine {
+    weight: Param<Tensor<2>>,
+    bias: Param<Tensor<1>>,
+}
+
+impl ValueNetwork {
+    /// A network beside `policy`, which is still the reference; `seed` decides the head.
+    ///
+    /// # Errors
+    /// None with random weights.
+    pub fn new(policy: &T5, kind: ValueKind, seed: u64) -> Result<Self> {
+        let device = policy.device();
+        let mut weights = RandomWeights::new(seed);
+        let mut root = Builder::new(&mut weights, &device);
+        let d_model = policy.config.d_model;
+        let own = || {
+            let max_distance = policy.config.relative_attention_max_distance;
+            let copy = ValueEncoder { shared: policy.shared.clone(), encoder: policy.encoder.clone(), max_distance };
+            // Mapped so that the copies are leaves of their own.
+            copy.map_parameters(|_, _, values| values)
+        };
+        Ok(match kind {
+            ValueKind::OwnEncoder => {
+                Self { own: Some(own()), hidden: None, head: Affine::new(root.at("value_head"), d_model, 1)? }
+            }
+            ValueKind::SharedEncoder => Self {
+                own: None,
+                hidden: Some(Affine::new(root.at("value_hidden"), d_model, d_model)?),
+                head: Affine::new(root.at("value_head"), d_model, 1)?,
+            },
+        })
+    }
+
+    /// `V(x)` of every response's prompt: `(responses)`, in units of the reward. `memory` holds the policy's encoder
+    /// states of the prompts, `(prompt tokens, d_model)`.
+    pub fn forward(&self, memory: &Tensor<2>, batch: &PackedBatch) -> Tensor<1> {
+        let states = match &self.own {
+            None => memory.clone(),
+            Some(own) => own.encoder.forward(embed(&own.shared, &batch.prompt_ids), &batch.prompts, own.max_distance),
+        };
+        let mut x = segment_mean(states, &batch.prompts);
+        if let Some(hidden) = &self.hidden {
+            x = activation::relu(hidden.forward(x));
+        }
+        let values = self.head.forward(x).reshape([batch.prompts.len()]);
+        let prompts = rpo_ops::index_tensor(batch.prompt_of.iter().copied(), &values.device());
+        values.select(0, prompts)
+    }
+}
+
+impl Affine {
+    fn new(mut at: Builder<'_>, inputs: usize, outputs: usize) -> Result<Self> {
+        let weight = at.param("weight", [outputs, inputs], Init::Normal((inputs as f64).powf(-0.5)))?;
+        Ok(Self { weight, bias: at.param("bias", [outputs], Init::Constant(0.0))? })
+    }
+
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        x.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze()
+    }
+}
