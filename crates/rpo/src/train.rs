@@ -385,17 +385,23 @@ impl Trainer<'_> {
         cut(&self.data.train, &order, place * size..(place + 1) * size, self.whole_prompts())
     }
 
-    /// `log p(y|x')` of the responses in `batches` of a mismatched set, by row; nothing without such a set.
-    fn mismatched(&self, policy: &T5, set: Option<&FeedbackSet>, batches: &[Vec<Span>]) -> HashMap<usize, f64> {
-        let Some(set) = set else { return HashMap::new() };
+    /// `log p(y|x')` of each of `rows`, which `batches` of a mismatched set hold; nothing where none are needed.
+    fn mismatched(
+        &self,
+        policy: &T5,
+        part: fn(&Split) -> &FeedbackSet,
+        batches: &[Vec<Span>],
+        rows: &[usize],
+    ) -> Vec<f64> {
+        let Some(set) = self.mismatched.as_ref().map(part) else { return Vec::new() };
         let policy = policy.valid();
         let mut found = HashMap::new();
         for spans in batches {
             let scored = score(&policy, &PackedBatch::pack(set, spans, policy.config()));
             let sums: Vec<f32> = scored.log_probs.into_data().try_to_vec().unwrap_or_default();
-            found.extend(scored.rows.into_iter().zip(sums.into_iter().map(f64::from)));
+            found.extend(scored.rows.into_iter().zip(sums));
         }
-        found
+        rows.iter().map(|row| f64::from(found[row])).collect()
     }
 
     /// Gradients of the mean loss of a step, or `None` if stopped before they are complete.
@@ -409,8 +415,7 @@ impl Trainer<'_> {
             .flat_map(|s| data.groups[s.group].responses[s.responses.clone()].iter().map(|r| r.row))
             .collect();
         let pieces = split_by_tokens(data, &spans, self.config.micro_batch_tokens, self.whole_prompts());
-        let mismatched = self.mismatched(&learner.policy, self.mismatched.as_ref().map(|m| &m.train), &pieces);
-        let mismatched: Vec<f64> = rows.iter().filter_map(|row| mismatched.get(row).copied()).collect();
+        let mismatched = self.mismatched(&learner.policy, |m| &m.train, &pieces, &rows);
         let whole = Step { rows: &rows, mismatched: &mismatched };
         let mut gradients = GradientSum::default();
         let mut total = Total::default();
@@ -454,8 +459,7 @@ impl Trainer<'_> {
         let rows: Vec<usize> = data.iter().map(|r| r.row).collect();
         let learner = learner.valid();
         let batches = length_buckets(data, self.config.micro_batch_tokens, self.whole_prompts());
-        let mismatched = self.mismatched(&learner.policy, self.mismatched.as_ref().map(|m| &m.validation), &batches);
-        let mismatched: Vec<f64> = rows.iter().filter_map(|row| mismatched.get(row).copied()).collect();
+        let mismatched = self.mismatched(&learner.policy, |m| &m.validation, &batches, &rows);
         let whole = Step { rows: &rows, mismatched: &mismatched };
         let mut total = Total::default();
         for spans in batches {

@@ -9,7 +9,7 @@
 use burn::tensor::activation::sigmoid;
 use serde::{Deserialize, Serialize};
 
-use super::{ByRow, Loss, Needs, Objective, Preparation, Step, given, known, positive, rows, values};
+use super::{ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, positive, rows, values};
 use crate::error::{Error, Result};
 use crate::feedback::Split;
 use crate::reference::References;
@@ -148,7 +148,7 @@ impl Objective for Kto {
             true => Some(given(references.mismatched.as_ref(), "KTO with mismatched pairs")?),
             false => None,
         };
-        let (mean, _) = split.train.reward_mean_sd();
+        let mean = RewardScale::of(split, false)?.mean;
         let mut fallbacks = 0;
         self.by_row = vec![None; rows(split)];
         for group in split.train.groups.iter().chain(&split.validation.groups) {

@@ -193,10 +193,10 @@ impl RewardScale {
     /// If all training rewards are equal: then there is nothing to learn.
     fn of(split: &Split, standardize: bool) -> Result<Self> {
         let (mean, sd) = split.train.reward_mean_sd();
-        let first = split.train.iter().next().map(|r| r.reward);
-        if split.train.iter().all(|r| Some(r.reward) == first) {
+        let first = split.train.iter().next().map_or(0.0, |r| r.reward);
+        if split.train.iter().all(|r| r.reward == first) {
             return Err(Error::Data(format!(
-                "all {} training rewards equal {mean}: there is nothing to prefer. Check the reward column",
+                "all {} training rewards equal {first}: there is nothing to prefer. Check the reward column",
                 split.train.responses()
             )));
         }
