@@ -55,7 +55,8 @@ pub struct Arguments {
     /// Log-probability of a response: mean or sum over its tokens [default: mean for RPO and SFT, else sum]
     #[arg(long, value_name = "mean|sum")]
     log_prob: Option<String>,
-    /// RPO: sum (the paper), mean, or batch-mean (what the published script does) [default: sum]
+    /// RPO: sum (the paper), mean, sampled (for responses drawn from the reference), or batch-mean (what the published
+    /// script does) [default: sum]
     #[arg(long, value_name = "KIND")]
     partition: Option<String>,
     /// RPO: what a prompt with one response counts for: global (the partition pooled over all data), sft (plain

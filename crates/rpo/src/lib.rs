@@ -20,6 +20,8 @@
 //! | [`train`] | the only training loop |
 //! | [`sample`] | generation |
 //! | [`checkpoint`] | Hugging Face directories in and out |
+//! | [`finite`] | a problem that can be solved exactly, to judge objectives on |
+//! | [`statistics`] | intervals, rank correlations, win rates |
 //! | [`metrics`], [`tensorboard`] | the record of a run |
 
 pub mod batch;
@@ -27,6 +29,7 @@ pub mod checkpoint;
 pub mod error;
 pub mod feedback;
 mod files;
+pub mod finite;
 pub mod inspect;
 pub mod metrics;
 pub mod objective;
@@ -34,6 +37,7 @@ pub mod optim;
 pub mod reference;
 pub mod sample;
 pub mod score;
+pub mod statistics;
 pub mod t5;
 mod tensor_file;
 pub mod tensorboard;

@@ -33,7 +33,7 @@ fn cases() -> Vec<Case> {
     let defaults = ObjectiveConfig::ALL.map(|(name, _)| ObjectiveConfig::named(name).expect("listed"));
     let mut cases: Vec<Case> = defaults.into_iter().filter(|c| c.name() != "dro").map(plain).collect();
     for log_prob in [LogProb::Mean, LogProb::Sum] {
-        for partition in [Partition::Sum, Partition::Mean, Partition::BatchMean] {
+        for partition in [Partition::Sum, Partition::Mean, Partition::Sampled, Partition::BatchMean] {
             cases.push(plain(ObjectiveConfig::Rpo(RpoConfig {
                 tau: 0.5,
                 partition,

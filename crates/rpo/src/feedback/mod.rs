@@ -30,6 +30,14 @@ pub struct Response {
     pub copies: usize,
 }
 
+impl Response {
+    /// Counts another rating of the same response.
+    pub(crate) fn merge(&mut self, reward: f64) {
+        self.copies += 1;
+        self.reward += (reward - self.reward) / self.copies as f64;
+    }
+}
+
 /// A prompt and all its rated responses, no two of them equal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptGroup {
@@ -258,8 +266,7 @@ impl<'a> Grouping<'a> {
         let responses = &mut self.groups[group].responses;
         match responses.iter_mut().find(|r| r.ids == response.ids) {
             Some(known) => {
-                known.copies += 1;
-                known.reward += (row.reward - known.reward) / known.copies as f64;
+                known.merge(row.reward);
                 self.summary.duplicates += 1;
             }
             None => responses.push(Response {

@@ -17,7 +17,7 @@ use super::{
     ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, log_sum_exp, positive, values,
 };
 use crate::error::{Error, Result};
-use crate::feedback::{FeedbackSet, PromptGroup, Split};
+use crate::feedback::{Response, Split};
 use crate::reference::{ReferenceScores, References};
 use crate::score::{LogProb, Scores};
 
@@ -30,6 +30,9 @@ pub enum Partition {
     Sum,
     /// Their mean (`tau log n` less), so that prompts with few responses are not favoured.
     Mean,
+    /// `V_hat = tau log mean exp(r_i / tau)`, each copy of a response counting: not the paper's, but what converges to `V`
+    /// where the rated responses were drawn from the reference.
+    Sampled,
     /// What the published script does in effect: a `[B, 1]` partition broadcast against a `[B]` residual pushes every
     /// response towards the batch's mean partition. For comparison only.
     BatchMean,
@@ -101,21 +104,29 @@ impl Rpo {
         Ok(Self { config, targets: Vec::new() })
     }
 
-    /// `ell_ref(y_i|x) + r_i / tau` of each response of a prompt.
-    fn exponents<'a>(
-        &'a self,
-        group: &'a PromptGroup,
-        reference: &'a ReferenceScores,
+    /// `V_hat` of these responses.
+    fn partition<'a>(
+        &self,
+        kind: Partition,
+        responses: impl Iterator<Item = &'a Response>,
+        reference: &ReferenceScores,
         scale: RewardScale,
-    ) -> impl Iterator<Item = f64> + Clone + 'a {
-        let Self { config: RpoConfig { tau, log_prob, .. }, .. } = self;
-        group.responses.iter().map(move |r| reference.ell(r.row, *log_prob) + scale.apply(r.reward) / tau)
-    }
-
-    /// `tau` times the mean over the training responses of `exp(exponent)`, in logarithms.
-    fn pooled(&self, data: &FeedbackSet, reference: &ReferenceScores, scale: RewardScale) -> f64 {
-        let all: Vec<f64> = data.groups.iter().flat_map(|g| self.exponents(g, reference, scale)).collect();
-        self.config.tau * (log_sum_exp(all.iter().copied()) - (all.len() as f64).ln())
+    ) -> f64 {
+        let RpoConfig { tau, log_prob, .. } = self.config;
+        let responses: Vec<&Response> = responses.collect();
+        let exponents = responses.iter().map(|r| {
+            let weight = match kind {
+                Partition::Sampled => (r.copies as f64).ln(),
+                Partition::Sum | Partition::Mean | Partition::BatchMean => reference.ell(r.row, log_prob),
+            };
+            weight + scale.apply(r.reward) / tau
+        });
+        let divisor = match kind {
+            Partition::Sum | Partition::BatchMean => 1,
+            Partition::Mean => responses.len(),
+            Partition::Sampled => responses.iter().map(|r| r.copies).sum(),
+        };
+        tau * (log_sum_exp(exponents) - (divisor as f64).ln())
     }
 }
 
@@ -126,20 +137,19 @@ impl Objective for Rpo {
 
     fn prepare(&mut self, split: &Split, references: &References) -> Result<Preparation> {
         let reference = given(references.matched.as_ref(), "RPO")?;
-        let RpoConfig { tau, log_prob, partition, single_response, standardize_rewards } = self.config;
+        let RpoConfig { log_prob, partition, single_response, standardize_rewards, .. } = self.config;
         let scale = RewardScale::of(split, standardize_rewards)?;
-        let pooled = self.pooled(&split.train, reference, scale);
+        let over_all = if partition == Partition::Sampled { partition } else { Partition::Mean };
+        let pooled = self.partition(over_all, split.train.iter(), reference, scale);
         let mut singles = 0;
         let mut targets = vec![None; reference.len()];
         for group in split.train.groups.iter().chain(&split.validation.groups) {
             let n = group.responses.len();
             singles += usize::from(n == 1);
-            let own = tau * log_sum_exp(self.exponents(group, reference, scale));
-            let v_hat = match (n, single_response, partition) {
-                (1, SingleResponse::Drop, _) => continue,
-                (1, SingleResponse::Global, _) => pooled,
-                (_, _, Partition::Mean) => own - tau * (n as f64).ln(),
-                (_, _, Partition::Sum | Partition::BatchMean) => own,
+            let v_hat = match (n, single_response) {
+                (1, SingleResponse::Drop) => continue,
+                (1, SingleResponse::Global) => pooled,
+                _ => self.partition(partition, group.responses.iter(), reference, scale),
             };
             for r in &group.responses {
                 targets[r.row] = Some(Target {
@@ -182,7 +192,7 @@ impl Objective for Rpo {
                     mean_variance(step.rows.iter().filter_map(|&row| self.targets[row]).map(|t| t.partition));
                 (Some(mean), variance)
             }
-            Partition::Sum | Partition::Mean => (None, 0.0),
+            Partition::Sum | Partition::Mean | Partition::Sampled => (None, 0.0),
         };
         let target = |t: &Target| t.reference + (t.reward - coupled.unwrap_or(t.partition)) / tau;
         let wanted: Vec<f32> = targets.iter().map(|t| target(t) as f32).collect();

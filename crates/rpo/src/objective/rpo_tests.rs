@@ -58,6 +58,15 @@ fn the_mean_partition_is_less_by_tau_log_n() {
 }
 
 #[test]
+fn the_sampled_partition_weighs_copies_and_not_the_reference() {
+    let (mut split, reference) = problem(&[&[(-3.0, 1.0), (-7.5, 4.0)]]);
+    split.train.groups[0].responses[0].copies = 3;
+    let sampled = prepared(RpoConfig { partition: Partition::Sampled, ..raw(2.0) }, &split, &reference);
+    let v_hat = 2.0 * ((3.0 * 0.5f64.exp() + 2f64.exp()) / 4.0).ln();
+    assert!((target(&sampled, 1) - (-7.5 + (4.0 - v_hat) / 2.0)).abs() < 1e-6);
+}
+
+#[test]
 fn one_response_cancels_its_reward_unless_the_partition_is_pooled() {
     let (split, reference) = problem(&[&[(-3.0, 5.0)], &[(-2.0, 0.0), (-4.0, 1.0)]]);
     let with = |single_response| prepared(RpoConfig { single_response, ..raw(1.0) }, &split, &reference);
