@@ -1,13 +1,18 @@
 //! The `rpo` program: arguments in, progress and reports out. All the work is the library's.
 
+mod compare;
 mod demo;
 mod device;
+mod flags;
 mod generate;
 mod init;
 mod inspect;
+mod judge;
 mod progress;
+mod report;
 mod settings;
 mod train;
+mod verify;
 
 use clap::{Parser, Subcommand};
 
@@ -27,10 +32,12 @@ enum Command {
     Demo(demo::Arguments),
     Init(init::Arguments),
     Train(Box<train::Arguments>),
+    Compare(Box<compare::Arguments>),
     /// See what a file of rated responses holds: `rpo inspect data FILE --tokenizer MODEL`
     #[command(subcommand)]
     Inspect(inspect::What),
     Generate(generate::Arguments),
+    Verify(verify::Arguments),
 }
 
 fn main() -> std::process::ExitCode {
@@ -44,8 +51,10 @@ fn main() -> std::process::ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Train(arguments) => train::run(*arguments),
+        Command::Compare(arguments) => compare::run(*arguments),
         Command::Inspect(what) => inspect::run(&what),
         Command::Generate(arguments) => generate::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -28,6 +28,9 @@ pub struct Settings {
     /// Share of the prompts that is only scored.
     #[serde(default = "tenth")]
     pub validation_fraction: f64,
+    /// Decides which prompts those are.
+    #[serde(default = "split_seed")]
+    pub split_seed: u64,
     /// Longest prompt in tokens.
     #[serde(default = "longest")]
     pub max_prompt_tokens: usize,
@@ -57,6 +60,10 @@ fn tenth() -> f64 {
     0.1
 }
 
+fn split_seed() -> u64 {
+    42
+}
+
 fn longest() -> usize {
     512
 }
@@ -64,16 +71,11 @@ fn longest() -> usize {
 impl Settings {
     /// Merges the file, if any, with `flags`, pairs of a dotted setting and its value.
     pub fn resolve(file: Option<&Path>, flags: Vec<(String, Value)>) -> Result<Self> {
-        let mut table = match file {
-            Some(path) => std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read {}", path.display()))?
-                .parse::<Table>()
-                .with_context(|| format!("{}", path.display()))?,
-            None => Table::new(),
-        };
-        for (name, value) in flags {
-            set(&mut table, &name, value);
-        }
+        Self::from_table(merge(file, flags)?, file)
+    }
+
+    /// Reads settings that were merged already; `file` is where they come from, for messages.
+    pub fn from_table(table: Table, file: Option<&Path>) -> Result<Self> {
         let origin = file.map_or_else(|| "settings".into(), |p| p.display().to_string());
         table
             .try_into()
@@ -91,6 +93,21 @@ impl Settings {
     }
 }
 
+/// The settings of a file, if any, with `flags` in their places.
+pub fn merge(file: Option<&Path>, flags: Vec<(String, Value)>) -> Result<Table> {
+    let mut table = match file {
+        Some(path) => std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?
+            .parse::<Table>()
+            .with_context(|| format!("{}", path.display()))?,
+        None => Table::new(),
+    };
+    for (name, value) in flags {
+        set(&mut table, &name, value);
+    }
+    Ok(table)
+}
+
 /// A setting given as `name=value`; what is no TOML value is a text.
 pub fn assignment(text: &str) -> Result<(String, Value)> {
     let (name, value) = text.split_once('=').with_context(|| format!("--set {text}: not of the form NAME=VALUE"))?;
@@ -99,7 +116,7 @@ pub fn assignment(text: &str) -> Result<(String, Value)> {
 }
 
 /// Sets `name`, such as `train.batch-size`, making tables on the way.
-fn set(table: &mut Table, name: &str, value: Value) {
+pub fn set(table: &mut Table, name: &str, value: Value) {
     match name.split_once('.') {
         None => {
             table.insert(name.into(), value);

@@ -15,17 +15,19 @@ use rpo::reference::{ReferenceScores, References};
 use rpo::t5::T5;
 use rpo::tensorboard::TensorBoard;
 use rpo::tokenizer::Tokenizer;
-use rpo::train::{Progress, RunDir, Saving, Summary, Trainer, learner};
+use rpo::train::{Observer, Progress, RunDir, Saving, Summary, Trainer, learner};
 use toml::Value;
 
 use crate::device;
+use crate::flags::{Flags, real, text};
 use crate::progress::{self, TrainingProgress};
-use crate::settings::{self, Settings};
+use crate::settings::Settings;
 
 /// Train a model from rated responses: `rpo train rpo --model MODEL --data FILE --out DIR`
 ///
-/// Settings come from --config (TOML) and from flags; flags win, and what was resolved is saved as config.toml in the
-/// run's directory beside metrics.jsonl, tensorboard/ and the models best/ and last/. Ctrl-C saves before it stops; --resume goes on.
+/// Settings come from --config (TOML) and from flags; flags win, and what was resolved is saved as config.toml in the run's
+/// directory beside metrics.jsonl, tensorboard/ and the models best/ and last/. Ctrl-C saves before it stops; --resume goes
+/// on.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// What to minimise
@@ -34,15 +36,6 @@ pub struct Arguments {
     /// TOML file with any of the settings
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Model directory or hub id to start from; RPO also takes it as the reference
-    #[arg(long)]
-    model: Option<String>,
-    /// Rated responses: JSONL, JSON, CSV or Parquet
-    #[arg(long, value_name = "FILE")]
-    data: Option<String>,
-    /// New directory for the run
-    #[arg(long, value_name = "DIR")]
-    out: Option<String>,
     /// Go on with the run in --out where it stopped
     #[arg(long)]
     resume: bool,
@@ -59,71 +52,19 @@ pub struct Arguments {
     /// script does) [default: sum]
     #[arg(long, value_name = "KIND")]
     partition: Option<String>,
-    /// RPO: what a prompt with one response counts for: global (the partition pooled over all data), sft (plain
-    /// likelihood) or drop (nothing) [default: global]
+    /// RPO, QRPO: what a prompt with one response counts for: global (compared with all the data), drop (nothing) or, for
+    /// RPO, sft (plain likelihood) [default: global]
     #[arg(long, value_name = "KIND")]
     single_response: Option<String>,
     /// SFT: which responses to imitate: all, best, or a reward threshold [default: all]
     #[arg(long, value_name = "all|best|NUMBER")]
     rows: Option<String>,
-    /// Passes over the data [default: 1]
-    #[arg(long)]
-    epochs: Option<i64>,
-    /// Stop after this many optimizer steps
-    #[arg(long)]
-    max_steps: Option<i64>,
-    /// Responses of an optimizer step [default: 32]
-    #[arg(long)]
-    batch_size: Option<i64>,
-    /// Tokens computed at once: bounds memory, changes nothing else [default: 4096]
-    #[arg(long)]
-    micro_batch_tokens: Option<i64>,
-    /// Largest learning rate [default: 1e-4]
-    #[arg(long)]
-    learning_rate: Option<f64>,
-    /// Steps of linear warm-up [default: 150, but at most a tenth of all]
-    #[arg(long)]
-    warmup_steps: Option<i64>,
-    /// Steps between validations, each of which also saves [default: a tenth of all]
-    #[arg(long)]
-    validate_every: Option<i64>,
-    /// Share of the prompts that is only scored; 0 for none [default: 0.1]
-    #[arg(long)]
-    validation_fraction: Option<f64>,
-    /// Longest prompt in tokens [default: 512]
-    #[arg(long)]
-    max_prompt_tokens: Option<i64>,
-    /// Longest response in tokens [default: 512]
-    #[arg(long)]
-    max_response_tokens: Option<i64>,
-    /// Column of the prompts
-    #[arg(long)]
-    prompt_column: Option<String>,
-    /// Column of the responses
-    #[arg(long)]
-    response_column: Option<String>,
-    /// Column of the rewards
-    #[arg(long)]
-    reward_column: Option<String>,
-    /// jsonl, json, csv, parquet or ultrafeedback; by default what the file's name says
-    #[arg(long)]
-    format: Option<String>,
-    /// Any other setting, as in the TOML file: --set train.optimizer.weight-decay=0 (may be repeated)
-    #[arg(long = "set", value_name = "NAME=VALUE")]
-    more: Vec<String>,
-    /// Decides split and order [default: 42]
-    #[arg(long)]
-    seed: Option<i64>,
-    /// Where reference scores are kept between runs [default: the user's cache directory]
-    #[arg(long, value_name = "DIR")]
-    cache: Option<String>,
-    /// cpu, cuda, rocm, metal or vulkan [default: cpu]
-    #[arg(long)]
-    device: Option<String>,
+    #[command(flatten)]
+    common: Flags,
 }
 
-/// The objectives by name, for the argument's help.
-fn objectives() -> PossibleValuesParser {
+/// The objectives by name, for the arguments' help.
+pub fn objectives() -> PossibleValuesParser {
     PossibleValuesParser::new(ObjectiveConfig::ALL.map(|(name, what)| PossibleValue::new(name).help(what)))
 }
 
@@ -134,40 +75,15 @@ impl Arguments {
             Ok(threshold) => Value::Table(toml::Table::from_iter([("above".to_string(), Value::Float(threshold))])),
             Err(_) => Value::String(rows),
         });
-        let text = |v: Option<String>| v.map(Value::String);
-        let whole = |v: Option<i64>| v.map(Value::Integer);
-        let real = |v: Option<f64>| v.map(Value::Float);
-        let all = [
+        self.common.settings([
             ("objective.name", Some(Value::String(self.objective))),
-            ("model", text(self.model)),
-            ("data", text(self.data)),
-            ("out", text(self.out)),
-            ("cache", text(self.cache)),
-            ("device", text(self.device)),
-            ("validation-fraction", real(self.validation_fraction)),
-            ("max-prompt-tokens", whole(self.max_prompt_tokens)),
-            ("max-response-tokens", whole(self.max_response_tokens)),
             ("objective.tau", real(self.tau)),
             ("objective.beta", real(self.beta)),
             ("objective.log-prob", text(self.log_prob)),
             ("objective.partition", text(self.partition)),
             ("objective.single-response", text(self.single_response)),
             ("objective.rows", rows),
-            ("train.epochs", whole(self.epochs)),
-            ("train.max-steps", whole(self.max_steps)),
-            ("train.batch-size", whole(self.batch_size)),
-            ("train.micro-batch-tokens", whole(self.micro_batch_tokens)),
-            ("train.warmup-steps", whole(self.warmup_steps)),
-            ("train.validate-every", whole(self.validate_every)),
-            ("train.seed", whole(self.seed)),
-            ("train.optimizer.learning-rate", real(self.learning_rate)),
-            ("columns.prompt", text(self.prompt_column)),
-            ("columns.response", text(self.response_column)),
-            ("columns.reward", text(self.reward_column)),
-            ("columns.format", text(self.format)),
-        ];
-        let given = all.into_iter().filter_map(|(name, value)| value.map(|v| Ok((name.to_string(), v))));
-        given.chain(self.more.iter().map(|text| settings::assignment(text))).collect()
+        ])
     }
 }
 
@@ -176,23 +92,36 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let (file, resume) = (arguments.config.clone(), arguments.resume);
     let settings = Settings::resolve(file.as_deref(), arguments.flags()?)?;
     let stop = stop_on_interrupt()?;
-    let summary = train(&settings, resume, &stop)?;
+    let data = prepare(&settings, resume)?;
+    let summary = train(&settings, data, resume, &stop, &mut [])?;
     report(&settings, &summary);
     Ok(())
 }
 
-/// Trains as `settings` say, or goes on with the run in `settings.out`; `stop` ends it early.
-pub fn train(settings: &Settings, resume: bool, stop: &AtomicBool) -> Result<Summary> {
-    // Ill-chosen settings are told before anything is read or written.
-    let mut objective = settings.objective.build()?;
+/// Reads the data of `settings`; what is wrong with the settings is told before anything is read or written.
+pub fn prepare(settings: &Settings, resume: bool) -> Result<Split> {
+    settings.objective.build()?;
     settings.train.validate()?;
-    let device = device::find(&settings.device)?;
+    device::find(&settings.device)?;
     let origin = Checkpoint::find(&settings.model)?;
     let split = read_data(settings, &origin.tokenizer()?)?;
-    if !resume && settings.out.exists() {
-        return Err(rpo::Error::Exists { path: settings.out.clone() }.into());
+    match !resume && settings.out.exists() {
+        true => Err(rpo::Error::Exists { path: settings.out.clone() }.into()),
+        false => Ok(split),
     }
+}
 
+/// Trains as `settings` say on data that [`prepare`] gave, or goes on with the run in `settings.out`; `stop` ends it early.
+pub fn train(
+    settings: &Settings,
+    split: Split,
+    resume: bool,
+    stop: &AtomicBool,
+    observers: &mut [&mut dyn Observer],
+) -> Result<Summary> {
+    let mut objective = settings.objective.build()?;
+    let device = device::find(&settings.device)?;
+    let origin = Checkpoint::find(&settings.model)?;
     let needs = objective.needs();
     let model = origin.load(&device.clone().autodiff())?;
     let mismatched = if needs.mismatched { Some(split.mismatched(settings.train.seed)?) } else { None };
@@ -224,7 +153,11 @@ pub fn train(settings: &Settings, resume: bool, stop: &AtomicBool) -> Result<Sum
         saving: Some(Saving { run: &run, origin: &origin }),
         stop,
     };
-    let (_, summary) = trainer.run(learner, optimizer, progress, &mut [&mut log, &mut tensorboard, &mut display])?;
+    let mut all: Vec<&mut dyn Observer> = vec![&mut log, &mut tensorboard, &mut display];
+    for observer in observers {
+        all.push(&mut **observer);
+    }
+    let (_, summary) = trainer.run(learner, optimizer, progress, &mut all)?;
     display.finish();
     Ok(summary)
 }
@@ -236,7 +169,7 @@ fn read_data(settings: &Settings, tokenizer: &Tokenizer) -> Result<Split> {
         FeedbackSet::read(&settings.data, &settings.columns, tokenizer, settings.limits(), &mut count)?;
     bar.finish_and_clear();
     describe(&settings.data, &summary);
-    let split = data.split(settings.validation_fraction, settings.train.seed)?;
+    let split = data.split(settings.validation_fraction, settings.split_seed)?;
     println!(
         "{} responses of {} prompts to train on, {} of {} to validate",
         split.train.responses(),

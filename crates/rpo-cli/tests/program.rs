@@ -53,7 +53,9 @@ impl Place {
     }
 
     fn run(&self, arguments: &str) -> Output {
-        self.command(env!("CARGO_BIN_EXE_rpo")).args(arguments.split(' ')).output().expect("runs")
+        // A no-break space stands for one inside an argument.
+        let arguments = arguments.split(' ').map(|a| a.replace('\u{a0}', " "));
+        self.command(env!("CARGO_BIN_EXE_rpo")).args(arguments).output().expect("runs")
     }
 
     fn ok(&self, arguments: &str) -> String {
@@ -140,6 +142,54 @@ fn mistakes_are_explained() {
         assert!(complaint.contains(said), "{arguments}: {complaint}");
         assert!(!place.path("x").exists(), "{arguments}: nothing is left in the way of the next attempt");
     }
+}
+
+#[test]
+fn objectives_are_compared() {
+    let place = Place::with_model();
+    place.write(
+        "compare.toml",
+        "[objectives.gentle]\nname = \"rpo\"\ntau = 9.0\n[objectives.paired]\nname = \"kto\"\nthreshold = { at-least = 1 }\n",
+    );
+    // Longer answers are better.
+    let judge = "while read line; do echo ${#line}; done";
+    place.write("judge.sh", judge);
+    let said = place
+        .ok("compare --model model --data data.jsonl --out result --config compare.toml --seeds 2 --max-steps 2 \
+         --validation-fraction 0.5 --max-new-tokens 4 --objectives sft,gentle,paired,dro --judge sh\u{a0}judge.sh");
+    for expected in ["== gentle, seed 43 ==", "mean reward", "tau-b", "report: result/report.html"] {
+        assert!(said.contains(expected), "{said}");
+    }
+    let all = ["compare.json", "dro-42", "dro-43", "gentle-42", "gentle-43", "paired-42", "paired-43", "report.html"];
+    assert_eq!(names(&place.path("result"))[..8], all);
+    let json = std::fs::read_to_string(place.path("result/compare.json")).expect("figures");
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["models"][2]["label"], "gentle");
+    assert_eq!(json["models"][2]["rewards"].as_array().map(Vec::len), Some(10));
+    let config = std::fs::read_to_string(place.path("result/gentle-43/config.toml")).expect("settings");
+    assert!(config.contains("tau = 9.0") && config.contains("seed = 43"), "{config}");
+
+    let common = "compare --model model --data data.jsonl --max-steps 1 --out";
+    for (arguments, said) in [
+        (format!("{common} result"), "already exists"),
+        (format!("{common} x --objectives sft,ppo"), "no objective `ppo`"),
+        (format!("{common} x --seeds 0"), "--seeds 0"),
+        (format!("{common} x --validation-fraction 0"), "nothing to compare on"),
+        (format!("{common} x --objectives sft --judge false"), "the judge `false` ended with"),
+    ] {
+        let complaint = place.complaint(&arguments);
+        assert!(complaint.contains(said), "{arguments}: {complaint}");
+    }
+}
+
+#[test]
+fn objectives_are_verified() {
+    let place = Place::new();
+    let said = place.ok("verify --seeds 2 --steps 2 --out verified");
+    assert!(said.contains("KL(pi || pi*)") && said.contains("group-centred"), "{said}");
+    assert_eq!(names(&place.path("verified")), ["report.html", "verify.json"]);
+    assert!(place.complaint("verify --seeds 1 --out x").contains("at least two"));
+    assert!(place.complaint("verify --out verified").contains("already exists"));
 }
 
 #[test]

@@ -5,10 +5,9 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::batch::{PackedBatch, length_buckets};
 use crate::feedback::{FeedbackSet, PromptGroup, Response};
 use crate::objective::log_sum_exp;
-use crate::score::score;
+use crate::score::score_set;
 use crate::t5::{Config, T5};
 
 /// The model's `</s>`.
@@ -157,10 +156,8 @@ impl FiniteProblem {
         let every = vec![(0..self.responses.len()).map(|y| (y, 0.0)).collect(); self.prompts.len()];
         let data = self.set(every);
         let mut log_probs = vec![0.0; data.responses()];
-        for spans in length_buckets(&data, 8192, false) {
-            let scored = score(model, &PackedBatch::pack(&data, &spans, model.config()));
-            let values: Vec<f32> = scored.log_probs.into_data().try_to_vec().unwrap_or_default();
-            scored.rows.iter().zip(values).for_each(|(&row, v)| log_probs[row] = f64::from(v));
+        for (row, sum) in score_set(model, &data, 8192, &mut |_| ()) {
+            log_probs[row] = f64::from(sum);
         }
         let rows: Vec<Vec<f64>> = log_probs.chunks(self.responses.len()).map(<[f64]>::to_vec).collect();
         let masses = rows.iter().map(|row| log_sum_exp(row.iter().copied()).exp());

@@ -5,10 +5,9 @@ use std::path::Path;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use crate::batch::{PackedBatch, length_buckets};
 use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, Split};
-use crate::score::{LogProb, score};
+use crate::score::{LogProb, score_set};
 use crate::t5::{NamedParameters, T5};
 use crate::tensor_file::{TensorFile, write_safetensors};
 
@@ -60,20 +59,13 @@ impl ReferenceScores {
     /// Scores all responses of `split` in batches of similar length of at most `budget` tokens. `model` must not track
     /// gradients. `progress` hears how many responses are done.
     pub fn compute(model: &T5, split: &Split, budget: usize, progress: &mut dyn FnMut(usize)) -> Self {
-        let rows = split.train.responses() + split.validation.responses();
-        let mut scores = Self { log_probs: vec![0.0; rows], tokens: vec![0; rows] };
+        let mut scores = Self { log_probs: vec![0.0; tokens(split).len()], tokens: tokens(split) };
         let mut done = 0;
         for data in [&split.train, &split.validation] {
-            for spans in length_buckets(data, budget, false) {
-                let scored = score(model, &PackedBatch::pack(data, &spans, model.config()));
-                let values: Vec<f32> = scored.log_probs.into_data().try_to_vec().unwrap_or_default();
-                for ((row, tokens), value) in scored.rows.into_iter().zip(scored.tokens).zip(values) {
-                    scores.log_probs[row] = value;
-                    scores.tokens[row] = tokens;
-                    done += 1;
-                }
-                progress(done);
+            for (row, sum) in score_set(model, data, budget, &mut |n| progress(done + n)) {
+                scores.log_probs[row] = sum;
             }
+            done += data.responses();
         }
         scores
     }
@@ -102,8 +94,7 @@ impl ReferenceScores {
     }
 
     fn load(path: &Path, split: &Split) -> Result<Self> {
-        let mut tokens = vec![0; split.train.responses() + split.validation.responses()];
-        split.train.iter().chain(split.validation.iter()).for_each(|r| tokens[r.row] = r.ids.len());
+        let tokens = tokens(split);
         let log_probs = TensorFile::open(path)?
             .read("log_probs", &[tokens.len()])?
             .ok_or_else(|| Error::weights(path, "tensor `log_probs` is missing"))?;
@@ -120,6 +111,13 @@ impl ReferenceScores {
         write_safetensors(std::iter::once(("log_probs".to_string(), view)), &partial)?;
         std::fs::rename(&partial, path).map_err(|e| Error::write(path, e))
     }
+}
+
+/// Tokens of each response, by row.
+fn tokens(split: &Split) -> Vec<usize> {
+    let mut tokens = vec![0; split.train.responses() + split.validation.responses()];
+    split.train.iter().chain(split.validation.iter()).for_each(|r| tokens[r.row] = r.ids.len());
+    tokens
 }
 
 /// A hash of the weights and configuration, of the token ids (and with them of data, tokenizer and truncation), and of

@@ -5,7 +5,8 @@ use burn::tensor::Tensor;
 use rpo_ops::{label_log_probs, segment_sum};
 use serde::{Deserialize, Serialize};
 
-use crate::batch::PackedBatch;
+use crate::batch::{PackedBatch, length_buckets};
+use crate::feedback::FeedbackSet;
 use crate::t5::{T5, ValueNetwork};
 
 /// What `ell(y|x)`, the log-probability of a response, is taken to be.
@@ -79,6 +80,19 @@ fn score_with(model: &T5, value: Option<&ValueNetwork>, batch: &PackedBatch) -> 
         rows: batch.rows.clone(),
         values: value.map(|v| v.forward(&memory, batch)),
     }
+}
+
+/// `log p(y|x)`, summed over tokens in nats, of every response of `data` with its row: in batches of similar length of at
+/// most `budget` tokens. `model` must not track gradients. `progress` hears how many responses are done.
+pub fn score_set(model: &T5, data: &FeedbackSet, budget: usize, progress: &mut dyn FnMut(usize)) -> Vec<(usize, f32)> {
+    let mut scores = Vec::with_capacity(data.responses());
+    for spans in length_buckets(data, budget, false) {
+        let scored = score(model, &PackedBatch::pack(data, &spans, model.config()));
+        let sums: Vec<f32> = scored.log_probs.into_data().try_to_vec().unwrap_or_default();
+        scores.extend(scored.rows.into_iter().zip(sums));
+        progress(scores.len());
+    }
+    scores
 }
 
 /// Log-probability of every token of the packed responses: `(response tokens)`.

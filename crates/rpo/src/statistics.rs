@@ -27,6 +27,13 @@ pub fn mean_interval(values: &[f64]) -> Interval {
     Interval { mean, low: mean - half, high: mean + half }
 }
 
+/// Geometric mean of independent positive values, with Student's interval of their logarithms.
+pub fn geometric_interval(values: &[f64]) -> Interval {
+    let logarithms: Vec<f64> = values.iter().map(|v| v.ln()).collect();
+    let Interval { mean, low, high } = mean_interval(&logarithms);
+    Interval { mean: mean.exp(), low: low.exp(), high: high.exp() }
+}
+
 /// The 0.975 quantile of Student's distribution, right to 0.001: a table, then Cornish and Fisher's expansion.
 fn student_quantile(degrees: usize) -> f64 {
     const FEW: [f64; 6] = [12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469];
@@ -115,6 +122,8 @@ mod tests {
         let got = mean_interval(&[1.0, 2.0, 3.0, 4.0, 5.0]);
         assert!((got.mean - 3.0).abs() < 1e-12 && (got.high - 3.0 - 2.7764 * 0.5f64.sqrt()).abs() < 1e-9);
         assert_eq!(mean_interval(&[1.0]).high, f64::INFINITY);
+        let geometric = geometric_interval(&[1.0, 4.0]);
+        assert!((geometric.mean - 2.0).abs() < 1e-12 && (geometric.low * geometric.high - 4.0).abs() < 1e-9);
         for (degrees, quantile) in [(1, 12.7062), (7, 2.3646), (10, 2.2281), (30, 2.0423), (199, 1.9720)] {
             assert!((student_quantile(degrees) - quantile).abs() < 1e-3, "{degrees}: {}", student_quantile(degrees));
         }

@@ -19,8 +19,9 @@ use crate::checkpoint::{self, Checkpoint, StoredAs};
 use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, Split};
 use crate::files::write_file;
-use crate::objective::{Loss, Needs, Objective, Step};
+use crate::objective::{Loss, Needs, Objective, ObjectiveConfig, Step};
 use crate::optim::{Flat, GradientSum, Optimizer, OptimizerConfig, linear_schedule};
+use crate::reference::{ReferenceScores, References};
 use crate::score::{Learner, score};
 use crate::t5::{NamedParameters, T5, ValueNetwork};
 use crate::tensor_file::{TensorFile, write_safetensors};
@@ -246,6 +247,32 @@ const VALUE: &str = "value.safetensors";
 pub fn learner(policy: T5, needs: Needs, seed: u64) -> Result<Learner> {
     let value = needs.value.map(|v| ValueNetwork::new(&policy, v.kind, seed)).transpose()?;
     Ok(Learner { policy, value })
+}
+
+/// Trains a copy of `start`, which is also the reference, in memory and keeps nothing but what it returns: reference
+/// scores, objective and loop in one call. The device of `start` must track gradients.
+///
+/// # Errors
+/// As [`Trainer::run`], and if the objective is not defined on the data.
+pub fn fit(
+    objective: &ObjectiveConfig,
+    start: &T5,
+    data: Split,
+    config: &TrainConfig,
+    observers: &mut [&mut dyn Observer],
+) -> Result<T5> {
+    let mut objective = objective.build()?;
+    let needs = objective.needs();
+    let reference = start.valid();
+    let scores = |split: &Split| ReferenceScores::compute(&reference, split, config.micro_batch_tokens, &mut |_| ());
+    let mismatched = needs.mismatched.then(|| data.mismatched(config.seed)).transpose()?;
+    let matched = needs.reference.then(|| scores(&data));
+    objective.prepare(&data, &References { matched, mismatched: mismatched.as_ref().map(scores) })?;
+    let learner = learner(start.clone(), needs, config.seed)?;
+    let optimizer = Optimizer::new(config.optimizer.clone())?;
+    let stop = AtomicBool::new(false);
+    let trainer = Trainer { objective: objective.as_ref(), data, mismatched, config, saving: None, stop: &stop };
+    Ok(trainer.run(learner, optimizer, Progress::default(), observers)?.0.policy)
 }
 
 fn load_value(value: ValueNetwork, path: &Path) -> Result<ValueNetwork> {

@@ -1,39 +1,39 @@
-//! `rpo demo`: the whole method on a task of its own in a few minutes, without network or data.
+//! `rpo demo`: the whole method on a task of its own in a minute, without network or data.
 
-mod report;
 mod task;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use rpo::burn::tensor::Device;
-use rpo::checkpoint::{Checkpoint, StoredAs, init};
+use rpo::checkpoint::{StoredAs, init};
 use rpo::feedback::ReadOptions;
-use rpo::objective::{ObjectiveConfig, RpoConfig, SftConfig};
+use rpo::objective::{DroConfig, KtoConfig, ObjectiveConfig, Partition, RpoConfig, SftConfig, SftRows};
 use rpo::optim::OptimizerConfig;
-use rpo::sample::{Decoding, generate};
+use rpo::sample::Decoding;
 use rpo::score::LogProb;
 use rpo::t5::Config;
 use rpo::train::TrainConfig;
 use task::Prompt;
 
+use crate::compare::Comparison;
 use crate::settings::Settings;
-use crate::train::{stop_on_interrupt, train};
+use crate::train::{prepare, stop_on_interrupt, train};
 
 const CONFIG: &str = r#"{"model_type": "t5", "vocab_size": 64, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2,
     "num_decoder_layers": 2, "num_heads": 4, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false}"#;
-const TRAIN_PROMPTS: usize = 900;
+const PROMPTS: usize = 1100;
 const RESPONSES: usize = 4;
-const HELD_OUT: usize = 200;
+const HELD_OUT: f64 = 0.18;
 
-/// See the whole method at work in less than a minute, without network or data
+/// See the whole method at work in about a minute, without network or data
 ///
-/// A fresh T5 learns by SFT to answer customers as a mixed crowd did; then RPO learns from rated answers which of them to
-/// give. Writes report.html.
+/// A fresh T5 learns by SFT to answer customers as a mixed crowd did; then RPO and its rivals learn from rated answers which
+/// of them to give, and are judged by an exact rule on customers that they never saw. Writes report.html.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// New directory for models, data and report
@@ -44,28 +44,6 @@ pub struct Arguments {
     seed: u64,
 }
 
-/// What a model's answers to held-out prompts are worth.
-pub struct Verdict {
-    /// Reward of each answer, drawn from the model once for each prompt.
-    rewards: Vec<f64>,
-    answers: Vec<String>,
-}
-
-impl Verdict {
-    /// Mean reward with its 95 % interval (normal approximation).
-    fn interval(&self) -> [f64; 3] {
-        mean_interval(&self.rewards)
-    }
-}
-
-fn mean_interval(values: &[f64]) -> [f64; 3] {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    let half = 1.96 * (variance / n).sqrt();
-    [mean, mean - half, mean + half]
-}
-
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let Arguments { out, seed } = arguments;
@@ -73,53 +51,50 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         bail!("{} already exists; remove it or choose another place with --out", out.display());
     }
     let stop = stop_on_interrupt()?;
-    let held_out = prepare(out, *seed)?;
+    make(out, *seed)?;
 
     println!("== SFT: learn to answer as the crowd does ==");
-    let sft = settings(out, "fresh", "sft", *seed);
-    train(&sft, false, &stop)?;
-    check(&stop)?;
-    println!("\n== RPO: learn from the ratings which answers to give ==");
-    let rpo = settings(out, "sft/best", "rpo", *seed);
-    train(&rpo, false, &stop)?;
-    check(&stop)?;
-
-    println!("\n== Held-out customers ==");
-    let before = judge(&out.join("sft/best"), &held_out, *seed)?;
-    let after = judge(&out.join("rpo/last"), &held_out, *seed)?;
-    let difference: Vec<f64> = after.rewards.iter().zip(&before.rewards).map(|(a, b)| a - b).collect();
-    for (name, [mean, low, high]) in [
-        ("before (SFT)", before.interval()),
-        ("after (RPO)", after.interval()),
-        ("difference", mean_interval(&difference)),
-    ] {
-        println!("{name:>13}: mean reward {mean:5.2}   95 % interval {low:5.2} to {high:5.2}");
-    }
-    println!(
-        "the best possible reward is {}; {HELD_OUT} prompts that were never trained on, one drawn answer each\n",
-        task::BEST
-    );
-    for (i, prompt) in held_out.iter().take(3).enumerate() {
-        let show = |v: &Verdict| format!("{} ({:+.2})", v.answers[i], v.rewards[i]);
-        println!("{}\n  before: {}\n  after:  {}", prompt.text(), show(&before), show(&after));
-    }
-    let path = out.join("report.html");
-    let prompts: Vec<String> = held_out.iter().map(|p| p.text()).collect();
-    report::write(&path, out, &prompts, &before, &after, mean_interval(&difference))?;
-    println!("\nreport: {}", path.display());
-    println!("try it: rpo generate --model {}/rpo/last \"eva says the green kettle never came\"", out.display());
-    Ok(())
-}
-
-fn check(stop: &AtomicBool) -> Result<()> {
+    let sft = settings(out, "fresh", "sft", ObjectiveConfig::Sft(SftConfig::default()), 3e-3, *seed);
+    train(&sft, prepare(&sft, false)?, false, &stop, &mut [])?;
     if stop.load(Ordering::Relaxed) {
         bail!("stopped");
     }
+    println!("\n== Learn from the ratings which answers to give ==");
+    let runs = objectives().map(|(label, objective)| {
+        let run = settings(out, "sft/best", label, objective, 1e-3, *seed);
+        (label.to_string(), vec![run])
+    });
+    let comparison = Comparison {
+        title: "Learning from ratings: SFT, then RPO and its rivals".into(),
+        introduction: format!(
+            "A small T5 first learned to answer customers as a mixed crowd did: that is the start. From the same start and \
+             ratings, each objective then learned which answers to give. Every held-out customer gets one drawn answer, \
+             rated by an exact rule; the best possible reward is {}.",
+            task::BEST
+        ),
+        out: out.clone(),
+        runs: runs.into(),
+        decoding: Decoding { sample: true, max_new_tokens: 24, seed: *seed, ..Decoding::default() },
+    };
+    let by_text: HashMap<String, Prompt> = Prompt::all().into_iter().map(|p| (p.text(), p)).collect();
+    let judge = |answers: &[(String, String)]| -> Result<Vec<f64>> {
+        let rate = |(prompt, answer): &(String, String)| {
+            let prompt = by_text.get(prompt).with_context(|| format!("`{prompt}` is no customer"))?;
+            Ok(prompt.reward(answer))
+        };
+        answers.iter().map(rate).collect()
+    };
+    comparison.run(Some(&judge), &stop)?;
+    println!("the best possible reward is {}", task::BEST);
+    println!(
+        "try it: rpo generate --model {}/rpo-sampled/last \"eva says the green kettle never came\"",
+        out.display()
+    );
     Ok(())
 }
 
-/// Writes tokenizer, data and a fresh model; returns the prompts that are kept for the end.
-fn prepare(out: &Path, seed: u64) -> Result<Vec<Prompt>> {
+/// Writes tokenizer, data and a fresh model.
+fn make(out: &Path, seed: u64) -> Result<()> {
     let write = |name: &str, text: &str| {
         let path = out.join(name);
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
@@ -129,7 +104,7 @@ fn prepare(out: &Path, seed: u64) -> Result<Vec<Prompt>> {
     let mut prompts = Prompt::all();
     prompts.shuffle(&mut rng);
     let mut data = String::new();
-    for prompt in &prompts[..TRAIN_PROMPTS] {
+    for prompt in &prompts[..PROMPTS] {
         let rated = |answer: String| serde_json::json!({"reward": prompt.reward(&answer), "text": answer});
         let responses: Vec<_> = (0..RESPONSES).map(|_| rated(prompt.answer(&mut rng))).collect();
         data += &serde_json::json!({"prompt": prompt.text(), "responses": responses}).to_string();
@@ -139,43 +114,45 @@ fn prepare(out: &Path, seed: u64) -> Result<Vec<Prompt>> {
     write("data.jsonl", &data)?;
     let config = Config::parse(CONFIG).map_err(anyhow::Error::msg)?;
     let parameters = init(&config, &out.join("tokenizer.json"), seed, StoredAs::F32, &out.join("fresh"))?;
-    println!("a fresh T5 of {parameters} parameters; {TRAIN_PROMPTS} customers with {RESPONSES} rated answers each\n");
-    Ok(prompts[TRAIN_PROMPTS..TRAIN_PROMPTS + HELD_OUT].to_vec())
+    println!("a fresh T5 of {parameters} parameters; {PROMPTS} customers with {RESPONSES} rated answers each\n");
+    Ok(())
 }
 
-fn settings(out: &Path, model: &str, name: &str, seed: u64) -> Settings {
-    let (objective, epochs, learning_rate) = match name {
-        "sft" => (ObjectiveConfig::Sft(SftConfig::default()), 6, 3e-3),
-        // Sums of log-probabilities and the paper's partition make the targets a distribution over a prompt's answers.
-        _ => (ObjectiveConfig::Rpo(RpoConfig { tau: 0.3, log_prob: LogProb::Sum, ..RpoConfig::default() }), 6, 1e-3),
-    };
+/// What is compared, on sums of log-probabilities, whose optimum is the textbook's.
+fn objectives() -> [(&'static str, ObjectiveConfig); 5] {
+    let log_prob = LogProb::Sum;
+    let rpo = RpoConfig { tau: 0.3, log_prob, ..RpoConfig::default() };
+    [
+        ("sft-best", ObjectiveConfig::Sft(SftConfig { rows: SftRows::Best, log_prob: LogProb::Mean })),
+        ("rpo", ObjectiveConfig::Rpo(rpo.clone())),
+        // The rated answers are the crowd's, which the start imitates.
+        ("rpo-sampled", ObjectiveConfig::Rpo(RpoConfig { partition: Partition::Sampled, ..rpo })),
+        ("dro", ObjectiveConfig::Dro(DroConfig { tau: 0.3, ..DroConfig::default() })),
+        ("kto", ObjectiveConfig::Kto(KtoConfig::default())),
+    ]
+}
+
+fn settings(
+    out: &Path,
+    model: &str,
+    label: &str,
+    objective: ObjectiveConfig,
+    learning_rate: f64,
+    seed: u64,
+) -> Settings {
     let optimizer = OptimizerConfig { learning_rate, ..OptimizerConfig::default() };
     Settings {
         model: out.join(model).display().to_string(),
         data: out.join("data.jsonl"),
-        out: out.join(name),
+        out: out.join(label),
         cache: out.join("cache"),
         device: "cpu".into(),
-        validation_fraction: 0.1,
+        validation_fraction: HELD_OUT,
+        split_seed: seed,
         max_prompt_tokens: 64,
         max_response_tokens: 64,
         objective,
-        train: TrainConfig { epochs, seed, optimizer, ..TrainConfig::default() },
+        train: TrainConfig { epochs: 6, seed, optimizer, ..TrainConfig::default() },
         columns: ReadOptions::default(),
     }
-}
-
-/// Lets the model in `dir` answer and rates the answers.
-fn judge(dir: &Path, prompts: &[Prompt], seed: u64) -> Result<Verdict> {
-    let checkpoint = Checkpoint::open(dir)?;
-    let tokenizer = checkpoint.tokenizer()?;
-    let model = checkpoint.load(&Device::flex())?;
-    let ids = prompts.iter().map(|p| Ok(tokenizer.encode(&p.text(), 64)?.ids)).collect::<Result<Vec<_>>>()?;
-    let decoding = Decoding { sample: true, max_new_tokens: 24, seed, ..Decoding::default() };
-    let answers = generate(&model, &ids, 0, &decoding)
-        .iter()
-        .map(|ids| Ok(tokenizer.decode(ids)?))
-        .collect::<Result<Vec<String>>>()?;
-    let rewards = prompts.iter().zip(&answers).map(|(prompt, answer)| prompt.reward(answer)).collect();
-    Ok(Verdict { rewards, answers })
 }
