@@ -272,14 +272,14 @@ impl Comparison {
         }
         page.heading("Ranking held-out responses, as training goes on");
         let lines: Vec<Series> = verdicts[1..].iter().map(|v| Series::line(v.label.clone(), v.curve.clone())).collect();
-        page.chart("tau-b by step", &Axes { x: "optimizer step", y: "held-out tau-b", log_x: false }, &lines);
+        page.chart("tau-b by step", &Axes::linear("optimizer step", "held-out tau-b"), &lines);
         for (label, settings) in &self.runs {
             page.heading(&format!("Loss of {label}"));
             let log = settings[0].out.join("metrics.jsonl");
             let text = std::fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
             let lines = [("training", "train"), ("held out", "validation")]
                 .map(|(label, split)| Series::line(label, losses(&text, split)));
-            page.chart(&format!("loss of {label}"), &Axes { x: "optimizer step", y: "loss", log_x: false }, &lines);
+            page.chart(&format!("loss of {label}"), &Axes::linear("optimizer step", "loss"), &lines);
         }
         if judged {
             page.heading("Answers");

@@ -6,9 +6,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rpo::statistics::Interval;
 
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;\
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;\
 color:#1c2330;background:#fff}h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem}.t{overflow-x:auto}\
-table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid #8884;\
+table{border-collapse:collapse;width:100%;font-size:.9rem}th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid #8884;\
 vertical-align:top}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}\
 svg{width:100%;height:auto}text{font-size:12px;fill:currentColor}path{fill:none;stroke-width:2}\
 line.g{stroke:currentColor;opacity:.18}@media(prefers-color-scheme:dark){body{color:#e6e9ef;background:#14171d}}";
@@ -55,6 +55,15 @@ pub struct Axes {
     pub y: &'static str,
     /// Whether `x` is logarithmic.
     pub log_x: bool,
+    /// Whether `y` is logarithmic.
+    pub log_y: bool,
+}
+
+impl Axes {
+    /// Linear axes.
+    pub fn linear(x: &'static str, y: &'static str) -> Self {
+        Self { x, y, log_x: false, log_y: false }
+    }
 }
 
 /// `mean [low, high]`.
@@ -145,31 +154,72 @@ const BOTTOM: f64 = 44.0;
 const LEGEND_ROW: f64 = 18.0;
 const LEGEND_COLUMNS: usize = 4;
 
+/// From values to places along an axis, and which values to name.
+struct Scale {
+    low: f64,
+    high: f64,
+    logarithmic: bool,
+}
+
+impl Scale {
+    /// Holds all `values` that can be shown.
+    fn over(values: impl Iterator<Item = f64>, logarithmic: bool) -> Self {
+        let shown = values.filter(|v| v.is_finite() && (!logarithmic || *v > 0.0));
+        let (low, high) = shown.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        let (low, high) = match (low.is_finite(), high > low, logarithmic) {
+            (true, true, _) => (low, high),
+            (true, false, true) => (low / 2.0, high * 2.0),
+            (true, false, false) => (low - 0.5, high + 0.5),
+            (false, ..) => (1.0, 2.0),
+        };
+        Self { low, high, logarithmic }
+    }
+
+    /// 0 at the low end, 1 at the high one; not finite for what cannot be shown.
+    fn share(&self, value: f64) -> f64 {
+        match self.logarithmic {
+            true => (value / self.low).ln() / (self.high / self.low).ln(),
+            false => (value - self.low) / (self.high - self.low),
+        }
+    }
+
+    /// Round values: multiples of 1, 2 or 5 times a power of ten.
+    fn ticks(&self) -> Vec<f64> {
+        let inside = |v: &f64| (-1e-9..=1.0 + 1e-9).contains(&self.share(*v));
+        if self.logarithmic {
+            let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
+            let fine: Vec<f64> =
+                (first..=last).flat_map(|e| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(e))).filter(inside).collect();
+            let coarse: Vec<f64> = (first..=last).map(|e| 10f64.powi(e)).filter(inside).collect();
+            return if fine.len() <= 7 { fine } else { coarse };
+        }
+        let rough = (self.high - self.low) / 5.0;
+        let unit = 10f64.powf(rough.log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * unit).into_iter().find(|s| *s >= rough).unwrap_or(rough);
+        let (first, last) = ((self.low / step).ceil() as i64, (self.high / step).floor() as i64);
+        (first..=last).map(|i| i as f64 * step).collect()
+    }
+}
+
 fn chart(title: &str, axes: &Axes, series: &[Series]) -> String {
-    let finite = |v: &f64| v.is_finite();
-    let along = |x: f64| if axes.log_x { x.ln() } else { x };
-    let xs = || series.iter().flat_map(|s| &s.points).map(|p| along(p.0)).filter(finite);
-    let ends = || series.iter().flat_map(|s| &s.intervals).flat_map(|i| [i.0, i.1]);
-    let ys = || series.iter().flat_map(|s| &s.points).map(|p| p.1).chain(ends()).filter(finite);
-    let (left, right) = span(xs());
-    let (bottom, top) = span(ys());
-    let x = |v: f64| LEFT + (along(v) - left) / (right - left) * (WIDTH - LEFT - RIGHT);
-    let y = |v: f64| TOP + (top - v) / (top - bottom) * (HEIGHT - TOP - BOTTOM);
+    let points = || series.iter().flat_map(|s| &s.points);
+    let ends = series.iter().flat_map(|s| &s.intervals).flat_map(|i| [i.0, i.1]);
+    let across = Scale::over(points().map(|p| p.0), axes.log_x);
+    let up = Scale::over(points().map(|p| p.1).chain(ends), axes.log_y);
+    let x = |v: f64| LEFT + across.share(v) * (WIDTH - LEFT - RIGHT);
+    let y = |v: f64| TOP + (1.0 - up.share(v)) * (HEIGHT - TOP - BOTTOM);
     let rows = series.len().div_ceil(LEGEND_COLUMNS) as f64;
     let height = HEIGHT + rows * LEGEND_ROW;
     let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\"><title>{}</title>", escape(title));
-    for i in 0..=4 {
-        let value = bottom + (top - bottom) * f64::from(i) / 4.0;
+    for value in up.ticks() {
         let at = y(value);
         let _ = write!(svg, "<line class=\"g\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>", WIDTH - RIGHT);
-        let label = tick(value, top - bottom);
+        let label = tick(value);
         let _ = write!(svg, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", LEFT - 6.0, at + 4.0);
-        let step = left + (right - left) * f64::from(i) / 4.0;
-        let value = if axes.log_x { step.exp() } else { step };
-        let place = LEFT + (step - left) / (right - left) * (WIDTH - LEFT - RIGHT);
-        let anchor = if i == 4 { "end" } else { "middle" };
-        let label = tick(value, if axes.log_x { value } else { right - left });
-        let _ = write!(svg, "<text x=\"{place:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{label}</text>", HEIGHT - 26.0);
+    }
+    for value in across.ticks() {
+        let (at, label) = (x(value), tick(value));
+        let _ = write!(svg, "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>", HEIGHT - 26.0);
     }
     let middle = f64::midpoint(LEFT, WIDTH - RIGHT);
     let _ = write!(svg, "<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{}</text>", HEIGHT - 8.0, escape(axes.x));
@@ -180,11 +230,15 @@ fn chart(title: &str, axes: &Axes, series: &[Series]) -> String {
         let points: Vec<String> = line
             .points
             .iter()
-            .filter(|p| along(p.0).is_finite() && p.1.is_finite())
-            .map(|p| format!("{:.1} {:.1}", x(p.0), y(p.1)))
+            .map(|p| (x(p.0), y(p.1)))
+            .filter(|(x, y)| x.is_finite() && y.is_finite())
+            .map(|(x, y)| format!("{x:.1} {y:.1}"))
             .collect();
-        for ((at, _), (low, high)) in line.points.iter().zip(&line.intervals).filter(|(_, i)| i.0.is_finite()) {
+        for ((at, _), (low, high)) in line.points.iter().zip(&line.intervals) {
             let (at, low, high) = (x(*at), y(*low), y(*high));
+            if !(at.is_finite() && low.is_finite() && high.is_finite()) {
+                continue;
+            }
             let _ = write!(
                 svg,
                 "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{low:.1}\" y2=\"{high:.1}\" stroke=\"{colour}\" opacity=\".5\"/>"
@@ -214,25 +268,11 @@ fn chart(title: &str, axes: &Axes, series: &[Series]) -> String {
     svg + "</svg>"
 }
 
-/// The range of values, widened so that it is never empty.
-fn span(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
-    let low = values.clone().fold(f64::INFINITY, f64::min);
-    let high = values.fold(f64::NEG_INFINITY, f64::max);
-    match (low.is_finite(), high > low) {
-        (false, _) => (0.0, 1.0),
-        (true, false) => (low - 0.5, high + 0.5),
-        (true, true) => (low, high),
-    }
-}
-
-/// A label with as many decimals as a range of this size needs.
-fn tick(value: f64, range: f64) -> String {
-    match range.abs() {
-        r if r >= 20.0 => format!("{value:.0}"),
-        r if r >= 2.0 => format!("{value:.1}"),
-        r if r >= 0.2 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
-    }
+/// A tick's label, without the noise of binary fractions.
+fn tick(value: f64) -> String {
+    let text = format!("{value:.6}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text.is_empty() || text == "-0" { "0".into() } else { text.into() }
 }
 
 fn escape(text: &str) -> String {
@@ -243,8 +283,6 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
 
-    const AXES: Axes = Axes { x: "step", y: "loss", log_x: false };
-
     #[test]
     fn markup_in_texts_stays_text() {
         let mut page = Page::new("<script>\"&", "<p>");
@@ -254,16 +292,28 @@ mod tests {
 
     #[test]
     fn charts_of_little_or_strange_data_are_well_formed() {
-        let log = Axes { log_x: true, ..AXES };
+        let linear = Axes::linear("step", "loss");
+        let log = Axes { x: "step", y: "loss", log_x: true, log_y: true };
         for (axes, points) in [
-            (&AXES, vec![]),
-            (&AXES, vec![(1.0, 0.0)]),
-            (&AXES, vec![(0.0, f64::NAN), (1.0, f64::INFINITY), (2.0, 3.0)]),
-            (&log, vec![(0.0, 1.0), (1.0, 1.0), (10.0, 2.0)]),
+            (&linear, vec![]),
+            (&linear, vec![(1.0, 0.0)]),
+            (&linear, vec![(0.0, f64::NAN), (1.0, f64::INFINITY), (2.0, 3.0)]),
+            (&log, vec![(0.0, 1.0), (1.0, -1.0), (10.0, 2.0), (20.0, 2.0)]),
         ] {
             let svg = chart("t", axes, &[Series::line("a", points)]);
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         }
+    }
+
+    #[test]
+    fn ticks_are_round() {
+        let ticks = |values: &[f64], log| -> Vec<String> {
+            Scale::over(values.iter().copied(), log).ticks().into_iter().map(tick).collect()
+        };
+        assert_eq!(ticks(&[0.03, 1.57], false), ["0.5", "1", "1.5"]);
+        assert_eq!(ticks(&[-3.0, 7.0], false), ["-2", "0", "2", "4", "6"]);
+        assert_eq!(ticks(&[0.1, 5.0], true), ["0.1", "0.2", "0.5", "1", "2", "5"]);
+        assert_eq!(ticks(&[0.01, 1000.0], true), ["0.01", "0.1", "1", "10", "100", "1000"]);
     }
 
     #[test]

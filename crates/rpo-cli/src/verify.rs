@@ -335,8 +335,8 @@ fn report(arguments: &Arguments, settings: &[Setting], conditions: &[Condition],
     page.paragraph("Expected reward against KL(pi || pi_ref) as training goes on, at 4 responses per prompt and tau 1, beside what is possible at best.");
     let frontier = Series::line("best possible", frontier(settings));
     let paths = base().map(|o| Series::line(o.objective, mean_path(o)));
-    let axes = Axes { x: "KL(pi || pi_ref)", y: "expected reward", log_x: false };
-    page.chart("reward against KL", &axes, &std::iter::once(frontier).chain(paths).collect::<Vec<_>>());
+    let axes = Axes::linear("KL(pi || pi_ref)", "expected reward");
+    page.chart("reward against KL", &axes, &paths.chain([frontier]).collect::<Vec<_>>());
 
     let number = |c: &&Condition| match c.responses {
         Responses::Each(n) if c.tau == BASE.tau && c.noise == 0.0 => Some(n as f64),
@@ -344,10 +344,10 @@ fn report(arguments: &Arguments, settings: &[Setting], conditions: &[Condition],
     };
     let tau = |c: &&Condition| (c.responses == BASE.responses && c.noise == 0.0).then_some(c.tau);
     page.heading("Distance to the optimum by responses per prompt");
-    let axes = Axes { x: "responses per prompt", y: "KL(pi || pi*)", log_x: true };
+    let axes = Axes { x: "responses per prompt", y: "KL(pi || pi*)", log_x: true, log_y: true };
     page.chart("distance by responses per prompt", &axes, &distances(conditions, outcomes, number));
     page.heading("Distance to the optimum by tau");
-    let axes = Axes { x: "tau", y: "KL(pi || pi*)", log_x: true };
+    let axes = Axes { x: "tau", y: "KL(pi || pi*)", log_x: true, log_y: true };
     page.chart("distance by tau", &axes, &distances(conditions, outcomes, tau));
 
     let path = out.join("report.html");
