@@ -26,8 +26,8 @@ use crate::{device, progress};
 
 /// Train several objectives alike and judge them: `rpo compare --model MODEL --data FILE --out DIR`
 ///
-/// Every objective starts from the same model, sees the same data in the same order for as many steps, and is judged on
-/// the same held-out prompts: by how its log-ratio to the start ranks their rated responses, and, with --judge, by the
+/// Every objective starts from the same model, sees the same data in the same order for the same number of steps, and is
+/// judged on the same held-out prompts: by how its log-ratio to the start ranks their rated responses, and, with --judge, by the
 /// reward of its own answers. --config may define objectives of its own, as tables [objectives.LABEL] with name = "rpo" and
 /// so on. Writes report.html, compare.json, and the run of every objective and seed.
 #[derive(clap::Args)]
@@ -223,7 +223,8 @@ impl Comparison {
         let arena = Arena { decoding: &self.decoding, split, tokenizer, prompts, judge, stop };
         let mut verdicts = vec![arena.start(first)?];
         for (label, settings) in &self.runs {
-            let verdict = arena.objective(label, settings, &verdicts[0])?;
+            let settings: Vec<Settings> = settings.iter().map(|s| with_equal_steps(s, &arena.split)).collect();
+            let verdict = arena.objective(label, &settings, &verdicts[0])?;
             verdicts.push(verdict);
         }
         self.report(&arena.prompts, &verdicts)
@@ -234,10 +235,11 @@ impl Comparison {
         let mut page = Page::new(&self.title, &self.introduction);
         let seeds = self.runs.first().map_or(0, |r| r.1.len());
         page.paragraph(&format!(
-            "{} held-out prompts; {seeds} run(s) of each objective from the same start on the same data. tau-b is Kendall's \
+            "{} held-out prompts; {seeds} {} of each objective from the same start on the same data. tau-b is Kendall's \
              rank correlation between a policy's log-ratio to the start and the reward of a prompt's rated responses, mean \
              over the held-out prompts. Intervals of 95 %, over prompts.{}",
             prompts.len(),
+            if seeds == 1 { "run" } else { "runs" },
             if judged { " Reward and wins are of one drawn answer to each held-out prompt; ties are half a win." } else { "" }
         ));
         let mut columns = vec![Column::Text("objective")];
@@ -304,6 +306,14 @@ impl Comparison {
         println!("\nreport: {}", path.display());
         Ok(())
     }
+}
+
+/// As many steps for every objective as passes over all responses take, however many of them it uses.
+fn with_equal_steps(settings: &Settings, split: &Split) -> Settings {
+    let mut settings = settings.clone();
+    let all = split.train.responses().div_ceil(settings.train.batch_size);
+    settings.train.max_steps.get_or_insert(settings.train.epochs * all);
+    settings
 }
 
 /// What all contestants share.
