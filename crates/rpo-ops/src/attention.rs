@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation, module::embedding};
 
-use crate::Segments;
+use crate::{Segments, fused};
 
 /// Added to the score of a key that a query must not see. Finite, so that no `inf - inf` can arise, and far below any
 /// score, so that the softmax gives exactly 0.
@@ -29,45 +29,53 @@ pub fn relative_position_bucket(relative: i64, bidirectional: bool, buckets: usi
     first + (exact + beyond).min(buckets - 1)
 }
 
-/// The relative position bias of a stack, expanded from its table once for all its layers.
+/// The relative position bias of a stack: a table, and what its rows mean.
 #[derive(Clone, Debug)]
 pub struct RelativeBias {
-    /// `(1, heads, queries, keys)`.
-    scores: Tensor<4>,
+    /// `(buckets, heads)`.
+    table: Tensor<2>,
+    max_distance: usize,
+    causal: bool,
+    /// For devices without kernels of our own, expanded once for all layers of the stack.
+    expanded: Option<Tensor<4>>,
 }
 
 impl RelativeBias {
-    /// Bias for the positions `queries` against keys `0..keys`, from `table` of shape `(buckets, heads)`.
+    /// Bias from `table` of shape `(buckets, heads)`.
     ///
     /// A causal stack uses unidirectional buckets and masks keys after the query; the other kind does neither.
-    pub fn new(
-        table: Tensor<2>,
-        max_distance: usize,
-        causal: bool,
-        queries: std::ops::Range<usize>,
-        keys: usize,
-    ) -> Self {
+    pub fn new(table: Tensor<2>, max_distance: usize, causal: bool) -> Self {
+        Self { table, max_distance, causal, expanded: None }
+    }
+
+    /// Ready for all the layers of a stack over sequences of at most `longest` positions.
+    #[must_use]
+    pub fn over(self, longest: usize) -> Self {
+        let own_kernels = fused::supported(&self.table.device());
+        Self { expanded: (!own_kernels).then(|| self.scores(0..longest, longest)), ..self }
+    }
+
+    /// What is added to the attention scores of the positions `queries` against keys `0..keys`:
+    /// `(1, heads, queries, keys)`.
+    pub fn scores(&self, queries: std::ops::Range<usize>, keys: usize) -> Tensor<4> {
+        let Self { table, max_distance, causal, .. } = self;
         let device = table.device();
         let [buckets, heads] = table.dims();
         let (first, n) = (queries.start, queries.len());
         let relative = |q: usize, k: usize| k as i64 - (first + q) as i64;
         // Only `n + keys - 1` different distances occur: bucket each once.
         let by_distance: Vec<i32> = (0..n + keys)
-            .map(|i| relative_position_bucket(i as i64 - (first + n) as i64 + 1, !causal, buckets, max_distance) as i32)
+            .map(|i| {
+                relative_position_bucket(i as i64 - (first + n) as i64 + 1, !causal, buckets, *max_distance) as i32
+            })
             .collect();
         let ids: Vec<i32> = (0..n * keys)
             .map(|i| by_distance[(relative(i / keys, i % keys) + (first + n) as i64 - 1) as usize])
             .collect();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, n * keys]), &device);
-        let bias = embedding(table, ids).reshape([1, n, keys, heads]).permute([0, 3, 1, 2]);
-        let future = causal && keys > first + 1;
-        let scores = if future { bias + causal_mask(first, n, keys, &device) } else { bias };
-        Self { scores }
-    }
-
-    /// What is added to the attention scores: `(1, heads, queries, keys)`.
-    pub fn scores(&self) -> &Tensor<4> {
-        &self.scores
+        let bias = embedding(table.clone(), ids).reshape([1, n, keys, heads]).permute([0, 3, 1, 2]);
+        let future = *causal && keys > first + 1;
+        if future { bias + causal_mask(first, n, keys, &device) } else { bias }
     }
 }
 
@@ -94,6 +102,41 @@ pub fn attention(
     bias: Option<&RelativeBias>,
 ) -> Tensor<2> {
     assert_eq!(queries.len(), keys.len(), "queries and keys have different numbers of segments");
+    match fused::supported(&q.device()) {
+        true => fused_attention(q, k, v, heads, queries, keys, bias),
+        false => composed_attention(q, k, v, heads, queries, keys, bias),
+    }
+}
+
+fn fused_attention(
+    q: Tensor<2>,
+    k: Tensor<2>,
+    v: Tensor<2>,
+    heads: usize,
+    queries: &Segments,
+    keys: &Segments,
+    bias: Option<&RelativeBias>,
+) -> Tensor<2> {
+    let position = bias.map(|b| {
+        let [buckets, _] = b.table.dims();
+        fused::Position { buckets, max_distance: b.max_distance, causal: b.causal }
+    });
+    // Without a bias an empty table stands in, which nothing reads.
+    let table = bias.map_or_else(|| Tensor::zeros([1, heads], &q.device()), |b| b.table.clone());
+    let plan = fused::Plan { heads, queries: queries.clone(), keys: keys.clone(), position };
+    fused::attention(q, k, v, table, plan)
+}
+
+/// In terms of Burn's operations, padded.
+pub(crate) fn composed_attention(
+    q: Tensor<2>,
+    k: Tensor<2>,
+    v: Tensor<2>,
+    heads: usize,
+    queries: &Segments,
+    keys: &Segments,
+    bias: Option<&RelativeBias>,
+) -> Tensor<2> {
     let split = |x: Tensor<2>, segments: &Segments| {
         let [_, width] = x.dims();
         segments.pad(x).reshape([segments.len(), segments.max_len(), heads, width / heads]).swap_dims(1, 2)
@@ -102,7 +145,8 @@ pub fn attention(
     let [_, width] = q.dims();
     let mut scores = split(q, queries).matmul(split(k, keys).swap_dims(2, 3));
     if let Some(bias) = bias {
-        scores = scores + bias.scores.clone();
+        let expand = || bias.scores(0..queries.max_len(), keys.max_len());
+        scores = scores + bias.expanded.clone().unwrap_or_else(expand);
     }
     if !keys.even() {
         scores = scores + keys.padding_mask(&device);
@@ -138,13 +182,13 @@ mod tests {
         let queries = Segments::from_lengths([3, 1, 5]);
         let (q, k, v) = (random(9), random(9), random(9));
         for causal in [false, true] {
-            let bias = |n| RelativeBias::new(table.clone(), 128, causal, 0..n, n);
-            let all = attention(q.clone(), k.clone(), v.clone(), 2, &queries, &queries, Some(&bias(5)));
+            let bias = RelativeBias::new(table.clone(), 128, causal);
+            let all = attention(q.clone(), k.clone(), v.clone(), 2, &queries, &queries, Some(&bias));
             for i in 0..queries.len() {
                 let range = queries.range(i);
                 let part = |x: &Tensor<2>| x.clone().slice([range.clone(), 0..6]);
                 let one = Segments::from_lengths([range.len()]);
-                let alone = attention(part(&q), part(&k), part(&v), 2, &one, &one, Some(&bias(range.len())));
+                let alone = attention(part(&q), part(&k), part(&v), 2, &one, &one, Some(&bias));
                 alone.into_data().assert_approx_eq::<f32>(&part(&all).into_data(), Tolerance::absolute(1e-6));
             }
         }
@@ -154,8 +198,8 @@ mod tests {
     fn a_window_of_queries_equals_the_rows_of_the_whole() {
         let device = Device::flex();
         let table = Tensor::<2>::random([32, 2], Distribution::Normal(0.0, 1.0), &device);
-        let whole = RelativeBias::new(table.clone(), 128, true, 0..200, 200).scores;
-        let last = RelativeBias::new(table, 128, true, 199..200, 200).scores;
+        let bias = RelativeBias::new(table, 128, true);
+        let (whole, last) = (bias.scores(0..200, 200), bias.scores(199..200, 200));
         assert_eq!(whole.slice([0..1, 0..2, 199..200, 0..200]).into_data(), last.into_data());
     }
 }

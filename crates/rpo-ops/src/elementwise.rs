@@ -2,26 +2,59 @@
 
 use burn::tensor::{Tensor, activation};
 
+use crate::fused;
+
+/// `x weight^T`: `(tokens, inputs)` and `(outputs, inputs)` to `(tokens, outputs)`.
+pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    match fused::supported(&x.device()) {
+        true => fused::linear(x, weight),
+        false => composed::linear(x, weight),
+    }
+}
+
 /// T5's RMS norm without mean subtraction or bias: `x / sqrt(mean(x^2) + epsilon) * weight`.
 ///
 /// `x` is `(tokens, features)`, `weight` is `(features)`.
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
-    let scale = x.clone().square().mean_dim(1).add_scalar(epsilon).sqrt().recip();
-    x * scale * weight.unsqueeze()
+    match fused::supported(&x.device()) {
+        true => fused::rms_norm(x, weight, epsilon),
+        false => composed::rms_norm(x, weight, epsilon),
+    }
 }
 
 /// `gelu_new(gate) * up`, where `gelu_new(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
 ///
 /// Computed as `x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3))`, which is the same function.
 pub fn gated_gelu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-    let c = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
-    let inner = gate.clone().square().mul_scalar(0.044_715 * c).add_scalar(c) * gate.clone();
-    gate * activation::sigmoid(inner) * up
+    match fused::supported(&gate.device()) {
+        true => fused::gated_gelu(gate, up),
+        false => composed::gated_gelu(gate, up),
+    }
 }
 
 /// `max(x, 0)`.
 pub fn relu(x: Tensor<2>) -> Tensor<2> {
     activation::relu(x)
+}
+
+/// In terms of Burn's operations.
+pub(crate) mod composed {
+    use burn::tensor::{Tensor, activation};
+
+    pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+        x.matmul(weight.transpose())
+    }
+
+    pub(crate) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+        let scale = x.clone().square().mean_dim(1).add_scalar(epsilon).sqrt().recip();
+        x * scale * weight.unsqueeze()
+    }
+
+    pub(crate) fn gated_gelu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+        let c = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
+        let inner = gate.clone().square().mul_scalar(0.044_715 * c).add_scalar(c) * gate.clone();
+        gate * activation::sigmoid(inner) * up
+    }
 }
 
 #[cfg(test)]

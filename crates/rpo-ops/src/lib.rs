@@ -5,11 +5,13 @@
 
 mod attention;
 mod elementwise;
+mod fused;
 mod log_prob;
 mod segments;
 
 pub use attention::{RelativeBias, attention, relative_position_bucket};
-pub use elementwise::{gated_gelu, relu, rms_norm};
+pub use elementwise::{gated_gelu, linear, relu, rms_norm};
+pub use fused::{AdamW, adamw, sum_of_squares};
 pub use log_prob::{label_log_probs, segment_mean, segment_sum};
 pub use segments::Segments;
 

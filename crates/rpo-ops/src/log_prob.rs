@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, activation};
 
-use crate::{Segments, index_tensor};
+use crate::{Segments, fused, index_tensor};
 
 /// `log softmax(hidden weight^T)[label]` for every token.
 ///
@@ -12,9 +12,17 @@ use crate::{Segments, index_tensor};
 /// # Panics
 /// If a label is outside the vocabulary.
 pub fn label_log_probs(hidden: Tensor<2>, weight: Tensor<2>, labels: &[u32]) -> Tensor<1> {
-    let [tokens, _] = hidden.dims();
     let [vocabulary, _] = weight.dims();
     assert!(labels.iter().all(|&l| (l as usize) < vocabulary), "a label is outside the vocabulary of {vocabulary}");
+    match fused::supported(&hidden.device()) {
+        true => fused::label_log_probs(hidden, weight, labels),
+        false => composed_label_log_probs(hidden, weight, labels),
+    }
+}
+
+/// In terms of Burn's operations, with all logits at once.
+pub(crate) fn composed_label_log_probs(hidden: Tensor<2>, weight: Tensor<2>, labels: &[u32]) -> Tensor<1> {
+    let [tokens, _] = hidden.dims();
     let labels = index_tensor(labels.iter().map(|&l| l as usize), &hidden.device()).reshape([tokens, 1]);
     let logits = hidden.matmul(weight.transpose());
     activation::log_softmax(logits, 1).gather(1, labels).reshape([tokens])

@@ -6,13 +6,13 @@
 //! R, C   = beta R + (1 - beta) row means of (g^2 + epsilon), the same for columns
 //! V      = R C^T / mean(R)                      (a vector keeps V itself)
 //! u      = g / sqrt(V)
-//! change = u / max(1, RMS(u) / clip)
+//! x      = x - rate (weight_decay x + u / max(1, RMS(u) / clip))
 //! ```
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::check;
+use super::{Now, Updated, check};
 use crate::error::Result;
 
 /// Settings of Adafactor.
@@ -48,18 +48,21 @@ impl Adafactor {
         }
     }
 
-    pub(super) fn change(
+    pub(super) fn update(
         &self,
-        step: usize,
+        value: Tensor<1>,
         gradient: Tensor<1>,
         shape: &[usize],
-        state: &mut [Tensor<1>],
-    ) -> Tensor<1> {
+        mut state: Vec<Tensor<1>>,
+        now: Now,
+    ) -> Updated {
+        let Now { step, scale, rate, weight_decay } = now;
+        let gradient = gradient.mul_scalar(scale);
         let beta = 1.0 - (step as f64).powf(-self.decay);
         let mix = |old: &Tensor<1>, new: Tensor<1>| old.clone().mul_scalar(beta) + new.mul_scalar(1.0 - beta);
         let squares = gradient.clone().square().add_scalar(self.epsilon);
         let [n] = gradient.dims();
-        let update = match (shape, state) {
+        let update = match (shape, &mut state[..]) {
             (&[rows, columns], [by_row, by_column]) => {
                 let squares = squares.reshape([rows, columns]);
                 *by_row = mix(by_row, squares.clone().mean_dim(1).reshape([rows]));
@@ -77,6 +80,7 @@ impl Adafactor {
             _ => unreachable!("see `state`"),
         };
         let rms = f64::from(update.clone().square().mean().into_scalar::<f32>()).sqrt();
-        update.div_scalar((rms / self.clip).max(1.0))
+        let change = update.mul_scalar(rate / (rms / self.clip).max(1.0));
+        (value.mul_scalar(1.0 - rate * weight_decay) - change, state)
     }
 }

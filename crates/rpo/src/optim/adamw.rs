@@ -1,14 +1,14 @@
-//! AdamW (Loshchilov and Hutter, arXiv 1711.05101), whose decoupled weight decay is in the common part.
+//! AdamW (Loshchilov and Hutter, arXiv 1711.05101).
 //!
 //! ```text
 //! m = beta1 m + (1 - beta1) g,   s = beta2 s + (1 - beta2) g^2
-//! change = (m / (1 - beta1^t)) / (sqrt(s / (1 - beta2^t)) + epsilon)
+//! x = x - rate (weight_decay x + (m / (1 - beta1^t)) / (sqrt(s / (1 - beta2^t)) + epsilon))
 //! ```
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::check;
+use super::{Now, Updated, check};
 use crate::error::Result;
 
 /// Settings of AdamW.
@@ -42,13 +42,17 @@ impl AdamW {
         vec![("mean", n), ("square", n)]
     }
 
-    pub(super) fn change(&self, step: usize, gradient: Tensor<1>, state: &mut [Tensor<1>]) -> Tensor<1> {
+    pub(super) fn update(&self, value: Tensor<1>, gradient: Tensor<1>, state: Vec<Tensor<1>>, now: Now) -> Updated {
         let Self { beta1, beta2, epsilon } = *self;
-        let correction = |beta: f64| 1.0 - beta.powi(step as i32);
-        let [mean, square] = state else { unreachable!("see `state`") };
-        *mean = mean.clone().mul_scalar(beta1) + gradient.clone().mul_scalar(1.0 - beta1);
-        *square = square.clone().mul_scalar(beta2) + gradient.square().mul_scalar(1.0 - beta2);
-        let root = square.clone().div_scalar(correction(beta2)).sqrt().add_scalar(epsilon);
-        mean.clone().div(root).div_scalar(correction(beta1))
+        let Ok([mean, square]) = <[_; 2]>::try_from(state) else { unreachable!("see `state`") };
+        let Now { step, scale, rate, weight_decay } = now;
+        let [value, mean, square] = rpo_ops::adamw(
+            value,
+            gradient,
+            mean,
+            square,
+            rpo_ops::AdamW { scale, beta1, beta2, epsilon, step, rate, weight_decay },
+        );
+        (value, vec![mean, square])
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Tensor;
+use rpo_ops::sum_of_squares;
 use safetensors::{Dtype, View};
 use serde::{Deserialize, Serialize};
 
@@ -45,14 +46,37 @@ impl Algorithm {
         }
     }
 
-    /// What to subtract, in units of the learning rate, at optimizer step `step` (from 1).
-    fn change(&self, step: usize, gradient: Tensor<1>, shape: &[usize], state: &mut [Tensor<1>]) -> Tensor<1> {
+    /// The parameter and what is remembered of it after a step.
+    fn update(
+        &self,
+        value: Tensor<1>,
+        gradient: Tensor<1>,
+        shape: &[usize],
+        state: Vec<Tensor<1>>,
+        now: Now,
+    ) -> Updated {
         match self {
-            Self::AdamW(adamw) => adamw.change(step, gradient, state),
-            Self::Adafactor(adafactor) => adafactor.change(step, gradient, shape, state),
+            Self::AdamW(adamw) => adamw.update(value, gradient, state, now),
+            Self::Adafactor(adafactor) => adafactor.update(value, gradient, shape, state, now),
         }
     }
 }
+
+/// What an algorithm is told of the step.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    /// Its number, from 1.
+    step: usize,
+    /// By what gradients are multiplied first.
+    scale: f64,
+    /// Learning rate.
+    rate: f64,
+    /// Decoupled weight decay, as a multiple of the learning rate.
+    weight_decay: f64,
+}
+
+/// A parameter and what is remembered of it.
+type Updated = (Tensor<1>, Vec<Tensor<1>>);
 
 /// Settings of the optimizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -122,7 +146,7 @@ impl GradientSum {
     /// The L2 norm over the parameters of `part`: those whose name begins so.
     pub fn norm(&self, part: &str) -> f64 {
         let those = self.by_name.iter().filter(|(name, _)| name.starts_with(part));
-        those.map(|(_, g)| f64::from(g.clone().square().sum().into_scalar::<f32>())).sum::<f64>().sqrt()
+        those.map(|(_, g)| sum_of_squares(g.clone())).sum::<f64>().sqrt()
     }
 }
 
@@ -159,13 +183,14 @@ impl Optimizer {
         let learner = learner.map_parameters(|name, shape, value| {
             let Some(gradient) = gradients.remove(name) else { return value };
             let part = usize::from(name.starts_with(PARTS[1]));
-            let gradient = if clips[part] < 1.0 { gradient.mul_scalar(clips[part]) } else { gradient };
-            let state = state.entry(name.to_string()).or_insert_with(|| {
+            let remembered = state.remove(name).unwrap_or_else(|| {
                 let device = gradient.device();
                 algorithm.state(shape).into_iter().map(|(_, n)| Tensor::zeros([n], &device)).collect()
             });
-            let change = algorithm.change(step, gradient, shape, state).mul_scalar(rates[part]);
-            value.mul_scalar(1.0 - rates[part] * weight_decay) - change
+            let now = Now { step, scale: clips[part], rate: rates[part], weight_decay: *weight_decay };
+            let (value, remembered) = algorithm.update(value, gradient, shape, remembered, now);
+            state.insert(name.to_string(), remembered);
+            value
         });
         (learner, norms[0])
     }

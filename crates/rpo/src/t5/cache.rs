@@ -44,7 +44,8 @@ impl T5 {
         debug_assert_eq!(tokens.len(), cache.batch);
         let first = &self.decoder.block[0].layer.0.SelfAttention;
         let position = cache.length;
-        let bias = first.bias(self.config.relative_attention_max_distance, true, position..position + 1, position + 1);
+        let bias = first.bias(self.config.relative_attention_max_distance, true);
+        let bias = bias.scores(position..position + 1, position + 1);
         let mut x = embed(&self.shared, tokens);
         for (DecoderBlock { layer }, cached) in self.decoder.block.iter().zip(&mut cache.layers) {
             let attention = &layer.0.SelfAttention;
@@ -59,7 +60,7 @@ impl T5 {
             };
             let (old_k, old_v) = cached.own.take().unzip();
             let (k, v) = (append(old_k, k), append(old_v, v));
-            x = x + attend(attention, h, &k, &v, bias.scores());
+            x = x + attend(attention, h, &k, &v, &bias);
             cached.own = Some((k, v));
 
             let h = layer.1.layer_norm.forward(x.clone());

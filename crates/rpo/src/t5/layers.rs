@@ -2,11 +2,9 @@
 
 #![allow(non_snake_case, reason = "the checkpoint's keys")]
 
-use std::ops::Range;
-
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use rpo_ops::{RelativeBias, Segments, attention, gated_gelu, relu, rms_norm};
+use rpo_ops::{RelativeBias, Segments, attention, gated_gelu, linear, relu, rms_norm};
 
 use super::config::{Config, FeedForward};
 use super::weights::{Builder, Init};
@@ -25,7 +23,7 @@ impl Linear {
 
     /// `(tokens, inputs)` to `(tokens, outputs)`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        x.matmul(self.weight.val().transpose())
+        linear(x, self.weight.val())
     }
 }
 
@@ -81,13 +79,13 @@ impl Attention {
         })
     }
 
-    /// The position bias of this layer's stack for `queries` against keys `0..keys`.
+    /// The position bias of this layer's stack.
     ///
     /// # Panics
     /// If this is not the stack's first layer, which owns the table.
-    pub(crate) fn bias(&self, max_distance: usize, causal: bool, queries: Range<usize>, keys: usize) -> RelativeBias {
+    pub(crate) fn bias(&self, max_distance: usize, causal: bool) -> RelativeBias {
         let Some(table) = &self.relative_attention_bias else { unreachable!("the first block owns the table") };
-        RelativeBias::new(table.weight.val(), max_distance, causal, queries, keys)
+        RelativeBias::new(table.weight.val(), max_distance, causal)
     }
 
     /// Queries `(query tokens, inner)` of a residual stream.

@@ -120,7 +120,7 @@ impl T5 {
     ) -> Tensor<2> {
         let longest = responses.max_len();
         let first = &self.decoder.block[0].layer.0.SelfAttention;
-        let bias = first.bias(self.config.relative_attention_max_distance, true, 0..longest, longest);
+        let bias = first.bias(self.config.relative_attention_max_distance, true).over(longest);
         let mut x = embed(&self.shared, ids);
         for DecoderBlock { layer } in &self.decoder.block {
             x = layer.0.forward(x, responses, &bias);
@@ -159,7 +159,7 @@ impl Encoder {
     /// Embedded packed prompts to encoder states, both `(prompt tokens, d_model)`.
     fn forward(&self, mut x: Tensor<2>, prompts: &Segments, max_distance: usize) -> Tensor<2> {
         let longest = prompts.max_len();
-        let bias = self.block[0].layer.0.SelfAttention.bias(max_distance, false, 0..longest, longest);
+        let bias = self.block[0].layer.0.SelfAttention.bias(max_distance, false).over(longest);
         for EncoderBlock { layer } in &self.block {
             x = layer.0.forward(x, prompts, &bias);
             x = layer.1.forward(x);

@@ -1,0 +1,94 @@
+//! Elementwise arithmetic that compilers vectorise, compiled for what the processor has, chosen at run time.
+
+use pulp::Arch;
+
+/// Runs `work`, which must be made of inlined code, with the widest vector instructions that this processor has.
+pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    Arch::new().dispatch(work)
+}
+
+/// Numbers that a sum or maximum keeps side by side, so that it vectorises without reordering on its own.
+const LANES: usize = 16;
+
+/// `exp(x)` within about 2 units in the last place, 0 or infinity beyond the range of `f32`; without branches, so that it
+/// vectorises (Cephes' polynomial).
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    let clamped = x.clamp(-87.3, 88.3);
+    let n = (clamped * std::f32::consts::LOG2_E).round_ties_even();
+    let r = n.mul_add(2.121_944_4e-4, n.mul_add(-0.693_359_4, clamped));
+    let p = 1.987_569_1e-4f32;
+    let p = p.mul_add(r, 1.398_199_9e-3);
+    let p = p.mul_add(r, 8.333_452e-3);
+    let p = p.mul_add(r, 4.166_579_6e-2);
+    let p = p.mul_add(r, 1.666_666_5e-1);
+    let p = p.mul_add(r, 0.5);
+    let y = p.mul_add(r * r, r + 1.0) * f32::from_bits(((n as i32 + 127) << 23) as u32);
+    if x < -87.3 { 0.0 } else { y }
+}
+
+/// `1 / (1 + exp(-x))`.
+#[inline(always)]
+pub(super) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// `sum of term(i)` for `i < n`.
+#[inline(always)]
+pub(super) fn sum(n: usize, term: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let whole = n / LANES * LANES;
+    for start in (0..whole).step_by(LANES) {
+        for (j, lane) in lanes.iter_mut().enumerate() {
+            *lane += term(start + j);
+        }
+    }
+    lanes.iter().sum::<f32>() + (whole..n).map(term).sum::<f32>()
+}
+
+/// The largest value; negative infinity for none.
+#[inline(always)]
+pub(super) fn max(values: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = values.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = if *value > *lane { *value } else { *lane };
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// Replaces `row` by `exp(row - max(row))` and returns the maximum and the sum.
+#[inline(always)]
+pub(super) fn exponentiate(row: &mut [f32]) -> (f32, f32) {
+    let largest = max(row);
+    row.iter_mut().for_each(|v| *v = exp(*v - largest));
+    (largest, sum(row.len(), |i| row[i]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_accurate_and_finite_everywhere() {
+        for i in -8800..8800 {
+            let x = i as f32 / 100.0;
+            let (got, want) = (f64::from(exp(x)), f64::from(x).exp());
+            assert!((got - want).abs() <= 4e-7 * want + 2e-38, "{x}: {got} for {want}");
+        }
+        assert_eq!(exp(-1e30), 0.0);
+        assert!(exp(1e30) > 1e38 && exp(0.0) == 1.0);
+    }
+
+    #[test]
+    fn sums_and_maxima_cover_every_length() {
+        for n in 0..50 {
+            let values: Vec<f32> = (0..n).map(|i| ((i * 37) % 50) as f32 - 25.0).collect();
+            assert_eq!(sum(n, |i| values[i]), values.iter().sum::<f32>());
+            assert_eq!(max(&values), values.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        }
+    }
+}

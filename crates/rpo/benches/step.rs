@@ -1,0 +1,225 @@
+//! One RPO training step of the flan-t5-small shape beside the time of its matrix products alone, alternately.
+//!
+//! `cargo bench -p rpo --bench step -- [--rounds N] [--json FILE]`: 8 prompts of 256 tokens with a response of 128 tokens
+//! each. The floor is every matrix product of the step (forward, and both gradients), at full size, from and into memory
+//! that is allocated already; recomputation is not counted.
+
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use gemm::Parallelism;
+use rpo::burn;
+use rpo::feedback::{FeedbackSet, PromptGroup, Response, Split};
+use rpo::objective::{ObjectiveConfig, RpoConfig};
+use rpo::optim::Optimizer;
+use rpo::reference::{ReferenceScores, References};
+use rpo::t5::{Config, RandomWeights, T5};
+use rpo::train::{Event, Observer, Progress, TrainConfig, Trainer, learner};
+
+const BATCH: usize = 8;
+const PROMPT: usize = 256;
+const RESPONSE: usize = 128;
+const CONFIG: &str = r#"{"model_type":"t5","vocab_size":32128,"d_model":512,"d_kv":64,"d_ff":1024,"num_layers":8,
+    "num_decoder_layers":8,"num_heads":6,"feed_forward_proj":"gated-gelu","tie_word_embeddings":false}"#;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let option = |name: &str| arguments.iter().position(|a| a == name).and_then(|i| arguments.get(i + 1)).cloned();
+    let rounds: usize = option("--rounds").and_then(|r| r.parse().ok()).unwrap_or(5);
+    let config = Config::parse(CONFIG).expect("valid");
+    let device = Device::flex().autodiff();
+    let policy = T5::new(&config, &mut RandomWeights::new(1), &device).expect("random");
+    let data = Split { train: data(&config), ..Split::default() };
+
+    let mut objective = ObjectiveConfig::Rpo(RpoConfig::default()).build().expect("valid");
+    let reference = ReferenceScores::compute(&policy.valid(), &data, 4096, &mut |_| ());
+    objective.prepare(&data, &References { matched: Some(reference), mismatched: None }).expect("defined");
+    let train = TrainConfig {
+        max_steps: Some(rounds + 2),
+        batch_size: BATCH,
+        micro_batch_tokens: BATCH * (PROMPT + RESPONSE),
+        ..TrainConfig::default()
+    };
+    let trainer = Trainer {
+        objective: objective.as_ref(),
+        data,
+        mismatched: None,
+        config: &train,
+        saving: None,
+        stop: &AtomicBool::new(false),
+    };
+    let mut times = Times { products: Products::of(&config), steps: Vec::new(), floors: Vec::new() };
+    let learner = learner(policy, objective.needs(), 1).expect("random");
+    let optimizer = Optimizer::new(train.optimizer.clone()).expect("valid");
+    trainer.run(learner, optimizer, Progress::default(), &mut [&mut times]).expect("trains");
+
+    // The first two warm up.
+    let (steps, floors) = (&times.steps[2..], &times.floors[2..]);
+    let ratios: Vec<f64> = steps.iter().zip(floors).map(|(s, f)| s / f).collect();
+    let giga = times.products.operations() / 1e9;
+    println!("step   {:.3} s (least {:.3})", median(steps), least(steps));
+    println!(
+        "floor  {:.3} s (least {:.3}): {giga:.0} GFLOP at {:.0} GFLOP/s",
+        median(floors),
+        least(floors),
+        giga / median(floors)
+    );
+    println!("step / floor, median of {} alternate rounds: {:.2}", ratios.len(), median(&ratios));
+    println!("peak memory {:.0} MiB", peak_memory());
+    if let Some(path) = option("--json") {
+        let text = format!(
+            "{{\"step_s\": {steps:?}, \"floor_s\": {floors:?}, \"gflop\": {giga}, \"peak_mib\": {:.0}}}\n",
+            peak_memory()
+        );
+        std::fs::write(&path, text).expect("JSON written");
+    }
+}
+
+fn data(config: &Config) -> FeedbackSet {
+    let ids = |seed: usize, n: usize| -> Vec<u32> {
+        (0..n).map(|i| (3 + (i * 7919 + seed * 104_729) % (config.vocab_size - 100)) as u32).collect()
+    };
+    let group = |i: usize| {
+        let reward = i as f64;
+        let responses = vec![Response { row: i, ids: ids(i + 100, RESPONSE), truncated: false, reward, copies: 1 }];
+        PromptGroup { prompt: ids(i, PROMPT), prompt_truncated: false, responses }
+    };
+    FeedbackSet { groups: (0..BATCH).map(group).collect() }
+}
+
+/// Times each step, and the floor after it.
+struct Times {
+    products: Products,
+    steps: Vec<f64>,
+    floors: Vec<f64>,
+}
+
+impl Observer for Times {
+    fn observe(&mut self, event: &Event<'_>) -> rpo::Result<()> {
+        if let Event::Step(report) = event {
+            self.steps.push(report.seconds);
+            self.floors.push(self.products.run());
+        }
+        Ok(())
+    }
+}
+
+/// The matrix products of a step, `(m, n, k, how many, in parallel inside)`.
+struct Products {
+    shapes: Vec<(usize, usize, usize, usize, bool)>,
+    memory: [Vec<f32>; 3],
+}
+
+impl Products {
+    fn of(config: &Config) -> Self {
+        let (d, ff, inner) = (config.d_model, config.d_ff, config.num_heads * config.d_kv);
+        let (source, target) = (BATCH * PROMPT, BATCH * RESPONSE);
+        let (encoder, decoder) = (config.num_layers, config.num_decoder_layers);
+        // Matrices of every layer, as (tokens, outputs, inputs, how many).
+        let linear = [
+            (source, inner, d, 3 * encoder + 2 * decoder),
+            (source, d, inner, encoder),
+            (source, ff, d, 2 * encoder),
+            (source, d, ff, encoder),
+            (target, inner, d, 4 * decoder),
+            (target, d, inner, 2 * decoder),
+            (target, ff, d, 2 * decoder),
+            (target, d, ff, decoder),
+            (target, config.vocab_size, d, 1),
+        ];
+        let mut shapes = Vec::new();
+        for (tokens, out, into, n) in linear {
+            shapes.extend([(tokens, out, into, n, true), (tokens, into, out, n, true), (out, into, tokens, n, true)]);
+        }
+        // Attention, for each sequence and head: scores and mixture, and two gradients of each.
+        for (queries, keys, layers) in
+            [(PROMPT, PROMPT, encoder), (RESPONSE, RESPONSE, decoder), (RESPONSE, PROMPT, decoder)]
+        {
+            let n = BATCH * config.num_heads * layers;
+            let wide = (queries, keys, config.d_kv, 2 * n, false);
+            let narrow = (queries, config.d_kv, keys, 2 * n, false);
+            let turned = (keys, config.d_kv, queries, 2 * n, false);
+            shapes.extend([wide, narrow, turned]);
+        }
+        let largest = |f: fn(&(usize, usize, usize, usize, bool)) -> usize| shapes.iter().map(f).max().unwrap_or(0);
+        let memory = [largest(|s| s.0 * s.2), largest(|s| s.2 * s.1), largest(|s| s.0 * s.1)].map(|n| vec![0.5; n]);
+        Self { shapes, memory }
+    }
+
+    fn operations(&self) -> f64 {
+        self.shapes.iter().map(|(m, n, k, count, _)| 2.0 * (m * n * k * count) as f64).sum()
+    }
+
+    /// Seconds that they take.
+    fn run(&mut self) -> f64 {
+        let [a, b, c] = &mut self.memory;
+        let started = Instant::now();
+        for &(m, n, k, count, parallel) in &self.shapes {
+            if parallel {
+                (0..count).for_each(|_| multiply(m, n, k, a, b, c, Parallelism::Rayon(0)));
+            } else {
+                // Small products keep every core busy side by side.
+                let threads = rayon::current_num_threads();
+                let (a, b) = (&*a, &*b);
+                let parts: Vec<&mut [f32]> = c.chunks_mut(m * n).take(threads).collect();
+                rayon::scope(|scope| {
+                    for part in parts {
+                        scope.spawn(move |_| {
+                            (0..count.div_ceil(threads)).for_each(|_| multiply(m, n, k, a, b, part, Parallelism::None));
+                        });
+                    }
+                });
+            }
+        }
+        started.elapsed().as_secs_f64()
+    }
+}
+
+#[expect(unsafe_code, reason = "the interface of gemm")]
+fn multiply(m: usize, n: usize, k: usize, a: &[f32], b: &[f32], c: &mut [f32], parallelism: Parallelism) {
+    assert!(a.len() >= m * k && b.len() >= k * n && c.len() >= m * n);
+    let [n_stride, k_stride] = [n, k].map(|s| s as isize);
+    // SAFETY: row-major matrices that lie inside their slices, as asserted.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            n_stride,
+            false,
+            a.as_ptr(),
+            1,
+            k_stride,
+            b.as_ptr(),
+            1,
+            n_stride,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+fn least(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+/// Largest resident memory of this process so far, in MiB; 0 where the system does not say.
+fn peak_memory() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+}
