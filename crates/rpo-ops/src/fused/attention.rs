@@ -105,17 +105,20 @@ pub(super) fn forward(
         for head in 0..heads {
             let (q, k) = (columns(qs, &queries, head, width, inner), columns(ks, &keys, head, width, inner));
             multiply(q, k.t(), &mut scores, keys.len(), Store::Replace);
-            vectorised(|| {
-                if let Some(bias) = &bias {
-                    add_bias(&mut scores, keys.len(), head, bias);
-                }
-                for (i, row) in scores.chunks_exact_mut(keys.len()).enumerate() {
-                    let (largest, total) = exponentiate(row);
-                    denominators[i * heads + head] = largest + total.ln();
-                    let scale = 1.0 / total;
-                    row.iter_mut().for_each(|s| *s *= scale);
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    if let Some(bias) = &bias {
+                        add_bias(&mut scores, keys.len(), head, bias);
+                    }
+                    for (i, row) in scores.chunks_exact_mut(keys.len()).enumerate() {
+                        let (largest, total) = exponentiate(row);
+                        denominators[i * heads + head] = largest + total.ln();
+                        let scale = 1.0 / total;
+                        row.iter_mut().for_each(|s| *s *= scale);
+                    }
+                },
+            );
             let weights = Matrix::new(&scores, queries.len(), keys.len(), keys.len());
             multiply(
                 weights,
@@ -169,28 +172,31 @@ pub(super) fn backward(saved: Saved, gradient: FlexTensor, plan: &Plan) -> [Flex
                 let (g, v) = (columns(gs, &queries, head, width, inner), columns(vs, &keys, head, width, inner));
                 multiply(q, k.t(), &mut weights, keys.len(), Store::Replace);
                 multiply(g, v.t(), &mut changes, keys.len(), Store::Replace);
-                vectorised(|| {
-                    if let Some(bias) = &bias {
-                        add_bias(&mut weights, keys.len(), head, bias);
-                    }
-                    let rows = weights.chunks_exact_mut(keys.len()).zip(changes.chunks_exact_mut(keys.len()));
-                    for (i, (row, changes)) in rows.enumerate() {
-                        let at = (queries.start + i) * inner + head * width;
-                        let (o, g) = (&os[at..at + width], &gs[at..at + width]);
-                        let mean = sum(width, |j| o[j] * g[j]);
-                        let denominator = ds[(queries.start + i) * heads + head];
-                        for (weight, change) in row.iter_mut().zip(changes) {
-                            *weight = exp(*weight - denominator);
-                            *change = *weight * (*change - mean);
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        if let Some(bias) = &bias {
+                            add_bias(&mut weights, keys.len(), head, bias);
                         }
-                    }
-                    if let Some(bias) = &bias {
-                        for (i, row) in changes.chunks_exact(keys.len()).enumerate() {
-                            let sums = &mut of_distances[head * places + bias.zero - i..][..keys.len()];
-                            sums.iter_mut().zip(row).for_each(|(s, c)| *s += c);
+                        let rows = weights.chunks_exact_mut(keys.len()).zip(changes.chunks_exact_mut(keys.len()));
+                        for (i, (row, changes)) in rows.enumerate() {
+                            let at = (queries.start + i) * inner + head * width;
+                            let (o, g) = (&os[at..at + width], &gs[at..at + width]);
+                            let mean = sum(width, |j| o[j] * g[j]);
+                            let denominator = ds[(queries.start + i) * heads + head];
+                            for (weight, change) in row.iter_mut().zip(changes) {
+                                *weight = exp(*weight - denominator);
+                                *change = *weight * (*change - mean);
+                            }
                         }
-                    }
-                });
+                        if let Some(bias) = &bias {
+                            for (i, row) in changes.chunks_exact(keys.len()).enumerate() {
+                                let sums = &mut of_distances[head * places + bias.zero - i..][..keys.len()];
+                                sums.iter_mut().zip(row).for_each(|(s, c)| *s += c);
+                            }
+                        }
+                    },
+                );
                 let weights = Matrix::new(&weights, queries.len(), keys.len(), keys.len());
                 let changes = Matrix::new(&changes, queries.len(), keys.len(), keys.len());
                 multiply(changes, k, &mut of_q[head * width..], inner, Store::Replace);

@@ -54,12 +54,18 @@ fn forward_within(
             .zip(&mut denominators[first..first + rows])
             .for_each(|(((row, &label), log_prob), denominator)| {
                 let logit = row[label as usize];
-                let (largest, total) = vectorised(|| exponentiate(row));
+                let (largest, total) = vectorised(
+                    #[inline(always)]
+                    || exponentiate(row),
+                );
                 *denominator = largest + total.ln();
                 *log_prob = logit - *denominator;
                 if keep {
                     let scale = 1.0 / total;
-                    vectorised(|| row.iter_mut().for_each(|p| *p *= scale));
+                    vectorised(
+                        #[inline(always)]
+                        || row.iter_mut().for_each(|p| *p *= scale),
+                    );
                 }
             });
         if keep {
@@ -108,13 +114,16 @@ fn backward_within(
             .zip(&gs[first..first + rows])
             .zip(&denominators[first..first + rows])
             .for_each(|(((row, &label), &g), &denominator)| {
-                vectorised(|| {
-                    if kept {
-                        row.iter_mut().for_each(|p| *p *= -g);
-                    } else {
-                        row.iter_mut().for_each(|l| *l = -g * exp(*l - denominator));
-                    }
-                });
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        if kept {
+                            row.iter_mut().for_each(|p| *p *= -g);
+                        } else {
+                            row.iter_mut().for_each(|l| *l = -g * exp(*l - denominator));
+                        }
+                    },
+                );
                 row[label as usize] += g;
             });
         let changes = Matrix::new(changes.storage(), rows, vocabulary, vocabulary);

@@ -50,14 +50,17 @@ pub(super) fn rms_norm(x: FlexTensor, weight: FlexTensor, epsilon: f64) -> FlexT
     let (xs, ws): (&[f32], &[f32]) = (x.storage(), weight.storage());
     let mut y = vec![0f32; n * width];
     y.par_chunks_mut(task(width)).zip(xs.par_chunks(task(width))).for_each(|(y, x)| {
-        vectorised(|| {
-            for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                let scale = inverse_rms(x, epsilon as f32);
-                for i in 0..width {
-                    y[i] = x[i] * scale * ws[i];
+        vectorised(
+            #[inline(always)]
+            || {
+                for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                    let scale = inverse_rms(x, epsilon as f32);
+                    for i in 0..width {
+                        y[i] = x[i] * scale * ws[i];
+                    }
                 }
-            }
-        });
+            },
+        );
     });
     tensor(y, [n, width])
 }
@@ -78,16 +81,19 @@ pub(super) fn rms_norm_backward(
         .zip(xs.par_chunks(task(width)))
         .map(|(g, x)| {
             let mut of_weight = vec![0f32; width];
-            vectorised(|| {
-                for (g, x) in g.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                    let scale = inverse_rms(x, epsilon as f32);
-                    let along = sum(width, |i| g[i] * ws[i] * x[i]) * scale * scale * scale / width as f32;
-                    for i in 0..width {
-                        of_weight[i] += g[i] * x[i] * scale;
-                        g[i] = g[i] * ws[i] * scale - x[i] * along;
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (g, x) in g.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                        let scale = inverse_rms(x, epsilon as f32);
+                        let along = sum(width, |i| g[i] * ws[i] * x[i]) * scale * scale * scale / width as f32;
+                        for i in 0..width {
+                            of_weight[i] += g[i] * x[i] * scale;
+                            g[i] = g[i] * ws[i] * scale - x[i] * along;
+                        }
                     }
-                }
-            });
+                },
+            );
             of_weight
         })
         // In order, so that the sum is the same every time.
@@ -110,11 +116,14 @@ pub(super) fn gated_gelu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
     let (gs, us): (&[f32], &[f32]) = (gate.storage(), up.storage());
     let mut y = vec![0f32; gs.len()];
     y.par_chunks_mut(TASK).zip(gs.par_chunks(TASK)).zip(us.par_chunks(TASK)).for_each(|((y, g), u)| {
-        vectorised(|| {
-            for ((y, &g), &u) in y.iter_mut().zip(g).zip(u) {
-                *y = g * sigmoid(C * g * (CUBIC * g * g + 1.0)) * u;
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((y, &g), &u) in y.iter_mut().zip(g).zip(u) {
+                    *y = g * sigmoid(C * g * (CUBIC * g * g + 1.0)) * u;
+                }
+            },
+        );
     });
     let (n, width) = rows_columns(&gate);
     tensor(y, [n, width])
@@ -132,13 +141,16 @@ pub(super) fn gated_gelu_backward(gate: FlexTensor, up: FlexTensor, gradient: Fl
         .zip(gs.par_chunks(TASK))
         .zip(us.par_chunks(TASK))
         .for_each(|(((d, of_up), g), u)| {
-            vectorised(|| {
-                for (((d, of_up), &g), &u) in d.iter_mut().zip(of_up).zip(g).zip(u) {
-                    let s = sigmoid(C * g * (CUBIC * g * g + 1.0));
-                    *of_up = *d * g * s;
-                    *d *= u * (s + g * s * (1.0 - s) * C * (3.0 * CUBIC * g * g + 1.0));
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (((d, of_up), &g), &u) in d.iter_mut().zip(of_up).zip(g).zip(u) {
+                        let s = sigmoid(C * g * (CUBIC * g * g + 1.0));
+                        *of_up = *d * g * s;
+                        *d *= u * (s + g * s * (1.0 - s) * C * (3.0 * CUBIC * g * g + 1.0));
+                    }
+                },
+            );
         });
     debug_assert_eq!(dims(&gate), dims(&up));
     let (n, width) = rows_columns(&gate);

@@ -101,14 +101,17 @@ impl Update for Flex {
             .zip(mean.storage_mut::<f32>().par_chunks_mut(TASK))
             .zip(square.storage_mut::<f32>().par_chunks_mut(TASK))
             .for_each(|(((value, gradient), mean), square)| {
-                vectorised(|| {
-                    for (((v, g), m), s) in value.iter_mut().zip(gradient).zip(mean).zip(square) {
-                        let g = g * scale;
-                        *m = beta1 * *m + fresh1 * g;
-                        *s = beta2 * *s + fresh2 * g * g;
-                        *v = keep * *v - rate * *m / ((*s * inverse2).sqrt() + epsilon);
-                    }
-                });
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for (((v, g), m), s) in value.iter_mut().zip(gradient).zip(mean).zip(square) {
+                            let g = g * scale;
+                            *m = beta1 * *m + fresh1 * g;
+                            *s = beta2 * *s + fresh2 * g * g;
+                            *v = keep * *v - rate * *m / ((*s * inverse2).sqrt() + epsilon);
+                        }
+                    },
+                );
             });
         (value, mean, square)
     }
@@ -119,7 +122,12 @@ impl Update for Flex {
         let values: &[f32] = x.storage();
         let partial: Vec<f64> = values
             .par_chunks(1024)
-            .map(|chunk| f64::from(vectorised(|| sum(chunk.len(), |i| chunk[i] * chunk[i]))))
+            .map(|chunk| {
+                f64::from(vectorised(
+                    #[inline(always)]
+                    || sum(chunk.len(), |i| chunk[i] * chunk[i]),
+                ))
+            })
             .collect();
         tensor(vec![partial.iter().sum::<f64>() as f32], [1])
     }
