@@ -7,6 +7,8 @@ mod head;
 mod memory;
 mod pointwise;
 mod simd;
+#[cfg(test)]
+mod tests;
 mod update;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -19,9 +21,9 @@ use burn::tensor::{Device, Tensor};
 pub(crate) use attention::{Plan, Position};
 pub use update::{AdamW, adamw, sum_of_squares};
 
-/// Whether tensors on `device` have kernels of our own.
+/// Whether tensors on `device` have kernels of our own, and they are not switched off (feature `composed`).
 pub(crate) fn supported(device: &Device) -> bool {
-    matches!(device.clone().inner().as_dispatch(), DispatchDevice::Flex(_))
+    !cfg!(feature = "composed") && matches!(device.clone().inner().as_dispatch(), DispatchDevice::Flex(_))
 }
 
 /// The operations on tensors of a backend that may track gradients.

@@ -1,0 +1,157 @@
+//! Every fused operation against its composed twin, values and gradients, at odd sizes; and gradients against finite
+//! differences.
+
+use burn::tensor::{Device, Distribution, Tensor};
+
+use super::*;
+use crate::attention::{RelativeBias, composed_attention};
+use crate::elementwise::composed;
+use crate::log_prob::composed_label_log_probs;
+use crate::{Segments, fused};
+
+type Inputs = Vec<Tensor<2>>;
+
+fn random(shapes: &[[usize; 2]]) -> Inputs {
+    let device = Device::flex();
+    shapes.iter().map(|s| Tensor::random(*s, Distribution::Normal(0.0, 1.0), &device)).collect()
+}
+
+/// The result of `operation` and the gradients of its inputs, the result's being fixed pseudo-random numbers.
+fn run(inputs: &Inputs, operation: &dyn Fn(Inputs) -> Tensor<2>) -> Vec<Vec<f32>> {
+    let tracked: Inputs = inputs.iter().map(|x| Tensor::from_inner(x.clone()).require_grad()).collect();
+    let result = operation(tracked.clone());
+    let [rows, columns] = result.dims();
+    let weights: Vec<f32> = (0..rows * columns).map(|i| ((i * 37) % 19) as f32 / 19.0 - 0.4).collect();
+    let weights = Tensor::<1>::from_floats(weights.as_slice(), &result.device()).reshape([rows, columns]);
+    let gradients = (result.clone() * weights).sum().backward();
+    let of_inputs = tracked.iter().map(|x| x.grad(&gradients).expect("reached").into_data());
+    let all = std::iter::once(result.into_data()).chain(of_inputs);
+    all.map(|d| d.try_to_vec::<f32>().expect("f32")).collect()
+}
+
+fn compare(name: &str, inputs: &Inputs, ours: &dyn Fn(Inputs) -> Tensor<2>, theirs: &dyn Fn(Inputs) -> Tensor<2>) {
+    for (which, (a, b)) in run(inputs, ours).iter().zip(&run(inputs, theirs)).enumerate() {
+        assert_eq!(a.len(), b.len(), "{name}, {which}");
+        let largest = b.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let worst = a.iter().zip(b).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(worst <= 1e-5 * (1.0 + largest), "{name}, {which} (0 is the value): {worst} of {largest}");
+    }
+    // The gradients along a direction, by central differences of our own values.
+    let direction = random(&inputs.iter().map(Tensor::dims).collect::<Vec<_>>());
+    let weighted = |h: f32| -> f64 {
+        let moved = inputs.iter().zip(&direction).map(|(x, d)| x.clone() + d.clone().mul_scalar(h)).collect();
+        let value = run(&moved, ours).swap_remove(0);
+        value.iter().enumerate().map(|(i, v)| f64::from(*v) * f64::from(((i * 37) % 19) as f32 / 19.0 - 0.4)).sum()
+    };
+    let want = (weighted(5e-3) - weighted(-5e-3)) / 1e-2;
+    let gradients = run(inputs, ours);
+    let along = gradients[1..].iter().zip(&direction).map(|(g, d)| {
+        let d: Vec<f32> = d.clone().into_data().try_to_vec().expect("f32");
+        g.iter().zip(d).map(|(g, d)| f64::from(g * d)).sum::<f64>()
+    });
+    let got: f64 = along.sum();
+    assert!((got - want).abs() < 0.02 * (1.0 + want.abs()), "{name}: {got} along a direction for {want}");
+}
+
+fn row(x: Tensor<2>) -> Tensor<1> {
+    let [_, n] = x.dims();
+    x.reshape([n])
+}
+
+#[test]
+fn pointwise_operations() {
+    for (n, width) in [(1, 1), (3, 5), (70, 33), (2, 700)] {
+        let x = random(&[[n, width], [7, width]]);
+        let two = |f: fn(Tensor<2>, Tensor<2>) -> Tensor<2>| move |mut x: Inputs| f(x.remove(0), x.remove(0));
+        compare("linear", &x, &two(fused::linear), &two(composed::linear));
+        let x = random(&[[n, width], [1, width]]);
+        let ours = |mut x: Inputs| fused::rms_norm(x.remove(0), row(x.remove(0)), 1e-6);
+        let theirs = |mut x: Inputs| composed::rms_norm(x.remove(0), row(x.remove(0)), 1e-6);
+        compare("rms_norm", &x, &ours, &theirs);
+        let x = random(&[[n, width], [n, width]]);
+        compare("gated_gelu", &x, &two(fused::gated_gelu), &two(composed::gated_gelu));
+    }
+}
+
+#[test]
+fn attention_of_uneven_segments() {
+    let cases = [(vec![3, 1, 5], vec![3, 1, 5]), (vec![2, 7, 1], vec![5, 3, 9]), (vec![140], vec![140])];
+    for (queries, keys) in cases {
+        let (queries, keys) = (Segments::from_lengths(queries), Segments::from_lengths(keys));
+        let x = random(&[[queries.total(), 6], [keys.total(), 6], [keys.total(), 6], [32, 2]]);
+        for causal in [None, Some(false), Some(true)] {
+            if causal == Some(true) && queries != keys {
+                continue;
+            }
+            let (queries, keys) = (&queries, &keys);
+            let run = |fused: bool| {
+                move |mut x: Inputs| {
+                    let [q, k, v, table] = [x.remove(0), x.remove(0), x.remove(0), x.remove(0)];
+                    let bias = causal.map(|c| RelativeBias::new(table.clone(), 128, c));
+                    let mixed = if fused {
+                        crate::attention(q, k, v, 2, queries, keys, bias.as_ref())
+                    } else {
+                        composed_attention(q, k, v, 2, queries, keys, bias.as_ref())
+                    };
+                    // So that the table is reached where there is no bias.
+                    mixed + table.sum().mul_scalar(0.0).reshape([1, 1])
+                }
+            };
+            compare(&format!("attention, {causal:?}"), &x, &run(true), &run(false));
+        }
+    }
+}
+
+#[test]
+fn log_probabilities_of_labels() {
+    for (n, width, vocabulary) in [(1, 3, 2), (9, 5, 23), (3, 40, 501)] {
+        let labels: Vec<u32> = (0..n).map(|i| ((i * 7919) % vocabulary) as u32).collect();
+        let x = random(&[[n, width], [vocabulary, width]]);
+        let ours = |mut x: Inputs| fused::label_log_probs(x.remove(0), x.remove(0), &labels).reshape([1, n]);
+        let theirs = |mut x: Inputs| composed_label_log_probs(x.remove(0), x.remove(0), &labels).reshape([1, n]);
+        compare("label_log_probs", &x, &ours, &theirs);
+    }
+}
+
+#[test]
+fn extreme_scores_stay_finite() {
+    let device = Device::flex().autodiff();
+    let big = |n| Tensor::<2>::full([n, 2], 1e4, &device).require_grad();
+    let segments = Segments::from_lengths([3]);
+    let q = big(3);
+    let mixed = crate::attention(q.clone(), big(3), big(3), 1, &segments, &segments, None);
+    let gradient = q.grad(&mixed.clone().sum().backward()).expect("reached");
+    let hidden = big(2);
+    let log_probs =
+        crate::label_log_probs(hidden.clone(), Tensor::from_floats([[1.0, 1.0], [-1.0, -1.0]], &device), &[0, 1]);
+    let of_hidden = hidden.grad(&log_probs.clone().sum().backward()).expect("reached");
+    for values in [mixed.into_data(), gradient.into_data(), log_probs.into_data(), of_hidden.into_data()] {
+        assert!(values.try_to_vec::<f32>().expect("f32").iter().all(|v| v.is_finite()));
+    }
+}
+
+#[test]
+fn adamw_in_one_pass_equals_its_formula() {
+    let n = 3 * 64 * 1024 + 17;
+    let [value, gradient, mean, square] =
+        [1, 2, 3, 4].map(|k: usize| -> Vec<f32> { (0..n).map(|i| ((i * k) % 101) as f32 / 101.0 + 0.01).collect() });
+    let step = AdamW { scale: 0.5, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, step: 3, rate: 0.1, weight_decay: 0.2 };
+    let device = Device::flex();
+    let [value2, gradient2, mean2, square2] =
+        [&value, &gradient, &mean, &square].map(|v| Tensor::<1>::from_floats(v.as_slice(), &device));
+    let kept = value2.clone();
+    let got =
+        adamw(value2, gradient2.clone(), mean2, square2, step).map(|t| t.into_data().try_to_vec::<f32>().expect("f32"));
+    for i in (0..n).step_by(997) {
+        let [v, g, m, s] = [&value, &gradient, &mean, &square].map(|v| f64::from(v[i]));
+        let g = 0.5 * g;
+        let (m, s) = (0.9 * m + 0.1 * g, 0.99 * s + 0.01 * g * g);
+        let change = (m / (1.0 - 0.9f64.powi(3))) / ((s / (1.0 - 0.99f64.powi(3))).sqrt() + 1e-8);
+        for (got, want) in [got[0][i], got[1][i], got[2][i]].into_iter().zip([v * 0.98 - 0.1 * change, m, s]) {
+            assert!((f64::from(got) - want).abs() < 1e-5, "{i}: {got} for {want}");
+        }
+    }
+    assert_eq!(kept.into_data().try_to_vec::<f32>().expect("f32"), value, "what others hold is left alone");
+    let squares: f64 = gradient.iter().map(|g| f64::from(*g).powi(2)).sum();
+    assert!((sum_of_squares(gradient2) / squares - 1.0).abs() < 1e-6);
+}
