@@ -38,6 +38,10 @@ pub struct Arguments {
     /// TOML file with any of the settings
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Learning rates to try with every objective; each keeps the one that does best on one half of the held-out prompts,
+    /// and all are judged on the other half [default: --learning-rate alone, judged on all of them]
+    #[arg(long, value_delimiter = ',', value_name = "RATES")]
+    learning_rates: Vec<f64>,
     /// Runs of each objective, counting up from --seed
     #[arg(long, default_value_t = 1)]
     seeds: u32,
@@ -59,15 +63,18 @@ pub struct Comparison {
     pub introduction: String,
     /// Where report and runs go.
     pub out: PathBuf,
-    /// The settings of each objective's runs, one for each seed, under its label.
-    pub runs: Vec<(String, Vec<Settings>)>,
+    /// What each objective may do, under its label: one candidate, or several of which it keeps the best.
+    pub contestants: Vec<(String, Vec<Candidate>)>,
     /// How answers are made for the judge.
     pub decoding: Decoding,
 }
 
+/// The settings of an objective's runs, one for each seed.
+pub type Candidate = Vec<Settings>;
+
 /// Runs the command.
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { objectives, config, seeds, judge, max_new_tokens, common } = arguments;
+    let Arguments { objectives, config, learning_rates, seeds, judge, max_new_tokens, common } = arguments;
     if seeds == 0 {
         bail!("--seeds 0: at least one run of each objective is needed");
     }
@@ -83,7 +90,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         (true, true) => ["sft", "rpo", "dro", "kto"].map(str::to_string).into(),
     };
     let mut out = None;
-    let mut runs = Vec::new();
+    let mut contestants = Vec::new();
     for label in labels {
         let objective = match defined.get(&label) {
             Some(objective) => objective.clone(),
@@ -95,17 +102,22 @@ pub fn run(arguments: Arguments) -> Result<()> {
                 bail!("no objective `{label}`; there are {}, and those defined in --config", known.join(", "))
             }
         };
-        let mut settings = Vec::new();
-        for i in 0..seeds {
-            let mut table = table.clone();
-            set(&mut table, "objective", objective.clone());
-            let mut settings_of = Settings::from_table(table, config.as_deref())?;
-            settings_of.train.seed += u64::from(i);
-            out = Some(settings_of.out.clone());
-            settings_of.out = settings_of.out.join(format!("{label}-{}", settings_of.train.seed));
-            settings.push(settings_of);
-        }
-        runs.push((label, settings));
+        let mut base = table.clone();
+        set(&mut base, "objective", objective);
+        let base = Settings::from_table(base, config.as_deref())?;
+        out = Some(base.out.clone());
+        let run = |rate: f64, i: u32| {
+            let mut settings = base.clone();
+            settings.train.optimizer.learning_rate = rate;
+            settings.train.seed += u64::from(i);
+            let rate = if learning_rates.len() > 1 { format!("-{rate}") } else { String::new() };
+            settings.out = base.out.join(format!("{label}{rate}-{}", settings.train.seed));
+            settings
+        };
+        let given = [base.train.optimizer.learning_rate];
+        let rates = if learning_rates.is_empty() { &given[..] } else { &learning_rates };
+        let candidates = rates.iter().map(|&rate| (0..seeds).map(|i| run(rate, i)).collect()).collect();
+        contestants.push((label, candidates));
     }
     let Some(out) = out else { bail!("no objective to compare") };
     let published =
@@ -114,7 +126,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         title: "Objectives compared".into(),
         introduction: String::new(),
         out,
-        runs,
+        contestants,
         decoding: Decoding { sample: true, max_new_tokens, processors: published, ..Decoding::default() },
     };
     let judge = judge.map(|command| move |answers: &[(String, String)]| ask(&command, answers));
@@ -185,26 +197,30 @@ struct Verdict {
     reward: Option<Interval>,
     /// Share of the prompts whose answer is better than the start's, ties counting half.
     wins_against_start: Option<Interval>,
+    /// Learning rate, the chosen one of several.
+    learning_rate: Option<f64>,
     /// Wall time of optimizer steps, mean over the seeds.
     seconds: Option<f64>,
     /// Rewards by held-out prompt, mean over the seeds.
     rewards: Vec<f64>,
-    /// Answers of the first seed.
+    /// Answers to held-out prompts, of the first seed.
     answers: Vec<String>,
-    /// Held-out tau-b by step, of the first seed.
+    /// Tau-b over all held-out prompts by step, of the first seed.
     curve: Vec<(f64, f64)>,
+    /// Directory of the first seed's run.
+    #[serde(skip)]
+    run: PathBuf,
 }
 
 impl Comparison {
     /// Trains and judges everything; the report is in `out`.
     pub fn run(&self, judge: Option<&Judge<'_>>, stop: &AtomicBool) -> Result<()> {
-        let Some(first) = self.runs.first().and_then(|(_, settings)| settings.first()) else {
-            bail!("no objective to compare")
-        };
-        for settings in self.runs.iter().flat_map(|(_, settings)| settings) {
+        let all = || self.contestants.iter().flat_map(|(_, candidates)| candidates.iter().flatten());
+        let Some(first) = all().next() else { bail!("no objective to compare") };
+        for settings in all() {
             settings.objective.build().with_context(|| settings.out.display().to_string())?;
         }
-        if self.out.join("report.html").exists() || self.runs.iter().flat_map(|r| &r.1).any(|s| s.out.exists()) {
+        if self.out.join("report.html").exists() || all().any(|s| s.out.exists()) {
             return Err(rpo::Error::Exists { path: self.out.clone() }.into());
         }
         let split = prepare(first, false)?;
@@ -220,33 +236,48 @@ impl Comparison {
             .map(|g| Ok(tokenizer.decode(&g.prompt)?))
             .collect::<Result<Vec<String>>>()?;
 
-        let arena = Arena { decoding: &self.decoding, split, tokenizer, prompts, judge, stop };
+        let halves = self.contestants.iter().any(|(_, candidates)| candidates.len() > 1);
+        let (choosing, judging) = match halves {
+            true => (0..prompts.len()).partition(|i| i % 2 == 0),
+            false => (Vec::new(), (0..prompts.len()).collect()),
+        };
+        if judging.is_empty() {
+            bail!("validation-fraction: two held-out prompts at least are needed to choose learning rates and judge");
+        }
+        let arena = Arena { decoding: &self.decoding, split, tokenizer, prompts, choosing, judging, judge, stop };
         let mut verdicts = vec![arena.start(first)?];
-        for (label, settings) in &self.runs {
-            let settings: Vec<Settings> = settings.iter().map(|s| with_equal_steps(s, &arena.split)).collect();
-            let verdict = arena.objective(label, &settings, &verdicts[0])?;
+        for (label, candidates) in &self.contestants {
+            let verdict = arena.best(label, candidates, &verdicts[0])?;
             verdicts.push(verdict);
         }
-        self.report(&arena.prompts, &verdicts)
+        self.report(&arena, &verdicts)
     }
 
-    fn report(&self, prompts: &[String], verdicts: &[Verdict]) -> Result<()> {
+    fn report(&self, arena: &Arena<'_>, verdicts: &[Verdict]) -> Result<()> {
+        let Arena { prompts, choosing, judging, .. } = arena;
         let judged = verdicts.iter().any(|v| v.reward.is_some());
         let mut page = Page::new(&self.title, &self.introduction);
-        let seeds = self.runs.first().map_or(0, |r| r.1.len());
+        let seeds = self.contestants.first().and_then(|(_, candidates)| candidates.first()).map_or(0, Vec::len);
         page.paragraph(&format!(
             "{} held-out prompts; {seeds} {} of each objective from the same start on the same data. tau-b is Kendall's \
              rank correlation between a policy's log-ratio to the start and the reward of a prompt's rated responses, mean \
-             over the held-out prompts. Intervals of 95 %, over prompts.{}",
-            prompts.len(),
+             over these prompts. Intervals of 95 %, over prompts.{}{}",
+            judging.len(),
             if seeds == 1 { "run" } else { "runs" },
-            if judged { " Reward and wins are of one drawn answer to each held-out prompt; ties are half a win." } else { "" }
+            if judged { " Reward and wins are of one drawn answer to each of them; ties are half a win." } else { "" },
+            match choosing.len() {
+                0 => String::new(),
+                n => format!(
+                    " Each objective chose its learning rate among the same ones by {} on {n} other held-out prompts.",
+                    if judged { "mean reward" } else { "tau-b" }
+                ),
+            }
         ));
         let mut columns = vec![Column::Text("objective")];
         if judged {
             columns.extend([Column::Number("mean reward"), Column::Number("wins against start")]);
         }
-        columns.extend(["tau-b", "tau-b per token", "Spearman", "seconds"].map(Column::Number));
+        columns.extend(["tau-b", "tau-b per token", "Spearman", "learning rate", "seconds"].map(Column::Number));
         let cell = |interval: Option<Interval>, digits| interval.map_or_else(|| "-".into(), |i| show(i, digits));
         let rows: Vec<Vec<String>> = verdicts
             .iter()
@@ -256,6 +287,7 @@ impl Comparison {
                     row.extend([cell(v.reward, 2), cell(v.wins_against_start, 2)]);
                 }
                 row.extend([v.tau_b, v.tau_b_per_token, v.spearman].map(|i| cell(i, 3)));
+                row.push(v.learning_rate.map_or_else(|| "-".into(), |rate| rate.to_string()));
                 row.push(v.seconds.map_or_else(|| "-".into(), |s| format!("{s:.1}")));
                 row
             })
@@ -269,15 +301,15 @@ impl Comparison {
             page.paragraph(
                 "Share of the held-out prompts on which the answer of the row is better than that of the column.",
             );
-            let (columns, rows) = duels(verdicts);
+            let (columns, rows) = duels(verdicts, judging);
             page.table(&columns, &rows);
         }
         page.heading("Ranking held-out responses, as training goes on");
         let lines: Vec<Series> = verdicts[1..].iter().map(|v| Series::line(v.label.clone(), v.curve.clone())).collect();
         page.chart("tau-b by step", &Axes::linear("optimizer step", "held-out tau-b"), &lines);
-        for (label, settings) in &self.runs {
+        for Verdict { label, run, .. } in &verdicts[1..] {
             page.heading(&format!("Loss of {label}"));
-            let log = settings[0].out.join("metrics.jsonl");
+            let log = run.join("metrics.jsonl");
             let text = std::fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
             let lines = [("training", "train"), ("held out", "validation")]
                 .map(|(label, split)| Series::line(label, losses(&text, split)));
@@ -287,8 +319,10 @@ impl Comparison {
             page.heading("Answers");
             let mut columns = vec![Column::Text("prompt"), Column::Text("model"), Column::Text("answer")];
             columns.push(Column::Number("reward"));
-            let rows: Vec<Vec<String>> = (0..prompts.len().min(8))
-                .flat_map(|i| {
+            let rows: Vec<Vec<String>> = judging
+                .iter()
+                .take(8)
+                .flat_map(|&i| {
                     verdicts.iter().enumerate().map(move |(k, v)| {
                         let prompt = if k == 0 { prompts[i].clone() } else { String::new() };
                         vec![prompt, v.label.clone(), v.answers[i].clone(), format!("{:.2}", v.rewards[i])]
@@ -298,7 +332,7 @@ impl Comparison {
             page.table(&columns, &rows);
         }
         let path = self.out.join("compare.json");
-        let json = serde_json::json!({ "held_out_prompts": prompts.len(), "seeds": seeds, "models": verdicts });
+        let json = serde_json::json!({ "held_out_prompts": prompts.len(), "judged_on": judging, "seeds": seeds, "models": verdicts });
         std::fs::write(&path, serde_json::to_string_pretty(&json)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
         let path = self.out.join("report.html");
@@ -323,6 +357,10 @@ struct Arena<'a> {
     tokenizer: Tokenizer,
     /// The held-out prompts' texts.
     prompts: Vec<String>,
+    /// On which of them candidates are chosen.
+    choosing: Vec<usize>,
+    /// On which of them the chosen ones are judged.
+    judging: Vec<usize>,
     judge: Option<&'a Judge<'a>>,
     stop: &'a AtomicBool,
 }
@@ -330,43 +368,70 @@ struct Arena<'a> {
 impl Arena<'_> {
     fn start(&self, settings: &Settings) -> Result<Verdict> {
         let (answers, rewards) = self.answer(&settings.model, settings)?;
-        let reward = self.judge.map(|_| mean_interval(&rewards));
+        let reward = self.judge.map(|_| mean_interval(&of(&rewards, &self.judging)));
         Ok(Verdict { label: "start".into(), reward, rewards, answers, ..Verdict::default() })
     }
 
-    fn objective(&self, label: &str, settings: &[Settings], start: &Verdict) -> Result<Verdict> {
+    /// The verdict on the candidate that does best on the prompts set aside for that.
+    fn best(&self, label: &str, candidates: &[Candidate], start: &Verdict) -> Result<Verdict> {
+        let mut best: Option<(f64, Verdict)> = None;
+        for candidate in candidates {
+            let (log_ratios, verdict) = self.train(label, candidate)?;
+            let worth = match self.judge {
+                Some(_) => of(&verdict.rewards, &self.choosing).iter().sum(),
+                None => mean_tau(&self.split.validation, &log_ratios, &self.choosing).map_or(-1.0, |i| i.mean),
+            };
+            if best.as_ref().is_none_or(|(most, _)| worth > *most) {
+                best = Some((worth, self.judged(verdict, &log_ratios, start)));
+            }
+        }
+        best.map(|(_, verdict)| verdict).with_context(|| format!("{label}: there is nothing to train"))
+    }
+
+    /// Trains a candidate; gives its log-ratios by seed, and what its answers are worth.
+    fn train(&self, label: &str, candidate: &Candidate) -> Result<(Vec<Vec<f64>>, Verdict)> {
         let held_out = &self.split.validation;
-        let seeds = settings.len() as f64;
-        let mut verdict =
-            Verdict { label: label.into(), rewards: vec![0.0; start.rewards.len()], ..Verdict::default() };
+        let seeds = candidate.len() as f64;
+        let rewards = vec![0.0; if self.judge.is_some() { self.prompts.len() } else { 0 }];
+        let mut verdict = Verdict { label: label.into(), rewards, ..Verdict::default() };
         let mut log_ratios = Vec::new();
         let mut clock = Clock(0.0);
-        for settings in settings {
-            println!("\n== {label}, seed {} ==", settings.train.seed);
+        for settings in candidate {
+            let settings = with_equal_steps(settings, &self.split);
+            let rate = settings.train.optimizer.learning_rate;
+            println!("\n== {label}, learning rate {rate}, seed {} ==", settings.train.seed);
             let mut ranks = Ranks::new(held_out, settings.train.micro_batch_tokens);
-            train(settings, self.split.clone(), false, self.stop, &mut [&mut ranks, &mut clock])?;
+            train(&settings, self.split.clone(), false, self.stop, &mut [&mut ranks, &mut clock])?;
             if self.stop.load(Ordering::Relaxed) {
                 bail!("stopped; the last run is in {}", settings.out.display());
             }
-            let (answers, rated) = self.answer(&settings.out.join("last").display().to_string(), settings)?;
+            let (answers, rated) = self.answer(&settings.out.join("last").display().to_string(), &settings)?;
             verdict.rewards.iter_mut().zip(rated).for_each(|(mean, r)| *mean += r / seeds);
             if log_ratios.is_empty() {
-                verdict.answers = answers;
-                verdict.curve = ranks.curve;
+                verdict =
+                    Verdict { answers, curve: ranks.curve, run: settings.out, learning_rate: Some(rate), ..verdict };
             }
             log_ratios.push(ranks.log_ratios);
         }
+        verdict.seconds = Some(clock.0 / seeds);
+        Ok((log_ratios, verdict))
+    }
+
+    /// Completes a verdict by what is judged.
+    fn judged(&self, mut verdict: Verdict, log_ratios: &[Vec<f64>], start: &Verdict) -> Verdict {
+        let held_out = &self.split.validation;
         let tokens: Vec<f64> = held_out.iter().map(|r| r.ids.len() as f64).collect();
         let per_token = |sums: &Vec<f64>| sums.iter().zip(&tokens).map(|(sum, n)| sum / n).collect();
-        verdict.tau_b = mean_tau(held_out, &log_ratios);
-        verdict.tau_b_per_token = mean_tau(held_out, &log_ratios.iter().map(per_token).collect::<Vec<_>>());
-        verdict.spearman = pooled_spearman(held_out, &log_ratios);
-        verdict.seconds = Some(clock.0 / seeds);
+        let per_token: Vec<Vec<f64>> = log_ratios.iter().map(per_token).collect();
+        verdict.tau_b = mean_tau(held_out, log_ratios, &self.judging);
+        verdict.tau_b_per_token = mean_tau(held_out, &per_token, &self.judging);
+        verdict.spearman = pooled_spearman(held_out, log_ratios, &self.judging);
         if self.judge.is_some() {
-            verdict.reward = Some(mean_interval(&verdict.rewards));
-            verdict.wins_against_start = Some(win_rate(&verdict.rewards, &start.rewards));
+            let rewards = of(&verdict.rewards, &self.judging);
+            verdict.reward = Some(mean_interval(&rewards));
+            verdict.wins_against_start = Some(win_rate(&rewards, &of(&start.rewards, &self.judging)));
         }
-        Ok(verdict)
+        verdict
     }
 
     /// One answer of a model to each held-out prompt, with its reward; nothing without a judge.
@@ -390,6 +455,11 @@ impl Arena<'_> {
     }
 }
 
+/// The values at these places.
+fn of(values: &[f64], places: &[usize]) -> Vec<f64> {
+    places.iter().map(|&i| values[i]).collect()
+}
+
 /// Adds up the time of optimizer steps.
 struct Clock(f64);
 
@@ -402,17 +472,17 @@ impl Observer for Clock {
     }
 }
 
-/// Mean tau-b within prompts, seeds averaged for each prompt, with the bootstrap over prompts.
-fn mean_tau(held_out: &FeedbackSet, by_seed: &[Vec<f64>]) -> Option<Interval> {
+/// Mean tau-b within these prompts, seeds averaged for each prompt, with the bootstrap over prompts.
+fn mean_tau(held_out: &FeedbackSet, by_seed: &[Vec<f64>], prompts: &[usize]) -> Option<Interval> {
     let taus: Vec<Vec<Option<f64>>> = by_seed.iter().map(|scores| within_prompts(held_out, scores)).collect();
     let mean = |values: Vec<f64>| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
     let defined: Vec<f64> =
-        (0..held_out.groups.len()).filter_map(|i| mean(taus.iter().filter_map(|seed| seed[i]).collect())).collect();
+        prompts.iter().filter_map(|&i| mean(taus.iter().filter_map(|seed| seed[i]).collect())).collect();
     bootstrap(defined.len(), 1, |rows| mean(rows.iter().map(|&i| defined[i]).collect()))
 }
 
 /// Spearman's correlation over all responses of the drawn prompts, mean over the seeds.
-fn pooled_spearman(held_out: &FeedbackSet, by_seed: &[Vec<f64>]) -> Option<Interval> {
+fn pooled_spearman(held_out: &FeedbackSet, by_seed: &[Vec<f64>], prompts: &[usize]) -> Option<Interval> {
     let all: Vec<f64> = held_out.iter().map(|r| r.reward).collect();
     let mut ranges = Vec::new();
     let mut first = 0;
@@ -420,22 +490,21 @@ fn pooled_spearman(held_out: &FeedbackSet, by_seed: &[Vec<f64>]) -> Option<Inter
         ranges.push(first..first + group.responses.len());
         first += group.responses.len();
     }
-    bootstrap(ranges.len(), 1, |prompts| {
-        let places: Vec<usize> = prompts.iter().flat_map(|&p| ranges[p].clone()).collect();
-        let rewards: Vec<f64> = places.iter().map(|&i| all[i]).collect();
-        let each =
-            by_seed.iter().map(|scores| spearman(&places.iter().map(|&i| scores[i]).collect::<Vec<_>>(), &rewards));
+    bootstrap(prompts.len(), 1, |drawn| {
+        let places: Vec<usize> = drawn.iter().flat_map(|&i| ranges[prompts[i]].clone()).collect();
+        let rewards = of(&all, &places);
+        let each = by_seed.iter().map(|scores| spearman(&of(scores, &places), &rewards));
         let each: Option<Vec<f64>> = each.collect();
         each.map(|values| values.iter().sum::<f64>() / values.len() as f64)
     })
 }
 
 /// Win rates of every model against every other.
-fn duels(verdicts: &[Verdict]) -> (Vec<Column<'_>>, Vec<Vec<String>>) {
+fn duels<'a>(verdicts: &'a [Verdict], prompts: &[usize]) -> (Vec<Column<'a>>, Vec<Vec<String>>) {
     let columns = std::iter::once(Column::Text("")).chain(verdicts.iter().map(|v| Column::Number(&v.label)));
     let against = |a: &Verdict, b: &Verdict| match a.label == b.label {
         true => "-".to_string(),
-        false => show(win_rate(&a.rewards, &b.rewards), 2),
+        false => show(win_rate(&of(&a.rewards, prompts), &of(&b.rewards, prompts)), 2),
     };
     let row = |a: &Verdict| std::iter::once(a.label.clone()).chain(verdicts.iter().map(|b| against(a, b))).collect();
     (columns.collect(), verdicts.iter().map(row).collect())

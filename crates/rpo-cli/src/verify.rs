@@ -138,18 +138,12 @@ impl Setting {
         }
     }
 
-    /// Trains by one objective; measures at the start and after each tenth of the steps.
-    fn train(
-        &self,
-        objective: &ObjectiveConfig,
-        condition: &Condition,
-        steps: usize,
-        rate: f64,
-    ) -> Result<Vec<Measure>> {
+    /// Trains by one objective as `config` says; measures before it and wherever validation is due.
+    fn train(&self, objective: &ObjectiveConfig, condition: &Condition, config: &TrainConfig) -> Result<Vec<Measure>> {
         let train = self.problem.feedback(&self.reference, condition.responses, condition.noise, self.seed);
         let data = Split { train, ..Split::default() };
         let mut path = Path { setting: self, tau: condition.tau, measures: Vec::new() };
-        match fit(objective, &self.start, data, &budget(steps, rate, self.seed), &mut [&mut path]) {
+        match fit(objective, &self.start, data, config, &mut [&mut path]) {
             // Too large a learning rate, or an objective that is not defined on single responses.
             Err(rpo::Error::Step { .. } | rpo::Error::Data(_)) => Ok(Vec::new()),
             result => result.map(|_| path.measures).map_err(anyhow::Error::from),
@@ -231,14 +225,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let names: Vec<&str> = objectives(BASE.tau).iter().map(|(name, _)| *name).collect();
     let pairs: Vec<(usize, usize)> =
         (0..conditions.len()).flat_map(|c| (0..names.len()).map(move |o| (c, o))).collect();
-    let train = |(c, o): (usize, usize), setting: &Setting, rate: f64| {
-        setting.train(&objectives(conditions[c].tau)[o].1, &conditions[c], *steps, rate)
+    let train = |(c, o): (usize, usize), setting: &Setting, config: &TrainConfig| {
+        setting.train(&objectives(conditions[c].tau)[o].1, &conditions[c], config)
     };
 
     let trials = pairs.iter().flat_map(|pair| LEARNING_RATES.map(|rate| (*pair, rate))).collect::<Vec<_>>();
     let bar = progress::bar("choosing learning rates", trials.len());
     let distances = in_parallel(&trials, &bar, |&(pair, rate)| {
-        Ok(train(pair, &tuning[0], rate)?.last().map_or(f64::INFINITY, |m| m.kl_to_optimum))
+        let config = TrainConfig { validate_every: Some(*steps), ..budget(*steps, rate, TUNING_SEED) };
+        Ok(train(pair, &tuning[0], &config)?.last().map_or(f64::INFINITY, |m| m.kl_to_optimum))
     })?;
     let best = |distances: &[f64]| {
         let nearest = distances.iter().zip(LEARNING_RATES).min_by(|a, b| a.0.total_cmp(b.0));
@@ -249,7 +244,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let runs = pairs.iter().zip(&chosen).flat_map(|(pair, rate)| settings.iter().map(|s| (*pair, s, *rate)));
     let runs: Vec<_> = runs.collect();
     let bar = progress::bar("runs", runs.len());
-    let paths = in_parallel(&runs, &bar, |&(pair, setting, rate)| train(pair, setting, rate))?;
+    let paths =
+        in_parallel(&runs, &bar, |&(pair, setting, rate)| train(pair, setting, &budget(*steps, rate, setting.seed)))?;
     let outcomes: Vec<Outcome> = pairs
         .iter()
         .zip(chosen)

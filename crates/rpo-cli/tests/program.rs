@@ -157,7 +157,9 @@ fn objectives_are_compared() {
     let said = place
         .ok("compare --model model --data data.jsonl --out result --config compare.toml --seeds 2 --max-steps 2 \
          --validation-fraction 0.5 --max-new-tokens 4 --objectives sft,gentle,paired,dro --judge sh\u{a0}judge.sh");
-    for expected in ["== gentle, seed 43 ==", "mean reward", "tau-b", "report: result/report.html"] {
+    for expected in
+        ["== gentle, learning rate 0.0001, seed 43 ==", "mean reward", "tau-b", "report: result/report.html"]
+    {
         assert!(said.contains(expected), "{said}");
     }
     let all = ["compare.json", "dro-42", "dro-43", "gentle-42", "gentle-43", "paired-42", "paired-43", "report.html"];
@@ -168,6 +170,17 @@ fn objectives_are_compared() {
     assert_eq!(json["models"][2]["rewards"].as_array().map(Vec::len), Some(10));
     let config = std::fs::read_to_string(place.path("result/gentle-43/config.toml")).expect("settings");
     assert!(config.contains("tau = 9.0") && config.contains("seed = 43"), "{config}");
+
+    // Several learning rates: chosen on one half of the held-out prompts, judged on the other.
+    let said = place.ok(
+        "compare --model model --data data.jsonl --out chosen --max-steps 2 --validation-fraction 0.5 --objectives sft,rpo \
+         --learning-rates 0.001,0.01",
+    );
+    assert!(said.contains("== rpo, learning rate 0.01, seed 42 =="), "{said}");
+    let json = std::fs::read_to_string(place.path("chosen/compare.json")).expect("figures");
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["judged_on"].as_array().map(Vec::len), Some(5));
+    assert!(place.path("chosen/rpo-0.01-42/last").is_dir());
 
     let common = "compare --model model --data data.jsonl --max-steps 1 --out";
     for (arguments, said) in [

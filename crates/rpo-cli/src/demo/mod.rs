@@ -60,9 +60,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         bail!("stopped");
     }
     println!("\n== Learn from the ratings which answers to give ==");
-    let runs = objectives().map(|(label, objective)| {
+    let contestants = objectives().map(|(label, objective)| {
         let run = settings(out, "sft/best", label, objective, 1e-3, *seed);
-        (label.to_string(), vec![run])
+        (label.to_string(), vec![vec![run]])
     });
     let comparison = Comparison {
         title: "Learning from ratings: SFT, then RPO and its rivals".into(),
@@ -73,7 +73,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             task::BEST
         ),
         out: out.clone(),
-        runs: runs.into(),
+        contestants: contestants.into(),
         decoding: Decoding { sample: true, max_new_tokens: 24, seed: *seed, ..Decoding::default() },
     };
     let by_text: HashMap<String, Prompt> = Prompt::all().into_iter().map(|p| (p.text(), p)).collect();

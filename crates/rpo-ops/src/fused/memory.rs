@@ -1,4 +1,4 @@
-//! Tensors of the CPU backend as slices and matrices, and products of matrices. The only unsafe code of the project.
+//! Tensors of the CPU backend as slices and matrices, and products of matrices. The only unsafe code of the library.
 
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
@@ -130,11 +130,7 @@ unsafe fn gemm_into(a: Matrix<'_>, b: Matrix<'_>, c: *mut f32, row_stride: usize
 }
 
 /// Parts `values` into one slice for each of the given lengths, times `width`.
-pub(super) fn parts<'a>(
-    mut values: &'a mut [f32],
-    lengths: impl Iterator<Item = usize>,
-    width: usize,
-) -> Vec<&'a mut [f32]> {
+pub(super) fn parts(mut values: &mut [f32], lengths: impl Iterator<Item = usize>, width: usize) -> Vec<&mut [f32]> {
     let mut parts = Vec::new();
     for length in lengths {
         let (part, rest) = values.split_at_mut(length * width);

@@ -107,7 +107,7 @@ pub(super) fn rms_norm_backward(
 }
 
 /// `2 sqrt(2 / pi)`.
-const C: f32 = 1.595_769_1;
+const C: f32 = 1.595_769;
 const CUBIC: f32 = 0.044_715;
 
 /// `gelu_new(gate) * up`.
