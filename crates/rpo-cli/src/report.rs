@@ -76,7 +76,7 @@ pub fn show(interval: Interval, digits: usize) -> String {
 }
 
 impl Page {
-    /// A page with a title and a paragraph.
+    /// A page with a title and, unless it is empty, a paragraph.
     pub fn new(title: &str, introduction: &str) -> Self {
         let title = escape(title);
         let html = format!(
@@ -84,7 +84,9 @@ impl Page {
              content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>"
         );
         let mut page = Self { html };
-        page.paragraph(introduction);
+        if !introduction.is_empty() {
+            page.paragraph(introduction);
+        }
         page
     }
 

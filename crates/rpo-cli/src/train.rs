@@ -123,6 +123,7 @@ pub fn train(
     let device = device::find(&settings.device)?;
     let origin = Checkpoint::find(&settings.model)?;
     let needs = objective.needs();
+    settings.train.check(needs, &split)?;
     let model = origin.load(&device.clone().autodiff())?;
     let mismatched = if needs.mismatched { Some(split.mismatched(settings.train.seed)?) } else { None };
     let references = references(settings, needs, &model, &split, mismatched.as_ref())?;

@@ -117,6 +117,8 @@ fn mistakes_are_explained() {
     place.write("empty.jsonl", "");
     let row = |i: usize| format!("{{\"prompt\":\"say {}\",\"response\":\"yes\",\"reward\":1}}\n", "no ".repeat(i));
     place.write("equal.jsonl", &(0..20).map(row).collect::<String>());
+    let single = |i: usize| row(i).replace("1}", &format!("{i}}}"));
+    place.write("single.jsonl", &(0..20).map(single).collect::<String>());
     for (arguments, said) in [
         ("train rpo --model nowhere --data data.jsonl --out x", "no model `nowhere`"),
         ("train rpo --model some/model --data data.jsonl --out x", "HF_HUB_OFFLINE"),
@@ -124,11 +126,18 @@ fn mistakes_are_explained() {
         ("train rpo --model model --data bad.jsonl --out x", "bad.jsonl, line 2: `reward`"),
         ("train rpo --model model --data empty.jsonl --out x", "no rated response"),
         ("train rpo --model model --data equal.jsonl --out x", "rewards equal 1"),
+        ("train group-centred --model model --data single.jsonl --out x", "single response"),
+        ("train rpo --model model --data single.jsonl --out x --single-response drop", "single response"),
         ("train rpo --model model --out x", "missing field `data`"),
         ("train rpo --model model --data data.jsonl --out model", "already exists"),
         ("train rpo --model model --data data.jsonl --out x --tau 0", "tau: 0 is not a positive number"),
         ("train rpo --model model --data data.jsonl --out x --batch-size 0", "batch-size"),
         ("train rpo --model model --data data.jsonl --out x --validation-fraction 1", "validation-fraction"),
+        ("train group-centred --model model --data data.jsonl --out x --batch-size 1", "compares all the responses"),
+        ("train kto --model model --data data.jsonl --out x --set objective.threshold=median", "`median`"),
+        ("train kto --model model --data data.jsonl --out x --beta 0", "beta: 0 is not a positive number"),
+        ("train kto --model model --data data.jsonl --out x --tau 1", "unknown field `tau`"),
+        ("train dro --model model --data data.jsonl --out x --set tau", "NAME=VALUE"),
         ("train rpo --model model --data data.jsonl --out x --device abacus", "no device `abacus`"),
         ("train rpo --model model --data data.jsonl --out x --config misspelt.toml", "batchsize"),
         ("init --config bert.json --tokenizer tokenizer.json --out x", "model_type `bert`"),

@@ -1,4 +1,5 @@
-//! Differentiable operations of a packed T5, written once in terms of Burn tensors so that they run on every device.
+//! Differentiable operations of a packed T5: with kernels and gradients of our own on the CPU, and in terms of Burn's
+//! operations on every other device.
 //!
 //! Sequences are *packed*: a batch of texts is one `(tokens, features)` tensor and a [`Segments`] that says where each
 //! text begins. Only attention looks at the boundaries. This crate knows tensors; it never knows models or files.

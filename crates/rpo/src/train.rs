@@ -78,6 +78,23 @@ impl TrainConfig {
         }
         self.optimizer.validate()
     }
+
+    /// Checks the ranges, and that an objective with these needs can be trained on this data.
+    ///
+    /// # Errors
+    /// The first setting that is impossible.
+    pub fn check(&self, needs: Needs, data: &Split) -> Result<()> {
+        self.validate()?;
+        let largest = data.train.groups.iter().map(|g| g.responses.len()).max().unwrap_or(0);
+        if needs.whole_prompts && largest > self.batch_size {
+            let problem = format!(
+                "the objective compares all the responses of a prompt; one prompt has {largest}, a step only {}",
+                self.batch_size
+            );
+            return Err(Error::Setting { field: "batch-size", problem });
+        }
+        Ok(())
+    }
 }
 
 /// How far a run is; what is needed beside model and optimizer to go on as if it had never stopped.
@@ -380,15 +397,8 @@ impl Trainer<'_> {
     }
 
     fn steps(&self) -> Result<usize> {
-        let TrainConfig { epochs, max_steps, batch_size, .. } = *self.config;
-        self.config.validate()?;
-        let largest = self.data.train.groups.iter().map(|g| g.responses.len()).max().unwrap_or(0);
-        if self.whole_prompts() && largest > batch_size {
-            let problem = format!(
-                "the objective compares all the responses of a prompt, one prompt has {largest}, and a step only {batch_size}"
-            );
-            return Err(Error::Setting { field: "batch-size", problem });
-        }
+        let TrainConfig { epochs, max_steps, .. } = *self.config;
+        self.config.check(self.objective.needs(), &self.data)?;
         Ok(max_steps.unwrap_or(epochs * self.steps_per_epoch()))
     }
 

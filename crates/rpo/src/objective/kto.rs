@@ -175,9 +175,14 @@ impl Objective for Kto {
         let bad = split.train.responses() - good;
         if good == 0 || bad == 0 {
             let kind = if good == 0 { "desirable" } else { "undesirable" };
+            let limit = match threshold {
+                Threshold::Mean => format!("at the mean reward {mean}"),
+                Threshold::PromptMean => "at the mean reward of each prompt".into(),
+                Threshold::AtLeast(limit) => format!("at {limit} (the mean reward is {mean})"),
+            };
             return Err(Error::Data(format!(
-                "no training response is {kind} with `threshold = {threshold:?}` (mean reward {mean}); KTO needs both \
-                 kinds. Set another threshold or check the reward column"
+                "no training response is {kind} with the threshold {limit}; KTO needs both kinds. Set another `threshold` or \
+                 check the reward column"
             )));
         }
         let (desirable, undesirable) = self.weights(good, bad);
