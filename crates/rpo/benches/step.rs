@@ -1,9 +1,13 @@
 //! One RPO training step of the flan-t5-small shape beside the time of its matrix products alone, alternately.
 //!
-//! `cargo bench -p rpo --bench step -- [--rounds N] [--json FILE]`: 8 prompts of 256 tokens with a response of 128 tokens
-//! each. The floor is every matrix product of the step (forward, and both gradients), at full size, from and into memory
-//! that is allocated already; recomputation is not counted.
+//! `cargo bench --workspace --bench step -- [--rounds N] [--json FILE] [--peer COMMAND]`: 8 prompts of 256 tokens with a
+//! response of 128 tokens each. The floor is every matrix product of the step (forward, and both gradients), at full size,
+//! from and into memory that is allocated already; recomputation is not counted. A peer takes the same step in its own
+//! process, in turn: it gets a line for each step and prints the seconds, and at the end of its input its peak memory in
+//! MiB, as `scripts/step_torch.py` does.
 
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -50,7 +54,9 @@ fn main() {
         saving: None,
         stop: &AtomicBool::new(false),
     };
-    let mut times = Times { products: Products::of(&config), steps: Vec::new(), floors: Vec::new() };
+    let peer = option("--peer").map(|command| Peer::start(&command));
+    let mut times =
+        Times { products: Products::of(&config), peer, steps: Vec::new(), floors: Vec::new(), peers: Vec::new() };
     let learner = learner(policy, objective.needs(), 1).expect("random");
     let optimizer = Optimizer::new(train.optimizer.clone()).expect("valid");
     trainer.run(learner, optimizer, Progress::default(), &mut [&mut times]).expect("trains");
@@ -68,9 +74,17 @@ fn main() {
     );
     println!("step / floor, median of {} alternate rounds: {:.2}", ratios.len(), median(&ratios));
     println!("peak memory {:.0} MiB", peak_memory());
+    let peers = times.peers.get(2..).unwrap_or_default().to_vec();
+    let peer_memory = times.peer.take().map_or(0.0, Peer::finish);
+    if !peers.is_empty() {
+        let ratios: Vec<f64> = steps.iter().zip(&peers).map(|(s, p)| s / p).collect();
+        println!("peer   {:.3} s (least {:.3}), peak memory {peer_memory:.0} MiB", median(&peers), least(&peers));
+        println!("step / peer: {:.2}; memory / peer: {:.2}", median(&ratios), peak_memory() / peer_memory);
+    }
     if let Some(path) = option("--json") {
         let text = format!(
-            "{{\"step_s\": {steps:?}, \"floor_s\": {floors:?}, \"gflop\": {giga}, \"peak_mib\": {:.0}}}\n",
+            "{{\"step_s\": {steps:?}, \"floor_s\": {floors:?}, \"gflop\": {giga}, \"peak_mib\": {:.0}, \
+             \"peer_s\": {peers:?}, \"peer_peak_mib\": {peer_memory:.0}}}\n",
             peak_memory()
         );
         std::fs::write(&path, text).expect("JSON written");
@@ -89,11 +103,51 @@ fn data(config: &Config) -> FeedbackSet {
     FeedbackSet { groups: (0..BATCH).map(group).collect() }
 }
 
-/// Times each step, and the floor after it.
+/// Another program that takes the same step.
+struct Peer {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Peer {
+    fn start(command: &str) -> Self {
+        let mut child = Command::new("sh")
+            .args(["-c", command])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the peer starts");
+        let (input, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        Self { child, input: Some(input), output: BufReader::new(output).lines() }
+    }
+
+    fn number(&mut self) -> f64 {
+        let line = self.output.next().expect("the peer answers").expect("a line");
+        line.trim().parse().unwrap_or_else(|_| panic!("the peer says `{line}`"))
+    }
+
+    fn step(&mut self) -> f64 {
+        self.input.as_mut().expect("open").write_all(b"\n").expect("the peer listens");
+        self.number()
+    }
+
+    /// Its peak memory in MiB.
+    fn finish(mut self) -> f64 {
+        drop(self.input.take());
+        let memory = self.number();
+        self.child.wait().expect("the peer ends");
+        memory
+    }
+}
+
+/// Times each step, and the floor and the peer after it.
 struct Times {
     products: Products,
+    peer: Option<Peer>,
     steps: Vec<f64>,
     floors: Vec<f64>,
+    peers: Vec<f64>,
 }
 
 impl Observer for Times {
@@ -101,6 +155,7 @@ impl Observer for Times {
         if let Event::Step(report) = event {
             self.steps.push(report.seconds);
             self.floors.push(self.products.run());
+            self.peers.extend(self.peer.as_mut().map(Peer::step));
         }
         Ok(())
     }
