@@ -10,7 +10,6 @@ import sys
 import time
 
 arguments = argparse.ArgumentParser()
-arguments.add_argument("--attention", default="sdpa", choices=["eager", "sdpa"])
 arguments.add_argument("--compile", action="store_true")
 arguments.add_argument("--threads", type=int, default=os.cpu_count())
 options = arguments.parse_args()
@@ -27,7 +26,6 @@ config = T5Config(
     feed_forward_proj="gated-gelu", dropout_rate=0.0, tie_word_embeddings=False, use_cache=False,
     pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
 )
-config._attn_implementation = options.attention
 model = T5ForConditionalGeneration(config).train()
 prompts = torch.randint(3, 32000, (BATCH, PROMPT))
 labels = torch.randint(3, 32000, (BATCH, RESPONSE))
