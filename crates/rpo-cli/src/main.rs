@@ -41,6 +41,7 @@ enum Command {
 }
 
 fn main() -> std::process::ExitCode {
+    rpo::keep_freed_memory();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .without_time()

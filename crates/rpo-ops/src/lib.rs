@@ -4,12 +4,14 @@
 //! Sequences are *packed*: a batch of texts is one `(tokens, features)` tensor and a [`Segments`] that says where each
 //! text begins. Only attention looks at the boundaries. This crate knows tensors; it never knows models or files.
 
+mod allocator;
 mod attention;
 mod elementwise;
 mod fused;
 mod log_prob;
 mod segments;
 
+pub use allocator::keep_freed_memory;
 pub use attention::{RelativeBias, attention, relative_position_bucket};
 pub use elementwise::{gated_gelu, linear, relu, rms_norm};
 pub use fused::{AdamW, adamw, sum_of_squares};

@@ -29,6 +29,7 @@ const CONFIG: &str = r#"{"model_type":"t5","vocab_size":32128,"d_model":512,"d_k
     "num_decoder_layers":8,"num_heads":6,"feed_forward_proj":"gated-gelu","tie_word_embeddings":false}"#;
 
 fn main() {
+    rpo::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().collect();
     let option = |name: &str| arguments.iter().position(|a| a == name).and_then(|i| arguments.get(i + 1)).cloned();
     let rounds: usize = option("--rounds").and_then(|r| r.parse().ok()).unwrap_or(5);

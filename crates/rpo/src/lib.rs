@@ -48,3 +48,5 @@ pub use error::{Error, Result};
 
 /// The engine, for devices and tensors.
 pub use burn;
+/// For programs that train on the CPU.
+pub use rpo_ops::keep_freed_memory;
