@@ -10,7 +10,7 @@ use rpo::feedback::{FeedbackSet, Split};
 use rpo::objective::ObjectiveConfig;
 use rpo::sample::{Decoding, Processors, generate};
 use rpo::score::score_set;
-use rpo::statistics::{Interval, bootstrap, kendall_tau_b, mean_interval, spearman, win_rate};
+use rpo::statistics::{Interval, bootstrap, kendall_tau_b, mean, mean_interval, spearman, win_rate};
 use rpo::tokenizer::Tokenizer;
 use rpo::train::{Event, Observer};
 use serde::Serialize;
@@ -165,8 +165,7 @@ impl Observer for Ranks<'_> {
         self.log_ratios = sums.iter().zip(start).map(|(now, start)| now - *start).collect();
         let taus: Vec<f64> = within_prompts(self.held_out, &self.log_ratios).into_iter().flatten().collect();
         // At the start all log-ratios are zero and rank nothing.
-        let mean = if taus.is_empty() { 0.0 } else { taus.iter().sum::<f64>() / taus.len() as f64 };
-        self.curve.push((*step as f64, mean));
+        self.curve.push((*step as f64, mean(&taus).unwrap_or(0.0)));
         Ok(())
     }
 }
@@ -475,10 +474,9 @@ impl Observer for Clock {
 /// Mean tau-b within these prompts, seeds averaged for each prompt, with the bootstrap over prompts.
 fn mean_tau(held_out: &FeedbackSet, by_seed: &[Vec<f64>], prompts: &[usize]) -> Option<Interval> {
     let taus: Vec<Vec<Option<f64>>> = by_seed.iter().map(|scores| within_prompts(held_out, scores)).collect();
-    let mean = |values: Vec<f64>| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
-    let defined: Vec<f64> =
-        prompts.iter().filter_map(|&i| mean(taus.iter().filter_map(|seed| seed[i]).collect())).collect();
-    bootstrap(defined.len(), 1, |rows| mean(rows.iter().map(|&i| defined[i]).collect()))
+    let over_seeds = |&i: &usize| mean(&taus.iter().filter_map(|seed| seed[i]).collect::<Vec<f64>>());
+    let defined: Vec<f64> = prompts.iter().filter_map(over_seeds).collect();
+    bootstrap(defined.len(), 1, |rows| mean(&of(&defined, rows)))
 }
 
 /// Spearman's correlation over all responses of the drawn prompts, mean over the seeds.
@@ -495,7 +493,7 @@ fn pooled_spearman(held_out: &FeedbackSet, by_seed: &[Vec<f64>], prompts: &[usiz
         let rewards = of(&all, &places);
         let each = by_seed.iter().map(|scores| spearman(&of(scores, &places), &rewards));
         let each: Option<Vec<f64>> = each.collect();
-        each.map(|values| values.iter().sum::<f64>() / values.len() as f64)
+        each.and_then(|values| mean(&values))
     })
 }
 

@@ -102,21 +102,9 @@ pub fn attention(
     bias: Option<&RelativeBias>,
 ) -> Tensor<2> {
     assert_eq!(queries.len(), keys.len(), "queries and keys have different numbers of segments");
-    match fused::supported(&q.device()) {
-        true => fused_attention(q, k, v, heads, queries, keys, bias),
-        false => composed_attention(q, k, v, heads, queries, keys, bias),
+    if !fused::supported(&q.device()) {
+        return composed_attention(q, k, v, heads, queries, keys, bias);
     }
-}
-
-fn fused_attention(
-    q: Tensor<2>,
-    k: Tensor<2>,
-    v: Tensor<2>,
-    heads: usize,
-    queries: &Segments,
-    keys: &Segments,
-    bias: Option<&RelativeBias>,
-) -> Tensor<2> {
     let position = bias.map(|b| {
         let [buckets, _] = b.table.dims();
         fused::Position { buckets, max_distance: b.max_distance, causal: b.causal }

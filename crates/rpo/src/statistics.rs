@@ -15,6 +15,11 @@ pub struct Interval {
     pub high: f64,
 }
 
+/// Mean of the values; `None` for none.
+pub fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
 /// Mean of independent values, with Student's interval (as wide as the line for a single value).
 pub fn mean_interval(values: &[f64]) -> Interval {
     let n = values.len() as f64;

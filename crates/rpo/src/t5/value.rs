@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, activation};
-use rpo_ops::segment_mean;
+use rpo_ops::{linear, segment_mean};
 use serde::{Deserialize, Serialize};
 
 use super::weights::{Builder, Init};
@@ -99,6 +99,6 @@ impl Affine {
     }
 
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        x.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze()
+        linear(x, self.weight.val()) + self.bias.val().unsqueeze()
     }
 }
