@@ -29,6 +29,9 @@ pub struct Flags {
     /// Tokens computed at once: bounds memory, changes nothing else [default: 4096]
     #[arg(long)]
     micro_batch_tokens: Option<i64>,
+    /// Keep less for the gradients and compute it again: less memory, a third more time
+    #[arg(long)]
+    recompute: bool,
     /// Largest learning rate [default: 1e-4]
     #[arg(long)]
     learning_rate: Option<f64>,
@@ -110,6 +113,7 @@ impl Flags {
             ("train.max-steps", whole(self.max_steps)),
             ("train.batch-size", whole(self.batch_size)),
             ("train.micro-batch-tokens", whole(self.micro_batch_tokens)),
+            ("train.recompute", self.recompute.then_some(Value::Boolean(true))),
             ("train.warmup-steps", whole(self.warmup_steps)),
             ("train.validate-every", whole(self.validate_every)),
             ("train.seed", whole(self.seed)),

@@ -16,8 +16,9 @@
 //! | [`score`] | log-probabilities of responses: the only place that computes them |
 //! | [`reference`](mod@reference) | log-probabilities under the reference model, cached on disk |
 //! | [`objective`] | RPO and its rivals, one file each |
-//! | [`optim`] | AdamW and the learning-rate schedule |
+//! | [`optim`] | AdamW, Adafactor, the learning-rate schedule |
 //! | [`train`] | the only training loop |
+//! | [`mod@recompute`] | gradients in less memory |
 //! | [`sample`] | generation |
 //! | [`checkpoint`] | Hugging Face directories in and out |
 //! | [`finite`] | a problem that can be solved exactly, to judge objectives on |
@@ -34,6 +35,7 @@ pub mod inspect;
 pub mod metrics;
 pub mod objective;
 pub mod optim;
+pub mod recompute;
 pub mod reference;
 pub mod sample;
 pub mod score;

@@ -74,11 +74,24 @@ impl Learner {
 
 fn score_with(model: &T5, value: Option<&ValueNetwork>, batch: &PackedBatch) -> Scores {
     let memory = model.encode(&batch.prompt_ids, &batch.prompts);
+    let states = value.map(|v| v.states(&memory, batch));
+    let hidden = model.decode(&batch.input_ids, &batch.responses, &batch.by_prompt, &memory, &batch.prompts);
+    score_decoded(model, value, hidden, states, batch)
+}
+
+/// The last part of scoring: `hidden` is what the head multiplies, `states` what the value network reads.
+pub(crate) fn score_decoded(
+    model: &T5,
+    value: Option<&ValueNetwork>,
+    hidden: Tensor<2>,
+    states: Option<Tensor<2>>,
+    batch: &PackedBatch,
+) -> Scores {
     Scores {
-        log_probs: segment_sum(decoded_log_probs(model, &memory, batch), &batch.responses),
+        log_probs: segment_sum(label_log_probs(hidden, model.head(), &batch.labels), &batch.responses),
         tokens: batch.responses.lengths().collect(),
         rows: batch.rows.clone(),
-        values: value.map(|v| v.forward(&memory, batch)),
+        values: value.zip(states).map(|(value, states)| value.forward(states, batch)),
     }
 }
 
@@ -97,11 +110,7 @@ pub fn score_set(model: &T5, data: &FeedbackSet, budget: usize, progress: &mut d
 
 /// Log-probability of every token of the packed responses: `(response tokens)`.
 pub fn token_log_probs(model: &T5, batch: &PackedBatch) -> Tensor<1> {
-    decoded_log_probs(model, &model.encode(&batch.prompt_ids, &batch.prompts), batch)
-}
-
-/// The same, given the encoded prompts.
-fn decoded_log_probs(model: &T5, memory: &Tensor<2>, batch: &PackedBatch) -> Tensor<1> {
-    let hidden = model.decode(&batch.input_ids, &batch.responses, &batch.by_prompt, memory, &batch.prompts);
+    let memory = model.encode(&batch.prompt_ids, &batch.prompts);
+    let hidden = model.decode(&batch.input_ids, &batch.responses, &batch.by_prompt, &memory, &batch.prompts);
     label_log_probs(hidden, model.head(), &batch.labels)
 }

@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, activation};
 use rpo_ops::{Segments, index_tensor};
 
-use super::{Attention, DecoderBlock, T5, embed};
+use super::{Attention, DecoderBlock, T5};
 
 /// What the decoder remembers of a batch of unfinished sequences, all of the same length.
 pub struct DecoderCache {
@@ -46,7 +46,7 @@ impl T5 {
         let position = cache.length;
         let bias = first.bias(self.config.relative_attention_max_distance, true);
         let bias = bias.scores(position..position + 1, position + 1);
-        let mut x = embed(&self.shared, tokens);
+        let mut x = self.embed(tokens);
         for (DecoderBlock { layer }, cached) in self.decoder.block.iter().zip(&mut cache.layers) {
             let attention = &layer.0.SelfAttention;
             let h = layer.0.layer_norm.forward(x.clone());

@@ -38,6 +38,8 @@ pub struct DecoderBlock {
 pub struct Encoder {
     block: Vec<EncoderBlock>,
     final_layer_norm: LayerNorm,
+    #[module(skip)]
+    max_distance: usize,
 }
 
 /// The decoder.
@@ -74,6 +76,7 @@ impl T5 {
                 .map(|i| EncoderBlock::new(at.at(format!("block.{i}")), config, i == 0))
                 .collect::<Result<_>>()?,
             final_layer_norm: LayerNorm::new(at.at("final_layer_norm"), config)?,
+            max_distance: config.relative_attention_max_distance,
         };
         let mut at = root.at("decoder");
         let decoder = Decoder {
@@ -103,7 +106,22 @@ impl T5 {
 
     /// Encodes packed prompts: `(prompt tokens)` ids to `(prompt tokens, d_model)`.
     pub fn encode(&self, ids: &[u32], prompts: &Segments) -> Tensor<2> {
-        self.encoder.forward(embed(&self.shared, ids), prompts, self.config.relative_attention_max_distance)
+        self.encoder.forward(self.embed(ids), prompts)
+    }
+
+    /// The embeddings of packed token ids: `(tokens, d_model)`.
+    fn embed(&self, ids: &[u32]) -> Tensor<2> {
+        embed(&self.shared, ids)
+    }
+
+    /// Embeddings and number of the decoder's blocks.
+    pub(crate) fn decoder(&self) -> (&Linear, usize) {
+        (&self.shared, self.decoder.block.len())
+    }
+
+    /// Embeddings and encoder.
+    pub(crate) fn encoder(&self) -> (&Linear, &Encoder) {
+        (&self.shared, &self.encoder)
     }
 
     /// Decodes packed responses against encoded prompts, giving what the head multiplies: `(response tokens, d_model)`.
@@ -118,16 +136,27 @@ impl T5 {
         memory: &Tensor<2>,
         prompts: &Segments,
     ) -> Tensor<2> {
-        let longest = responses.max_len();
+        let stage = self.decoder_stages(responses, by_prompt, memory, prompts);
+        (0..=self.decoder.block.len()).fold(self.embed(ids), |x, i| stage(i, x))
+    }
+
+    /// What the decoder does to the embedded inputs, stage by stage: its blocks, then [`Self::finish`].
+    pub(crate) fn decoder_stages(
+        &self,
+        responses: &Segments,
+        by_prompt: &Segments,
+        memory: &Tensor<2>,
+        prompts: &Segments,
+    ) -> impl Fn(usize, Tensor<2>) -> Tensor<2> {
         let first = &self.decoder.block[0].layer.0.SelfAttention;
-        let bias = first.bias(self.config.relative_attention_max_distance, true).over(longest);
-        let mut x = embed(&self.shared, ids);
-        for DecoderBlock { layer } in &self.decoder.block {
-            x = layer.0.forward(x, responses, &bias);
-            x = layer.1.forward(x, by_prompt, memory.clone(), prompts);
-            x = layer.2.forward(x);
+        let bias = first.bias(self.config.relative_attention_max_distance, true).over(responses.max_len());
+        move |i, x| match self.decoder.block.get(i) {
+            Some(DecoderBlock { layer }) => {
+                let x = layer.0.forward(x, responses, &bias);
+                layer.2.forward(layer.1.forward(x, by_prompt, memory.clone(), prompts))
+            }
+            None => self.finish(x),
         }
-        self.finish(x)
     }
 
     /// The decoder's last norm, and the scaling of T5 1.0.
@@ -146,7 +175,7 @@ impl T5 {
 }
 
 /// The rows of `table` for packed token ids: `(tokens)` to `(tokens, d_model)`.
-fn embed(table: &Linear, ids: &[u32]) -> Tensor<2> {
+pub(crate) fn embed(table: &Linear, ids: &[u32]) -> Tensor<2> {
     let table = table.weight.val();
     let [_, d_model] = table.dims();
     let n = ids.len();
@@ -157,14 +186,22 @@ fn embed(table: &Linear, ids: &[u32]) -> Tensor<2> {
 
 impl Encoder {
     /// Embedded packed prompts to encoder states, both `(prompt tokens, d_model)`.
-    fn forward(&self, mut x: Tensor<2>, prompts: &Segments, max_distance: usize) -> Tensor<2> {
-        let longest = prompts.max_len();
-        let bias = self.block[0].layer.0.SelfAttention.bias(max_distance, false).over(longest);
-        for EncoderBlock { layer } in &self.block {
-            x = layer.0.forward(x, prompts, &bias);
-            x = layer.1.forward(x);
+    fn forward(&self, x: Tensor<2>, prompts: &Segments) -> Tensor<2> {
+        let stage = self.stages(prompts);
+        (0..=self.block.len()).fold(x, |x, i| stage(i, x))
+    }
+
+    pub(crate) fn blocks(&self) -> usize {
+        self.block.len()
+    }
+
+    /// What [`Self::forward`] does, stage by stage: the blocks, then the last norm.
+    pub(crate) fn stages(&self, prompts: &Segments) -> impl Fn(usize, Tensor<2>) -> Tensor<2> {
+        let bias = self.block[0].layer.0.SelfAttention.bias(self.max_distance, false).over(prompts.max_len());
+        move |i, x| match self.block.get(i) {
+            Some(EncoderBlock { layer }) => layer.1.forward(layer.0.forward(x, prompts, &bias)),
+            None => self.final_layer_norm.forward(x),
         }
-        self.final_layer_norm.forward(x)
     }
 }
 

@@ -36,8 +36,6 @@ pub struct ValueNetwork {
 struct ValueEncoder {
     shared: Linear,
     encoder: Encoder,
-    #[module(skip)]
-    max_distance: usize,
 }
 
 /// A matrix with bias.
@@ -58,8 +56,7 @@ impl ValueNetwork {
         let mut root = Builder::new(&mut weights, &device);
         let d_model = policy.config.d_model;
         let own = || {
-            let max_distance = policy.config.relative_attention_max_distance;
-            let copy = ValueEncoder { shared: policy.shared.clone(), encoder: policy.encoder.clone(), max_distance };
+            let copy = ValueEncoder { shared: policy.shared.clone(), encoder: policy.encoder.clone() };
             // Mapped so that the copies are leaves of their own.
             copy.map_parameters(|_, _, values| values)
         };
@@ -75,13 +72,22 @@ impl ValueNetwork {
         })
     }
 
-    /// `V(x)` of every response's prompt: `(responses)`, in units of the reward. `memory` holds the policy's encoder
-    /// states of the prompts, `(prompt tokens, d_model)`.
-    pub fn forward(&self, memory: &Tensor<2>, batch: &PackedBatch) -> Tensor<1> {
-        let states = match &self.own {
+    /// What the values are read from: encoder states of the prompts, its own or `memory`, the policy's; both
+    /// `(prompt tokens, d_model)`.
+    pub fn states(&self, memory: &Tensor<2>, batch: &PackedBatch) -> Tensor<2> {
+        match self.own_encoder() {
             None => memory.clone(),
-            Some(own) => own.encoder.forward(embed(&own.shared, &batch.prompt_ids), &batch.prompts, own.max_distance),
-        };
+            Some((table, encoder)) => encoder.forward(embed(table, &batch.prompt_ids), &batch.prompts),
+        }
+    }
+
+    /// Embeddings and encoder, unless it reads the policy's.
+    pub(crate) fn own_encoder(&self) -> Option<(&Linear, &Encoder)> {
+        self.own.as_ref().map(|own| (&own.shared, &own.encoder))
+    }
+
+    /// `V(x)` of every response's prompt from its [`Self::states`]: `(responses)`, in units of the reward.
+    pub fn forward(&self, states: Tensor<2>, batch: &PackedBatch) -> Tensor<1> {
         let mut x = segment_mean(states, &batch.prompts);
         if let Some(hidden) = &self.hidden {
             x = activation::relu(hidden.forward(x));

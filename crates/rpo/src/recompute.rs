@@ -1,0 +1,147 @@
+//! Gradients in little memory (gradient checkpointing, Chen et al., arXiv 1604.06174): the forward pass builds no graph and
+//! keeps only what enters each block; from the last block to the first, each one's graph is then built again for itself.
+//! It knows the parts of a model, not what is minimised.
+
+use burn::module::Module;
+use burn::tensor::{Gradients, Tensor};
+
+use crate::batch::PackedBatch;
+use crate::error::Result;
+use crate::optim::GradientSum;
+use crate::score::{Learner, Scores, score_decoded};
+use crate::t5::{Encoder, Linear, NamedParameters, embed};
+
+/// Adds to `sum` the gradients of the loss that `loss` makes of the scores of `batch`: the same as those of
+/// `loss(learner.score(batch))`, for about a third more time.
+///
+/// # Errors
+/// Those of `loss`.
+pub fn gradients(
+    learner: &Learner,
+    batch: &PackedBatch,
+    loss: impl FnOnce(&Scores) -> Result<Tensor<1>>,
+    sum: &mut GradientSum,
+) -> Result<()> {
+    let Learner { policy, value } = learner;
+    let plain = learner.valid();
+    let encoded = Encoded::new(plain.policy.encoder(), batch);
+    let own = plain.value.as_ref().and_then(|v| v.own_encoder()).map(|parts| Encoded::new(parts, batch));
+    let PackedBatch { input_ids, responses, by_prompt, prompts, .. } = batch;
+    let (table, blocks) = plain.policy.decoder();
+    let decoded = Trail::walk(
+        embed(table, input_ids),
+        blocks,
+        plain.policy.decoder_stages(responses, by_prompt, &encoded.trail.end, prompts),
+    );
+    drop(plain);
+
+    let mut add = |tape: &mut Gradients| sum.add(learner.gradients(tape));
+    let hidden = leaf(decoded.end.clone());
+    let states = value.as_ref().map(|_| leaf(own.as_ref().unwrap_or(&encoded).trail.end.clone()));
+    let scores = score_decoded(policy, value.as_ref(), hidden.clone(), states.clone(), batch);
+    let mut tape = loss(&scores)?.backward();
+    drop(scores);
+    let of_hidden = reached(&hidden, &mut tape);
+    let of_states = states.map(|states| reached(&states, &mut tape));
+    add(&mut tape);
+    drop((tape, hidden));
+
+    let memory = leaf(encoded.trail.end.clone());
+    let mut of_memory: Option<Tensor<2>> = None;
+    let stages = policy.decoder_stages(responses, by_prompt, &memory, prompts);
+    let of_inputs = decoded.back(of_hidden, &stages, &mut |tape| {
+        let here = memory.grad_remove(tape);
+        of_memory = match (of_memory.take(), here) {
+            (Some(sum), Some(here)) => Some(sum + here),
+            (sum, here) => sum.or(here),
+        };
+        add(tape);
+    });
+    add(&mut through(embed(policy.decoder().0, input_ids), of_inputs));
+
+    let mut of_memory = of_memory.expect("every decoder block attends to the encoder");
+    match (own, of_states, value.as_ref().and_then(|v| v.own_encoder())) {
+        (Some(own), Some(of_states), Some(parts)) => own.back(of_states, parts, batch, &mut add),
+        (None, Some(of_states), None) => of_memory = of_memory + of_states,
+        _ => {}
+    }
+    encoded.back(of_memory, policy.encoder(), batch, &mut add);
+    Ok(())
+}
+
+/// An encoder's way from the prompts to their states.
+struct Encoded {
+    trail: Trail,
+}
+
+impl Encoded {
+    fn new((table, encoder): (&Linear, &Encoder), batch: &PackedBatch) -> Self {
+        let start = embed(table, &batch.prompt_ids);
+        Self { trail: Trail::walk(start, encoder.blocks(), encoder.stages(&batch.prompts)) }
+    }
+
+    /// Hands the gradients of the encoder and its embeddings to `add`, given the states'.
+    fn back(
+        self,
+        gradient: Tensor<2>,
+        (table, encoder): (&Linear, &Encoder),
+        batch: &PackedBatch,
+        add: &mut dyn FnMut(&mut Gradients),
+    ) {
+        let of_start = self.trail.back(gradient, &encoder.stages(&batch.prompts), add);
+        add(&mut through(embed(table, &batch.prompt_ids), of_start));
+    }
+}
+
+/// A chain of stages that was walked without a graph.
+struct Trail {
+    /// What entered each stage.
+    entered: Vec<Tensor<2>>,
+    /// What came out of the last.
+    end: Tensor<2>,
+}
+
+impl Trail {
+    /// `blocks` stages and the one that ends the stack.
+    fn walk(start: Tensor<2>, blocks: usize, stage: impl Fn(usize, Tensor<2>) -> Tensor<2>) -> Self {
+        let mut entered = Vec::with_capacity(blocks + 1);
+        let end = (0..=blocks).fold(start, |x, i| {
+            entered.push(x.clone());
+            stage(i, x)
+        });
+        Self { entered, end }
+    }
+
+    /// From the gradient of the end to that of the start; `stage` is the same with a graph, `add` hears each one's
+    /// gradients.
+    fn back(
+        self,
+        gradient: Tensor<2>,
+        stage: &dyn Fn(usize, Tensor<2>) -> Tensor<2>,
+        add: &mut dyn FnMut(&mut Gradients),
+    ) -> Tensor<2> {
+        drop(self.end);
+        self.entered.into_iter().enumerate().rev().fold(gradient, |gradient, (i, x)| {
+            let x = leaf(x);
+            let mut tape = through(stage(i, x.clone()), gradient);
+            let of_x = reached(&x, &mut tape);
+            add(&mut tape);
+            of_x
+        })
+    }
+}
+
+/// The beginning of a graph.
+fn leaf(x: Tensor<2>) -> Tensor<2> {
+    Tensor::from_inner(x).require_grad()
+}
+
+/// Gradients of all that `y` was made of, given its own.
+fn through(y: Tensor<2>, gradient: Tensor<2>) -> Gradients {
+    (y * Tensor::from_inner(gradient)).sum().backward()
+}
+
+/// The gradient of a leaf; zero where the loss does not depend on it.
+fn reached(leaf: &Tensor<2>, tape: &mut Gradients) -> Tensor<2> {
+    leaf.grad_remove(tape).unwrap_or_else(|| leaf.clone().inner().zeros_like())
+}
