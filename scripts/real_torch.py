@@ -6,7 +6,8 @@ batch, the partitions by a pass of single rows before. `--loop tuned` is what a 
 together with no more padding than they need, reference scores computed once in such batches, one cross-entropy, fused AdamW.
 
 A line `reference` on standard input asks for the pass over the reference, a line `step` for an optimizer step; each is
-answered by `seconds rows`. At the end of the input it says its peak memory in MiB. Needs torch and transformers 4.57.
+answered by `seconds rows`. After `--steps` steps or at the end of the input it says its peak memory in MiB and ends. Needs
+torch and transformers 4.57.
 """
 
 import argparse
@@ -22,6 +23,7 @@ arguments.add_argument("--data", required=True, help="JSONL with `prompt` and `r
 arguments.add_argument("--tokenizer", required=True, help="directory with tokenizer.json")
 arguments.add_argument("--loop", choices=["published", "tuned"], required=True)
 arguments.add_argument("--reference-rows", type=int, default=0, help="rows of the reference pass; 0 for all")
+arguments.add_argument("--steps", type=int, default=0, help="0 for as many as are asked for")
 arguments.add_argument("--budget", type=int, default=4096, help="padded tokens of a micro-batch of the tuned loop")
 arguments.add_argument("--threads", type=int, default=os.cpu_count())
 options = arguments.parse_args()
@@ -145,8 +147,12 @@ def step():
     return len(batch)
 
 
+steps = 0
 for line in sys.stdin:
     started = time.perf_counter()
     done = reference_pass() if line.strip() == "reference" else step()
     print(time.perf_counter() - started, done, flush=True)
+    steps += line.strip() == "step"
+    if steps == options.steps > 0:
+        break
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, flush=True)

@@ -1,6 +1,6 @@
-"""The step of `benches/step.rs` in PyTorch: one step for each line on standard input, its seconds on standard output.
+"""The step of `benches/step.rs` in PyTorch: one step for each line on standard input, answered by `seconds responses`.
 
-An empty input ends it; its last line is the largest resident memory in MiB. Needs torch and transformers 4.57.
+At the end of the input it says its peak memory in MiB. Needs torch and transformers 4.57.
 """
 
 import argparse
@@ -47,5 +47,5 @@ for _ in sys.stdin:
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    print(time.perf_counter() - started, flush=True)
+    print(time.perf_counter() - started, BATCH, flush=True)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, flush=True)

@@ -1,72 +1,47 @@
-//! One RPO training step of the flan-t5-small shape beside the time of its matrix products alone, alternately.
+//! One RPO training step of a flan-t5 shape beside the time of its matrix products alone, alternately.
 //!
-//! `cargo bench --workspace --bench step -- [--rounds N] [--json FILE] [--peer COMMAND]`: 8 prompts of 256 tokens with a
-//! response of 128 tokens each. The floor is every matrix product of the step (forward, and both gradients), at full size,
-//! from and into memory that is allocated already; recomputation is not counted. A peer takes the same step in its own
-//! process, in turn: it gets a line for each step and prints the seconds, and at the end of its input its peak memory in
-//! MiB, as `scripts/step_torch.py` does.
+//! `cargo bench --workspace --bench step -- [--size small|base|large] [--recompute] [--rounds N] [--json FILE]
+//! [--peer COMMAND]`: 8 prompts of 256 tokens with a response of 128 tokens each. The floor is every matrix product of the
+//! step (forward, and both gradients), at full size, from and into memory that is allocated already; recomputation is not
+//! counted. A peer takes the same step in its own process, in turn: `scripts/step_torch.py`.
 
-use std::io::{BufRead, BufReader, Lines, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::AtomicBool;
+mod common;
+
 use std::time::Instant;
 
-use burn::module::Module;
-use burn::tensor::Device;
+use common::{Peer, flag, ids, least, median, option, peak_memory, shape};
 use gemm::Parallelism;
-use rpo::burn;
-use rpo::feedback::{FeedbackSet, PromptGroup, Response, Split};
-use rpo::objective::{ObjectiveConfig, RpoConfig};
-use rpo::optim::Optimizer;
-use rpo::reference::{ReferenceScores, References};
-use rpo::t5::{Config, RandomWeights, T5};
-use rpo::train::{Event, Observer, Progress, TrainConfig, Trainer, learner};
+use rpo::feedback::{FeedbackSet, PromptGroup, Response};
+use rpo::t5::Config;
+use rpo::train::{Event, Observer, TrainConfig};
+use serde_json::json;
 
 const BATCH: usize = 8;
 const PROMPT: usize = 256;
 const RESPONSE: usize = 128;
-const CONFIG: &str = r#"{"model_type":"t5","vocab_size":32128,"d_model":512,"d_kv":64,"d_ff":1024,"num_layers":8,
-    "num_decoder_layers":8,"num_heads":6,"feed_forward_proj":"gated-gelu","tie_word_embeddings":false}"#;
 
 fn main() {
     rpo::keep_freed_memory();
-    let arguments: Vec<String> = std::env::args().collect();
-    let option = |name: &str| arguments.iter().position(|a| a == name).and_then(|i| arguments.get(i + 1)).cloned();
     let rounds: usize = option("--rounds").and_then(|r| r.parse().ok()).unwrap_or(5);
-    let config = Config::parse(CONFIG).expect("valid");
-    let device = Device::flex().autodiff();
-    let policy = T5::new(&config, &mut RandomWeights::new(1), &device).expect("random");
-    let data = Split { train: data(&config), ..Split::default() };
-
-    let mut objective = ObjectiveConfig::Rpo(RpoConfig::default()).build().expect("valid");
-    let reference = ReferenceScores::compute(&policy.valid(), &data, 4096, &mut |_| ());
-    objective.prepare(&data, &References { matched: Some(reference), mismatched: None }).expect("defined");
+    let config = shape(&option("--size").unwrap_or_else(|| "small".into()));
     let train = TrainConfig {
         max_steps: Some(rounds + 2),
         batch_size: BATCH,
         micro_batch_tokens: BATCH * (PROMPT + RESPONSE),
+        recompute: flag("--recompute"),
         ..TrainConfig::default()
-    };
-    let trainer = Trainer {
-        objective: objective.as_ref(),
-        data,
-        mismatched: None,
-        config: &train,
-        saving: None,
-        stop: &AtomicBool::new(false),
     };
     let peer = option("--peer").map(|command| Peer::start(&command));
     let mut times =
         Times { products: Products::of(&config), peer, steps: Vec::new(), floors: Vec::new(), peers: Vec::new() };
-    let learner = learner(policy, objective.needs(), 1).expect("random");
-    let optimizer = Optimizer::new(train.optimizer.clone()).expect("valid");
-    trainer.run(learner, optimizer, Progress::default(), &mut [&mut times]).expect("trains");
+    common::train(common::fresh(&config), data(), &train, &mut times);
 
     // The first two warm up.
     let (steps, floors) = (&times.steps[2..], &times.floors[2..]);
     let ratios: Vec<f64> = steps.iter().zip(floors).map(|(s, f)| s / f).collect();
     let giga = times.products.operations() / 1e9;
-    println!("step   {:.3} s (least {:.3})", median(steps), least(steps));
+    println!("{}", common::machine());
+    println!("step   {:.3} s (least {:.3}), peak memory {:.0} MiB", median(steps), least(steps), peak_memory());
     println!(
         "floor  {:.3} s (least {:.3}): {giga:.0} GFLOP at {:.0} GFLOP/s",
         median(floors),
@@ -74,7 +49,6 @@ fn main() {
         giga / median(floors)
     );
     println!("step / floor, median of {} alternate rounds: {:.2}", ratios.len(), median(&ratios));
-    println!("peak memory {:.0} MiB", peak_memory());
     let peers = times.peers.get(2..).unwrap_or_default().to_vec();
     let peer_memory = times.peer.take().map_or(0.0, Peer::finish);
     if !peers.is_empty() {
@@ -82,64 +56,19 @@ fn main() {
         println!("peer   {:.3} s (least {:.3}), peak memory {peer_memory:.0} MiB", median(&peers), least(&peers));
         println!("step / peer: {:.2}; memory / peer: {:.2}", median(&ratios), peak_memory() / peer_memory);
     }
-    if let Some(path) = option("--json") {
-        let text = format!(
-            "{{\"step_s\": {steps:?}, \"floor_s\": {floors:?}, \"gflop\": {giga}, \"peak_mib\": {:.0}, \
-             \"peer_s\": {peers:?}, \"peer_peak_mib\": {peer_memory:.0}}}\n",
-            peak_memory()
-        );
-        std::fs::write(&path, text).expect("JSON written");
-    }
+    common::write_json(json!({
+        "step_s": steps, "floor_s": floors, "gflop": giga, "peak_mib": peak_memory(),
+        "peer_s": peers, "peer_peak_mib": peer_memory,
+    }));
 }
 
-fn data(config: &Config) -> FeedbackSet {
-    let ids = |seed: usize, n: usize| -> Vec<u32> {
-        (0..n).map(|i| (3 + (i * 7919 + seed * 104_729) % (config.vocab_size - 100)) as u32).collect()
-    };
+fn data() -> FeedbackSet {
     let group = |i: usize| {
         let reward = i as f64;
         let responses = vec![Response { row: i, ids: ids(i + 100, RESPONSE), truncated: false, reward, copies: 1 }];
         PromptGroup { prompt: ids(i, PROMPT), prompt_truncated: false, responses }
     };
     FeedbackSet { groups: (0..BATCH).map(group).collect() }
-}
-
-/// Another program that takes the same step.
-struct Peer {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: Lines<BufReader<ChildStdout>>,
-}
-
-impl Peer {
-    fn start(command: &str) -> Self {
-        let mut child = Command::new("sh")
-            .args(["-c", command])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the peer starts");
-        let (input, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
-        Self { child, input: Some(input), output: BufReader::new(output).lines() }
-    }
-
-    fn number(&mut self) -> f64 {
-        let line = self.output.next().expect("the peer answers").expect("a line");
-        line.trim().parse().unwrap_or_else(|_| panic!("the peer says `{line}`"))
-    }
-
-    fn step(&mut self) -> f64 {
-        self.input.as_mut().expect("open").write_all(b"\n").expect("the peer listens");
-        self.number()
-    }
-
-    /// Its peak memory in MiB.
-    fn finish(mut self) -> f64 {
-        drop(self.input.take());
-        let memory = self.number();
-        self.child.wait().expect("the peer ends");
-        memory
-    }
 }
 
 /// Times each step, and the floor and the peer after it.
@@ -156,7 +85,7 @@ impl Observer for Times {
         if let Event::Step(report) = event {
             self.steps.push(report.seconds);
             self.floors.push(self.products.run());
-            self.peers.extend(self.peer.as_mut().map(Peer::step));
+            self.peers.extend(self.peer.as_mut().and_then(|p| p.ask("step")).map(|(seconds, _)| seconds));
         }
         Ok(())
     }
@@ -261,21 +190,4 @@ fn multiply(m: usize, n: usize, k: usize, a: &[f32], b: &[f32], c: &mut [f32], p
             parallelism,
         );
     }
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
-}
-
-fn least(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::INFINITY, f64::min)
-}
-
-/// Largest resident memory of this process so far, in MiB; 0 where the system does not say.
-fn peak_memory() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    line.and_then(|l| l.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }
