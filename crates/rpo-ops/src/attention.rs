@@ -55,6 +55,17 @@ impl RelativeBias {
         Self { expanded: (!own_kernels).then(|| self.scores(0..longest, longest)), ..self }
     }
 
+    /// What the table's rows mean.
+    pub(crate) fn position(&self) -> fused::Position {
+        let [buckets, _] = self.table.dims();
+        fused::Position { buckets, max_distance: self.max_distance, causal: self.causal }
+    }
+
+    /// `(buckets, heads)`.
+    pub(crate) fn table(&self) -> Tensor<2> {
+        self.table.clone()
+    }
+
     /// What is added to the attention scores of the positions `queries` against keys `0..keys`:
     /// `(1, heads, queries, keys)`.
     pub fn scores(&self, queries: std::ops::Range<usize>, keys: usize) -> Tensor<4> {
@@ -85,38 +96,8 @@ fn causal_mask(first: usize, queries: usize, keys: usize, device: &Device) -> Te
     Tensor::<1>::from_floats(mask.as_slice(), device).reshape([1, 1, queries, keys])
 }
 
-/// Scaled-by-nothing dot-product attention of T5, segment by segment: `softmax(q k^T + bias) v`.
-///
-/// `q` is `(query tokens, heads * d_kv)`, `k` and `v` are `(key tokens, heads * d_kv)`; queries of segment `i` see the
-/// keys of segment `i`. The result has the shape of `q`.
-///
-/// # Panics
-/// If the two segmentations have different numbers of segments.
-pub fn attention(
-    q: Tensor<2>,
-    k: Tensor<2>,
-    v: Tensor<2>,
-    heads: usize,
-    queries: &Segments,
-    keys: &Segments,
-    bias: Option<&RelativeBias>,
-) -> Tensor<2> {
-    assert_eq!(queries.len(), keys.len(), "queries and keys have different numbers of segments");
-    if !fused::supported(&q.device()) {
-        return composed_attention(q, k, v, heads, queries, keys, bias);
-    }
-    let position = bias.map(|b| {
-        let [buckets, _] = b.table.dims();
-        fused::Position { buckets, max_distance: b.max_distance, causal: b.causal }
-    });
-    // Without a bias an empty table stands in, which nothing reads.
-    let table = bias.map_or_else(|| Tensor::zeros([1, heads], &q.device()), |b| b.table.clone());
-    let plan = fused::Plan { heads, queries: queries.clone(), keys: keys.clone(), position };
-    fused::attention(q, k, v, table, plan)
-}
-
-/// In terms of Burn's operations, padded.
-pub(crate) fn composed_attention(
+/// `softmax(q k^T + bias) v` in terms of Burn's operations, padded.
+pub(crate) fn padded_attention(
     q: Tensor<2>,
     k: Tensor<2>,
     v: Tensor<2>,
@@ -145,7 +126,7 @@ pub(crate) fn composed_attention(
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Distribution, Tolerance};
+    use burn::tensor::Distribution;
 
     use super::*;
 
@@ -160,26 +141,6 @@ mod tests {
         assert_eq!([past(3), past(0), past(-15), past(-16)], [0, 0, 15, 16]);
         // 16 + floor(ln(32/16) / ln(128/16) * 16) = 16 + 5
         assert_eq!([past(-32), past(-128), past(-100_000)], [21, 31, 31]);
-    }
-
-    #[test]
-    fn a_packed_batch_equals_its_segments_alone() {
-        let device = Device::flex();
-        let random = |n| Tensor::<2>::random([n, 6], Distribution::Normal(0.0, 1.0), &device);
-        let table = Tensor::<2>::random([32, 2], Distribution::Normal(0.0, 1.0), &device);
-        let queries = Segments::from_lengths([3, 1, 5]);
-        let (q, k, v) = (random(9), random(9), random(9));
-        for causal in [false, true] {
-            let bias = RelativeBias::new(table.clone(), 128, causal);
-            let all = attention(q.clone(), k.clone(), v.clone(), 2, &queries, &queries, Some(&bias));
-            for i in 0..queries.len() {
-                let range = queries.range(i);
-                let part = |x: &Tensor<2>| x.clone().slice([range.clone(), 0..6]);
-                let one = Segments::from_lengths([range.len()]);
-                let alone = attention(part(&q), part(&k), part(&v), 2, &one, &one, Some(&bias));
-                alone.into_data().assert_approx_eq::<f32>(&part(&all).into_data(), Tolerance::absolute(1e-6));
-            }
-        }
     }
 
     #[test]

@@ -8,13 +8,15 @@ mod allocator;
 mod attention;
 mod elementwise;
 mod fused;
+mod layers;
 mod log_prob;
 mod segments;
 
 pub use allocator::keep_freed_memory;
-pub use attention::{RelativeBias, attention, relative_position_bucket};
-pub use elementwise::{gated_gelu, linear, relu, rms_norm};
+pub use attention::{RelativeBias, relative_position_bucket};
+pub use elementwise::{linear, relu, rms_norm};
 pub use fused::{AdamW, adamw, sum_of_squares};
+pub use layers::{AttentionLayer, GatedFeedForward, cross_attention, gated_feed_forward, self_attention};
 pub use log_prob::{label_log_probs, segment_mean, segment_sum};
 pub use segments::Segments;
 

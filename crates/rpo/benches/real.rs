@@ -15,7 +15,7 @@ use rpo::train::{Event, Observer, TrainConfig};
 use serde_json::json;
 
 fn main() {
-    rpo::keep_freed_memory();
+    common::begin();
     let required = |name: &str| option(name).unwrap_or_else(|| panic!("{name} is missing; see the top of this bench"));
     let (path, tokenizer) = (required("--data"), required("--tokenizer"));
     let tokenizer = Tokenizer::load(Path::new(&tokenizer)).expect("tokenizer");

@@ -15,7 +15,7 @@ use rpo::train::{Event, Observer, TrainConfig};
 use serde_json::{Value, json};
 
 fn main() {
-    rpo::keep_freed_memory();
+    common::begin();
     if let Some(prompts) = option("--prompts") {
         return data_case(prompts.parse().expect("a number"));
     }

@@ -4,7 +4,7 @@
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::memory::{Matrix, Store, dense, multiply, parts, rows_columns, tensor};
+use super::memory::{Matrix, Store, multiply, parts, rows_columns, tensor};
 use super::simd::{exp, exponentiate, sum, vectorised};
 use crate::Segments;
 use crate::attention::{MASKED, relative_position_bucket};
@@ -13,6 +13,8 @@ use crate::attention::{MASKED, relative_position_bucket};
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) heads: usize,
+    /// Whether keys and values come from a memory, not from the tokens themselves.
+    pub(crate) memory: bool,
     pub(crate) queries: Segments,
     pub(crate) keys: Segments,
     /// What the table of the position bias means; `None` without a bias.
@@ -26,9 +28,6 @@ pub(crate) struct Position {
     pub(crate) max_distance: usize,
     pub(crate) causal: bool,
 }
-
-/// What the gradients need beside inputs and result: the logarithm of each softmax's denominator, `(query tokens, heads)`.
-pub(crate) type Denominators = FlexTensor;
 
 /// The bias of every distance: distance `key - query` stands at `key - query + longest query - 1`.
 struct Bias {
@@ -82,16 +81,15 @@ fn add_bias(scores: &mut [f32], keys: usize, head: usize, bias: &Bias) {
     }
 }
 
-/// `softmax(q k^T + bias) v`, and the denominators.
+/// `softmax(q k^T + bias) v`, and the logarithm of each softmax's denominator, `(query tokens, heads)`. All are dense.
 pub(super) fn forward(
-    q: FlexTensor,
-    k: FlexTensor,
-    v: FlexTensor,
-    table: FlexTensor,
+    q: &FlexTensor,
+    k: &FlexTensor,
+    v: &FlexTensor,
+    table: &FlexTensor,
     plan: &Plan,
-) -> (FlexTensor, Denominators) {
-    let (q, k, v, table) = (dense(q), dense(k), dense(v), dense(table));
-    let (n, inner) = rows_columns(&q);
+) -> (FlexTensor, FlexTensor) {
+    let (n, inner) = rows_columns(q);
     let (heads, width) = (plan.heads, inner / plan.heads);
     let bias = Bias::new(plan, table.storage());
     let (qs, ks, vs): (&[f32], &[f32], &[f32]) = (q.storage(), k.storage(), v.storage());
@@ -132,22 +130,14 @@ pub(super) fn forward(
     (tensor(mixed, [n, inner]), tensor(denominators, [n, heads]))
 }
 
-/// What [`backward`] works on.
-pub(super) struct Saved {
-    pub(super) q: FlexTensor,
-    pub(super) k: FlexTensor,
-    pub(super) v: FlexTensor,
-    pub(super) table: FlexTensor,
-    pub(super) mixed: FlexTensor,
-    pub(super) denominators: Denominators,
-}
-
-/// Gradients of `q`, `k`, `v` and the table.
-pub(super) fn backward(saved: Saved, gradient: FlexTensor, plan: &Plan) -> [FlexTensor; 4] {
-    let Saved { q, k, v, table, mixed, denominators } = saved;
-    let (q, k, v, table) = (dense(q), dense(k), dense(v), dense(table));
-    let (mixed, gradient) = (dense(mixed), dense(gradient));
-    let ((n, inner), (keys_n, _)) = (rows_columns(&q), rows_columns(&k));
+/// Gradients of `q`, `k`, `v` and the table; beside `q`, `k` and `v` it gets the two results of [`forward`].
+pub(super) fn backward(
+    [q, k, v, mixed, denominators]: &[FlexTensor; 5],
+    table: &FlexTensor,
+    gradient: &FlexTensor,
+    plan: &Plan,
+) -> [FlexTensor; 4] {
+    let ((n, inner), (keys_n, _)) = (rows_columns(q), rows_columns(k));
     let (heads, width) = (plan.heads, inner / plan.heads);
     let bias = Bias::new(plan, table.storage());
     let (qs, ks, vs): (&[f32], &[f32], &[f32]) = (q.storage(), k.storage(), v.storage());
@@ -206,7 +196,7 @@ pub(super) fn backward(saved: Saved, gradient: FlexTensor, plan: &Plan) -> [Flex
             of_distances
         })
         .collect();
-    let (buckets, table_heads) = rows_columns(&table);
+    let (buckets, table_heads) = rows_columns(table);
     let mut of_table = vec![0f32; buckets * table_heads];
     if let Some(bias) = &bias {
         for of_distances in &of_distances {

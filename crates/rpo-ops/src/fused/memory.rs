@@ -53,6 +53,14 @@ impl<'a> Matrix<'a> {
         Self { values, rows, columns, row_stride, column_stride: 1 }
     }
 
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn columns(&self) -> usize {
+        self.columns
+    }
+
     /// Its transpose.
     pub(super) fn t(self) -> Self {
         let Self { values, rows, columns, row_stride, column_stride } = self;

@@ -1,9 +1,11 @@
 //! The operations that decide the speed of a step, each as one node of the graph with kernels and gradients of our own on
-//! the CPU. What stands in `attention.rs`, `elementwise.rs` and `log_prob.rs` is the same in terms of Burn's operations, for
-//! every other device, and what these are tested against.
+//! the CPU. What stands in `layers.rs`, `elementwise.rs` and `log_prob.rs` outside is the same in terms of Burn's operations,
+//! for every other device, and what these are tested against.
 
 mod attention;
 mod head;
+mod layers;
+mod linear;
 mod memory;
 mod pointwise;
 mod simd;
@@ -17,6 +19,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, DispatchDevice, Flex, backend_extension};
 use burn::tensor::{Device, Tensor};
+use memory::dense;
 
 pub(crate) use attention::{Plan, Position};
 pub use update::{AdamW, adamw, sum_of_squares};
@@ -33,15 +36,28 @@ pub trait Fused: Backend {
     fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
     /// `x / sqrt(mean(x^2) + epsilon) * weight`.
     fn fused_rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self>;
-    /// `gelu_new(gate) * up`.
-    fn fused_gated_gelu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
-    /// `softmax(q k^T + bias) v` by segment and head.
-    fn fused_attention(
+    /// `x + (gelu_new(h gate^T) * h up^T) down^T` with `h = rms_norm(x)`.
+    fn fused_feed_forward(
+        x: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self>;
+    /// `x + attention(rms_norm(x), memory) o^T`; `plan` says whether `memory` and `table` mean anything.
+    #[expect(clippy::too_many_arguments, reason = "tensors of a node are arguments of their own")]
+    fn fused_attention_layer(
+        x: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
+        memory: FloatTensor<Self>,
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
+        o: FloatTensor<Self>,
         table: FloatTensor<Self>,
         plan: Plan,
+        epsilon: f64,
     ) -> FloatTensor<Self>;
     /// `log softmax(hidden weight^T)[label]`.
     fn fused_label_log_probs(
@@ -53,25 +69,38 @@ pub trait Fused: Backend {
 
 impl Fused for Flex {
     fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        pointwise::linear(x, weight)
+        linear::linear(&dense(x), &dense(weight))
     }
 
     fn fused_rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self> {
         pointwise::rms_norm(x, weight, epsilon)
     }
 
-    fn fused_gated_gelu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
-        pointwise::gated_gelu(gate, up)
+    fn fused_feed_forward(
+        x: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        layers::feed_forward(&[x, norm, gate, up, down].map(dense), epsilon).0
     }
 
-    fn fused_attention(
+    fn fused_attention_layer(
+        x: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
+        memory: FloatTensor<Self>,
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
+        o: FloatTensor<Self>,
         table: FloatTensor<Self>,
         plan: Plan,
+        epsilon: f64,
     ) -> FloatTensor<Self> {
-        attention::forward(q, k, v, table, &plan).0
+        let inputs = attention_inputs([x, norm, memory, q, k, v, o, table], &plan);
+        layers::attention_layer(&inputs, &plan, epsilon).0
     }
 
     fn fused_label_log_probs(
@@ -81,6 +110,12 @@ impl Fused for Flex {
     ) -> FloatTensor<Self> {
         head::forward(hidden, weight, &labels, false).0
     }
+}
+
+/// The inputs of an attention layer, of which some only stand in for nothing.
+fn attention_inputs(tensors: [FloatTensor<Flex>; 8], plan: &Plan) -> layers::AttentionInputs {
+    let [x, norm, memory, q, k, v, o, table] = tensors.map(dense);
+    layers::AttentionInputs { x, norm, memory: plan.memory.then_some(memory), weights: [q, k, v, o], table }
 }
 
 /// A parent of a node and the gradient for it; nothing happens if either is missing.
@@ -99,11 +134,14 @@ impl Backward<Flex, 2> for Linear {
     type State = (FloatTensor<Flex>, FloatTensor<Flex>);
 
     fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = gradients.consume::<Flex>(&ops.node);
+        let gradient = dense(gradients.consume::<Flex>(&ops.node));
         let [x, weight] = ops.parents;
         let wanted = [x.is_some(), weight.is_some()];
-        let [of_x, of_weight] = pointwise::linear_backward(ops.state.0, ops.state.1, gradient, wanted);
-        register!(gradients, x => of_x, weight => of_weight);
+        register!(
+            gradients,
+            x => wanted[0].then(|| linear::of_input(&gradient, &ops.state.1)),
+            weight => wanted[1].then(|| linear::of_weight(&gradient, &ops.state.0)),
+        );
     }
 }
 
@@ -118,41 +156,45 @@ impl Backward<Flex, 2> for RmsNorm {
     fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = gradients.consume::<Flex>(&ops.node);
         let [x, weight] = ops.parents;
-        let [of_x, of_weight] = pointwise::rms_norm_backward(ops.state.0, ops.state.1, gradient, self.epsilon);
+        let [of_x, of_weight] = pointwise::rms_norm_backward(ops.state.0, ops.state.1, gradient, None, self.epsilon);
         register!(gradients, x => Some(of_x), weight => Some(of_weight));
     }
 }
 
 #[derive(Debug)]
-struct GatedGelu;
+struct FeedForward {
+    epsilon: f64,
+}
 
-impl Backward<Flex, 2> for GatedGelu {
-    type State = (FloatTensor<Flex>, FloatTensor<Flex>);
+impl Backward<Flex, 5> for FeedForward {
+    type State = ([FloatTensor<Flex>; 5], [FloatTensor<Flex>; 2]);
 
-    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = gradients.consume::<Flex>(&ops.node);
-        let [gate, up] = ops.parents;
-        let [of_gate, of_up] = pointwise::gated_gelu_backward(ops.state.0, ops.state.1, gradient);
-        register!(gradients, gate => Some(of_gate), up => Some(of_up));
+    fn backward(self, ops: Ops<Self::State, 5>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = dense(gradients.consume::<Flex>(&ops.node));
+        let (inputs, kept) = ops.state;
+        let of_inputs = layers::feed_forward_backward(inputs, kept, gradient, self.epsilon);
+        for (parent, gradient) in ops.parents.into_iter().zip(of_inputs) {
+            register!(gradients, parent => Some(gradient));
+        }
     }
 }
 
 #[derive(Debug)]
-struct Attention {
+struct AttentionLayer {
     plan: Plan,
+    epsilon: f64,
 }
 
-impl Backward<Flex, 4> for Attention {
-    /// Inputs, result and denominators.
-    type State = [FloatTensor<Flex>; 6];
+impl Backward<Flex, 8> for AttentionLayer {
+    type State = (layers::AttentionInputs, layers::AttentionKept);
 
-    fn backward(self, ops: Ops<Self::State, 4>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = gradients.consume::<Flex>(&ops.node);
-        let [q, k, v, table, mixed, denominators] = ops.state;
-        let saved = attention::Saved { q, k, v, table, mixed, denominators };
-        let [of_q, of_k, of_v, of_table] = attention::backward(saved, gradient, &self.plan);
-        let [q, k, v, table] = ops.parents;
-        register!(gradients, q => Some(of_q), k => Some(of_k), v => Some(of_v), table => Some(of_table));
+    fn backward(self, ops: Ops<Self::State, 8>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = dense(gradients.consume::<Flex>(&ops.node));
+        let (inputs, kept) = ops.state;
+        let of_inputs = layers::attention_layer_backward(inputs, kept, gradient, &self.plan, self.epsilon);
+        for (parent, gradient) in ops.parents.into_iter().zip(of_inputs) {
+            register!(gradients, parent => gradient);
+        }
     }
 }
 
@@ -176,9 +218,10 @@ impl Backward<Flex, 2> for LabelLogProbs {
 impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
     fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         let ((x, x_node), (weight, weight_node)) = (x.into_parts(), weight.into_parts());
+        let (x, weight) = (dense(x), dense(weight));
         match Linear.prepare::<C>([x_node, weight_node]).compute_bound().stateful() {
-            OpsKind::Tracked(node) => node.finish((x.clone(), weight.clone()), pointwise::linear(x, weight)),
-            OpsKind::UnTracked(node) => node.finish(pointwise::linear(x, weight)),
+            OpsKind::Tracked(node) => node.finish((x.clone(), weight.clone()), linear::linear(&x, &weight)),
+            OpsKind::UnTracked(node) => node.finish(linear::linear(&x, &weight)),
         }
     }
 
@@ -190,27 +233,43 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         }
     }
 
-    fn fused_gated_gelu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
-        let ((gate, gate_node), (up, up_node)) = (gate.into_parts(), up.into_parts());
-        match GatedGelu.prepare::<C>([gate_node, up_node]).compute_bound().stateful() {
-            OpsKind::Tracked(node) => node.finish((gate.clone(), up.clone()), pointwise::gated_gelu(gate, up)),
-            OpsKind::UnTracked(node) => node.finish(pointwise::gated_gelu(gate, up)),
+    fn fused_feed_forward(
+        x: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        let tensors = [x, norm, gate, up, down];
+        let inputs = tensors.each_ref().map(|t| dense(t.clone().into_primitive()));
+        let nodes = tensors.map(|t| t.into_parts().1);
+        let (y, kept) = layers::feed_forward(&inputs, epsilon);
+        match (FeedForward { epsilon }).prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(node) => node.finish((inputs, kept), y),
+            OpsKind::UnTracked(node) => node.finish(y),
         }
     }
 
-    fn fused_attention(
+    fn fused_attention_layer(
+        x: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
+        memory: FloatTensor<Self>,
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
+        o: FloatTensor<Self>,
         table: FloatTensor<Self>,
         plan: Plan,
+        epsilon: f64,
     ) -> FloatTensor<Self> {
-        let ((q, q_node), (k, k_node)) = (q.into_parts(), k.into_parts());
-        let ((v, v_node), (table, table_node)) = (v.into_parts(), table.into_parts());
-        let (mixed, denominators) = attention::forward(q.clone(), k.clone(), v.clone(), table.clone(), &plan);
-        match (Attention { plan }).prepare::<C>([q_node, k_node, v_node, table_node]).compute_bound().stateful() {
-            OpsKind::Tracked(node) => node.finish([q, k, v, table, mixed.clone(), denominators], mixed),
-            OpsKind::UnTracked(node) => node.finish(mixed),
+        let tensors = [x, norm, memory, q, k, v, o, table];
+        let inputs = attention_inputs(tensors.each_ref().map(|t| t.clone().into_primitive()), &plan);
+        let nodes = tensors.map(|t| t.into_parts().1);
+        let (y, kept) = layers::attention_layer(&inputs, &plan, epsilon);
+        match (AttentionLayer { plan, epsilon }).prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(node) => node.finish((inputs, kept), y),
+            OpsKind::UnTracked(node) => node.finish(y),
         }
     }
 
@@ -239,13 +298,17 @@ pub(crate) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<
     Tensor::from_dispatch(Dispatch::fused_rms_norm(x.into_dispatch(), weight.into_dispatch(), epsilon))
 }
 
-pub(crate) fn gated_gelu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-    Tensor::from_dispatch(Dispatch::fused_gated_gelu(gate.into_dispatch(), up.into_dispatch()))
+/// Of `[x, gate, up, down]`.
+pub(crate) fn feed_forward(tensors: [Tensor<2>; 4], norm: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    let [x, gate, up, down] = tensors.map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::fused_feed_forward(x, norm.into_dispatch(), gate, up, down, epsilon))
 }
 
-pub(crate) fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, table: Tensor<2>, plan: Plan) -> Tensor<2> {
-    let [q, k, v, table] = [q, k, v, table].map(Tensor::into_dispatch);
-    Tensor::from_dispatch(Dispatch::fused_attention(q, k, v, table, plan))
+/// Of `[x, memory, q, k, v, o, table]`.
+pub(crate) fn attention_layer(tensors: [Tensor<2>; 7], norm: Tensor<1>, plan: Plan, epsilon: f64) -> Tensor<2> {
+    let [x, memory, q, k, v, o, table] = tensors.map(Tensor::into_dispatch);
+    let norm = norm.into_dispatch();
+    Tensor::from_dispatch(Dispatch::fused_attention_layer(x, norm, memory, q, k, v, o, table, plan, epsilon))
 }
 
 pub(crate) fn label_log_probs(hidden: Tensor<2>, weight: Tensor<2>, labels: &[u32]) -> Tensor<1> {

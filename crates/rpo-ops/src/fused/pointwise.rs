@@ -1,36 +1,13 @@
-//! Linear maps, RMS norm and gated GELU with their gradients.
+//! RMS norm and gated GELU with their gradients.
 
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::memory::{Matrix, dense, dims, product, rows_columns, tensor};
+use super::memory::{dense, rows_columns, tensor};
 use super::simd::{sigmoid, sum, vectorised};
 
 /// Values that one task handles.
 const TASK: usize = 16 * 1024;
-
-/// `x weight^T`.
-pub(super) fn linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-    let (x, weight) = (dense(x), dense(weight));
-    let ((n, inputs), (outputs, _)) = (rows_columns(&x), rows_columns(&weight));
-    let weight = Matrix::new(weight.storage(), outputs, inputs, inputs);
-    tensor(product(Matrix::new(x.storage(), n, inputs, inputs), weight.t()), [n, outputs])
-}
-
-/// Gradients of `x` and `weight`, each if asked for.
-pub(super) fn linear_backward(
-    x: FlexTensor,
-    weight: FlexTensor,
-    gradient: FlexTensor,
-    wanted: [bool; 2],
-) -> [Option<FlexTensor>; 2] {
-    let (x, weight, gradient) = (dense(x), dense(weight), dense(gradient));
-    let ((n, inputs), (outputs, _)) = (rows_columns(&x), rows_columns(&weight));
-    let g = Matrix::new(gradient.storage(), n, outputs, outputs);
-    let of_x = || tensor(product(g, Matrix::new(weight.storage(), outputs, inputs, inputs)), [n, inputs]);
-    let of_weight = || tensor(product(g.t(), Matrix::new(x.storage(), n, inputs, inputs)), [outputs, inputs]);
-    [wanted[0].then(of_x), wanted[1].then(of_weight)]
-}
 
 /// Rows of `width` values that make up one task.
 fn task(width: usize) -> usize {
@@ -65,21 +42,25 @@ pub(super) fn rms_norm(x: FlexTensor, weight: FlexTensor, epsilon: f64) -> FlexT
     tensor(y, [n, width])
 }
 
-/// Gradients of `x` and `weight`.
+/// Gradients of `x` and `weight`; that of `x` is added to `residual`, if there is one.
 pub(super) fn rms_norm_backward(
     x: FlexTensor,
     weight: FlexTensor,
     gradient: FlexTensor,
+    residual: Option<FlexTensor>,
     epsilon: f64,
 ) -> [FlexTensor; 2] {
     let (x, weight, mut gradient) = (dense(x), dense(weight), dense(gradient));
     let (_, width) = rows_columns(&x);
+    let residual = residual.map(dense);
     let (xs, ws): (&[f32], &[f32]) = (x.storage(), weight.storage());
+    let rs: Option<&[f32]> = residual.as_ref().map(|r| r.storage());
     let of_weight = gradient
         .storage_mut::<f32>()
         .par_chunks_mut(task(width))
         .zip(xs.par_chunks(task(width)))
-        .map(|(g, x)| {
+        .enumerate()
+        .map(|(i, (g, x))| {
             let mut of_weight = vec![0f32; width];
             vectorised(
                 #[inline(always)]
@@ -91,6 +72,9 @@ pub(super) fn rms_norm_backward(
                             of_weight[i] += g[i] * x[i] * scale;
                             g[i] = g[i] * ws[i] * scale - x[i] * along;
                         }
+                    }
+                    if let Some(rs) = rs {
+                        g.iter_mut().zip(&rs[i * task(width)..]).for_each(|(g, r)| *g += r);
                     }
                 },
             );
@@ -129,30 +113,29 @@ pub(super) fn gated_gelu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
     tensor(y, [n, width])
 }
 
-/// Gradients of `gate` and `up`.
-pub(super) fn gated_gelu_backward(gate: FlexTensor, up: FlexTensor, gradient: FlexTensor) -> [FlexTensor; 2] {
-    let (gate, up, mut gradient) = (dense(gate), dense(up), dense(gradient));
-    let (gs, us): (&[f32], &[f32]) = (gate.storage(), up.storage());
-    let mut of_up = vec![0f32; gs.len()];
+/// `gelu_new(gate) * up`, and the gradients of `gate` and `up` given its own.
+pub(super) fn gated_gelu_backward(gate: FlexTensor, up: FlexTensor, gradient: FlexTensor) -> [FlexTensor; 3] {
+    let (mut gate, mut up, mut gradient) = (dense(gate), dense(up), dense(gradient));
+    let (n, width) = rows_columns(&gate);
+    debug_assert_eq!(rows_columns(&up), (n, width));
+    // Each value takes the place of one that is not needed any more.
     gradient
         .storage_mut::<f32>()
         .par_chunks_mut(TASK)
-        .zip(of_up.par_chunks_mut(TASK))
-        .zip(gs.par_chunks(TASK))
-        .zip(us.par_chunks(TASK))
-        .for_each(|(((d, of_up), g), u)| {
+        .zip(gate.storage_mut::<f32>().par_chunks_mut(TASK))
+        .zip(up.storage_mut::<f32>().par_chunks_mut(TASK))
+        .for_each(|((d, g), u)| {
             vectorised(
                 #[inline(always)]
                 || {
-                    for (((d, of_up), &g), &u) in d.iter_mut().zip(of_up).zip(g).zip(u) {
-                        let s = sigmoid(C * g * (CUBIC * g * g + 1.0));
-                        *of_up = *d * g * s;
-                        *d *= u * (s + g * s * (1.0 - s) * C * (3.0 * CUBIC * g * g + 1.0));
+                    for ((d, g), u) in d.iter_mut().zip(g).zip(u) {
+                        let s = sigmoid(C * *g * (CUBIC * *g * *g + 1.0));
+                        let slope = s + *g * s * (1.0 - s) * C * (3.0 * CUBIC * *g * *g + 1.0);
+                        let (value, of_gate, of_up) = (*g * s * *u, *d * *u * slope, *d * *g * s);
+                        (*d, *g, *u) = (value, of_gate, of_up);
                     }
                 },
             );
         });
-    debug_assert_eq!(dims(&gate), dims(&up));
-    let (n, width) = rows_columns(&gate);
-    [gradient, tensor(of_up, [n, width])]
+    [gradient, gate, up]
 }

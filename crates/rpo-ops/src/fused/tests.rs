@@ -4,10 +4,10 @@
 use burn::tensor::{Device, Distribution, Tensor};
 
 use super::*;
-use crate::attention::{RelativeBias, composed_attention};
+use crate::attention::RelativeBias;
 use crate::elementwise::composed;
 use crate::log_prob::composed_label_log_probs;
-use crate::{Segments, fused};
+use crate::{AttentionLayer, GatedFeedForward, Segments, fused, layers};
 
 type Inputs = Vec<Tensor<2>>;
 
@@ -68,36 +68,59 @@ fn pointwise_operations() {
         let ours = |mut x: Inputs| fused::rms_norm(x.remove(0), row(x.remove(0)), 1e-6);
         let theirs = |mut x: Inputs| composed::rms_norm(x.remove(0), row(x.remove(0)), 1e-6);
         compare("rms_norm", &x, &ours, &theirs);
-        let x = random(&[[n, width], [n, width]]);
-        compare("gated_gelu", &x, &two(fused::gated_gelu), &two(composed::gated_gelu));
     }
 }
 
 #[test]
-fn attention_of_uneven_segments() {
-    let cases = [(vec![3, 1, 5], vec![3, 1, 5]), (vec![2, 7, 1], vec![5, 3, 9]), (vec![140], vec![140])];
+fn feed_forward_layer() {
+    for (n, width, inner) in [(1, 1, 1), (3, 5, 7), (70, 33, 40), (2, 300, 9)] {
+        let x = random(&[[n, width], [1, width], [inner, width], [inner, width], [width, inner]]);
+        let layer = |mut x: Inputs| {
+            let [x, norm, gate, up, down] = std::array::from_fn(|_| x.remove(0));
+            (x, GatedFeedForward { norm: row(norm), epsilon: 1e-6, gate, up, down })
+        };
+        let ours = |x: Inputs| {
+            let (x, layer) = layer(x);
+            crate::gated_feed_forward(x, layer)
+        };
+        let theirs = |x: Inputs| {
+            let (x, layer) = layer(x);
+            layers::composed::gated_feed_forward(x, layer)
+        };
+        compare("feed_forward", &x, &ours, &theirs);
+    }
+}
+
+#[test]
+fn attention_layer_of_uneven_segments() {
+    let cases = [
+        (vec![3, 1, 5], None),
+        (vec![140], None),
+        (vec![3, 1, 5], Some(vec![3, 1, 5])),
+        (vec![2, 7, 1], Some(vec![5, 3, 9])),
+    ];
     for (queries, keys) in cases {
-        let (queries, keys) = (Segments::from_lengths(queries), Segments::from_lengths(keys));
-        let x = random(&[[queries.total(), 6], [keys.total(), 6], [keys.total(), 6], [32, 2]]);
+        let (queries, keys) = (Segments::from_lengths(queries), keys.map(Segments::from_lengths));
+        let memory = keys.as_ref().unwrap_or(&queries).total();
+        let x = random(&[[queries.total(), 4], [1, 4], [memory, 4], [6, 4], [6, 4], [6, 4], [4, 6], [32, 2]]);
         for causal in [None, Some(false), Some(true)] {
-            if causal == Some(true) && queries != keys {
+            if causal == Some(true) && keys.is_some() {
                 continue;
             }
-            let (queries, keys) = (&queries, &keys);
             let run = |fused: bool| {
+                let (queries, keys) = (&queries, &keys);
                 move |mut x: Inputs| {
-                    let [q, k, v, table] = [x.remove(0), x.remove(0), x.remove(0), x.remove(0)];
+                    let [x, norm, memory, q, k, v, o, table] = std::array::from_fn(|_| x.remove(0));
                     let bias = causal.map(|c| RelativeBias::new(table.clone(), 128, c));
-                    let mixed = if fused {
-                        crate::attention(q, k, v, 2, queries, keys, bias.as_ref())
-                    } else {
-                        composed_attention(q, k, v, 2, queries, keys, bias.as_ref())
-                    };
-                    // So that the table is reached where there is no bias.
-                    mixed + table.sum().mul_scalar(0.0).reshape([1, 1])
+                    let layer = AttentionLayer { norm: row(norm), epsilon: 1e-6, heads: 2, q, k, v, o };
+                    // So that both are reached where they mean nothing.
+                    let nothing = (memory.clone().sum() + table.sum()).mul_scalar(0.0).reshape([1, 1]);
+                    let memory = keys.as_ref().map(|keys| (memory, keys));
+                    let attention = if fused { layers::attention } else { layers::composed::attention };
+                    attention(x, layer, queries, memory, bias.as_ref()) + nothing
                 }
             };
-            compare(&format!("attention, {causal:?}"), &x, &run(true), &run(false));
+            compare(&format!("attention, {keys:?}, {causal:?}"), &x, &run(true), &run(false));
         }
     }
 }
@@ -118,8 +141,11 @@ fn extreme_scores_stay_finite() {
     let device = Device::flex().autodiff();
     let big = |n| Tensor::<2>::full([n, 2], 1e4, &device).require_grad();
     let segments = Segments::from_lengths([3]);
-    let q = big(3);
-    let mixed = crate::attention(q.clone(), big(3), big(3), 1, &segments, &segments, None);
+    let q = big(2);
+    let [x, k, v, o] = [big(3), big(2), big(2), big(2)];
+    let norm = Tensor::from_floats([1e4, 1e4], &device);
+    let layer = AttentionLayer { norm, epsilon: 1e-6, heads: 1, q: q.clone(), k, v, o };
+    let mixed = layers::attention(x, layer, &segments, None, None);
     let gradient = q.grad(&mixed.clone().sum().backward()).expect("reached");
     let hidden = big(2);
     let log_probs =

@@ -16,6 +16,12 @@ use rpo::reference::{ReferenceScores, References};
 use rpo::t5::{Config, RandomWeights, T5};
 use rpo::train::{Observer, Progress, TrainConfig, Trainer, learner};
 
+/// What every bench does first: paths are those of the workspace, memory is kept as the program keeps it.
+pub fn begin() {
+    std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).expect("the workspace");
+    rpo::keep_freed_memory();
+}
+
 /// The values of all arguments called `name`.
 pub fn options(name: &str) -> Vec<String> {
     let arguments: Vec<String> = std::env::args().collect();

@@ -405,7 +405,7 @@ mod tests {
         let learner = learner();
         let mut sum = gradients(&learner, |_| 1.0);
         sum.complete(&learner).expect("all there");
-        sum.by_name.remove("policy.lm_head.weight");
-        assert!(sum.complete(&learner).expect_err("missing").contains("policy.lm_head.weight"));
+        sum.by_name.remove("policy.shared.weight");
+        assert!(sum.complete(&learner).expect_err("missing").contains("policy.shared.weight"));
     }
 }

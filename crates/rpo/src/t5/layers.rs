@@ -4,7 +4,10 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use rpo_ops::{RelativeBias, Segments, attention, gated_gelu, linear, relu, rms_norm};
+use rpo_ops::{
+    AttentionLayer, GatedFeedForward, RelativeBias, Segments, cross_attention, gated_feed_forward, linear, relu,
+    rms_norm, self_attention,
+};
 
 use super::config::{Config, FeedForward};
 use super::weights::{Builder, Init};
@@ -103,17 +106,10 @@ impl Attention {
         self.o.forward(x)
     }
 
-    /// Tokens `x` attend to tokens `memory` of the same segment.
-    pub fn forward(
-        &self,
-        x: Tensor<2>,
-        queries: &Segments,
-        memory: Tensor<2>,
-        keys: &Segments,
-        bias: Option<&RelativeBias>,
-    ) -> Tensor<2> {
-        let (k, v) = self.keys_values(memory);
-        self.output(attention(self.queries(x), k, v, self.heads, queries, keys, bias))
+    /// The whole layer with the norm before it.
+    fn layer(&self, norm: &LayerNorm) -> AttentionLayer {
+        let [q, k, v, o] = [&self.q, &self.k, &self.v, &self.o].map(|m| m.weight.val());
+        AttentionLayer { norm: norm.weight.val(), epsilon: norm.epsilon, heads: self.heads, q, k, v, o }
     }
 }
 
@@ -134,8 +130,7 @@ impl SelfAttentionLayer {
 
     /// `x + attention(norm(x))`.
     pub fn forward(&self, x: Tensor<2>, segments: &Segments, bias: &RelativeBias) -> Tensor<2> {
-        let h = self.layer_norm.forward(x.clone());
-        x + self.SelfAttention.forward(h.clone(), segments, h, segments, Some(bias))
+        self_attention(x, self.SelfAttention.layer(&self.layer_norm), segments, bias)
     }
 }
 
@@ -157,8 +152,7 @@ impl CrossAttentionLayer {
     /// `x + attention(norm(x), memory)`: position does not matter here, so that all the responses of a prompt form one
     /// segment of queries and its keys and values are computed once.
     pub fn forward(&self, x: Tensor<2>, queries: &Segments, memory: Tensor<2>, keys: &Segments) -> Tensor<2> {
-        let h = self.layer_norm.forward(x.clone());
-        x + self.EncDecAttention.forward(h, queries, memory, keys, None)
+        cross_attention(x, self.EncDecAttention.layer(&self.layer_norm), queries, memory, keys)
     }
 }
 
@@ -187,15 +181,6 @@ impl Dense {
             wo: Linear::new(at.at("wo"), d_ff, d_model, factor * (d_ff as f64).powf(-0.5))?,
         })
     }
-
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let hidden = match (&self.wi, &self.wi_0, &self.wi_1) {
-            (None, Some(gate), Some(up)) => gated_gelu(gate.forward(x.clone()), up.forward(x)),
-            (Some(wi), None, None) => relu(wi.forward(x)),
-            _ => unreachable!("built with either `wi` or `wi_0` and `wi_1`"),
-        };
-        self.wo.forward(hidden)
-    }
 }
 
 /// Feed-forward layer with its norm and residual.
@@ -215,7 +200,15 @@ impl FeedForwardLayer {
 
     /// `x + dense(norm(x))`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let h = self.layer_norm.forward(x.clone());
-        x + self.DenseReluDense.forward(h)
+        let Dense { wi, wi_0, wi_1, wo } = &self.DenseReluDense;
+        match (wi, wi_0, wi_1) {
+            (None, Some(gate), Some(up)) => {
+                let (norm, epsilon) = (self.layer_norm.weight.val(), self.layer_norm.epsilon);
+                let [gate, up, down] = [gate, up, wo].map(|m| m.weight.val());
+                gated_feed_forward(x, GatedFeedForward { norm, epsilon, gate, up, down })
+            }
+            (Some(wi), None, None) => x.clone() + wo.forward(relu(wi.forward(self.layer_norm.forward(x)))),
+            _ => unreachable!("built with either `wi` or `wi_0` and `wi_1`"),
+        }
     }
 }

@@ -1,0 +1,185 @@
+//! The layers of a T5 block: norm, what the layer does, residual add.
+
+use burn::tensor::Tensor;
+
+use crate::{RelativeBias, Segments, fused, linear, rms_norm};
+
+/// Parameters of a feed-forward layer with a gate.
+#[derive(Clone, Debug)]
+pub struct GatedFeedForward {
+    /// Weight of the norm, `(d_model)`.
+    pub norm: Tensor<1>,
+    /// Added to the mean square in the norm.
+    pub epsilon: f64,
+    /// `(d_ff, d_model)`.
+    pub gate: Tensor<2>,
+    /// `(d_ff, d_model)`.
+    pub up: Tensor<2>,
+    /// `(d_model, d_ff)`.
+    pub down: Tensor<2>,
+}
+
+/// `x + (gelu_new(h gate^T) * h up^T) down^T` with `h = rms_norm(x)`, where `gelu_new(x) = x/2 (1 + tanh(sqrt(2/pi) (x +
+/// 0.044715 x^3)))`, computed as `x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3))`, which is the same function.
+///
+/// `x` and the result are `(tokens, d_model)`.
+pub fn gated_feed_forward(x: Tensor<2>, layer: GatedFeedForward) -> Tensor<2> {
+    if !fused::supported(&x.device()) {
+        return composed::gated_feed_forward(x, layer);
+    }
+    let GatedFeedForward { norm, epsilon, gate, up, down } = layer;
+    fused::feed_forward([x, gate, up, down], norm, epsilon)
+}
+
+/// Parameters of an attention layer.
+#[derive(Clone, Debug)]
+pub struct AttentionLayer {
+    /// Weight of the norm, `(d_model)`.
+    pub norm: Tensor<1>,
+    /// Added to the mean square in the norm.
+    pub epsilon: f64,
+    /// Number of heads.
+    pub heads: usize,
+    /// Matrix of the queries, `(heads * d_kv, d_model)`.
+    pub q: Tensor<2>,
+    /// Matrix of the keys, of the same shape.
+    pub k: Tensor<2>,
+    /// Matrix of the values, of the same shape.
+    pub v: Tensor<2>,
+    /// Matrix of the output, `(d_model, heads * d_kv)`.
+    pub o: Tensor<2>,
+}
+
+/// `x + attention(h, h) o^T` with `h = rms_norm(x)`: every token attends to those of its own segment, with T5's bias and
+/// without scaling, `softmax(q k^T + bias) v`. `x` and the result are `(tokens, d_model)`.
+pub fn self_attention(x: Tensor<2>, layer: AttentionLayer, segments: &Segments, bias: &RelativeBias) -> Tensor<2> {
+    attention(x, layer, segments, None, Some(bias))
+}
+
+/// `x + attention(rms_norm(x), memory) o^T`: the tokens of segment `i` of `queries` attend to those of segment `i` of
+/// `keys` in `memory`. `x` and the result are `(query tokens, d_model)`, `memory` is `(key tokens, d_model)`.
+///
+/// # Panics
+/// If the two segmentations have different numbers of segments.
+pub fn cross_attention(
+    x: Tensor<2>,
+    layer: AttentionLayer,
+    queries: &Segments,
+    memory: Tensor<2>,
+    keys: &Segments,
+) -> Tensor<2> {
+    assert_eq!(queries.len(), keys.len(), "queries and keys have different numbers of segments");
+    attention(x, layer, queries, Some((memory, keys)), None)
+}
+
+pub(crate) fn attention(
+    x: Tensor<2>,
+    layer: AttentionLayer,
+    queries: &Segments,
+    memory: Option<(Tensor<2>, &Segments)>,
+    bias: Option<&RelativeBias>,
+) -> Tensor<2> {
+    let device = x.device();
+    if !fused::supported(&device) {
+        return composed::attention(x, layer, queries, memory, bias);
+    }
+    let AttentionLayer { norm, epsilon, heads, q, k, v, o } = layer;
+    let plan = fused::Plan {
+        heads,
+        memory: memory.is_some(),
+        queries: queries.clone(),
+        keys: memory.as_ref().map_or(queries, |(_, keys)| keys).clone(),
+        position: bias.map(RelativeBias::position),
+    };
+    // Where there is no memory or no bias, something stands in that nothing reads.
+    let nothing = || Tensor::zeros([1, heads], &device);
+    let memory = memory.map_or_else(nothing, |(memory, _)| memory);
+    let table = bias.map_or_else(nothing, RelativeBias::table);
+    fused::attention_layer([x, memory, q, k, v, o, table], norm, plan, epsilon)
+}
+
+/// In terms of Burn's operations.
+pub(crate) mod composed {
+    use burn::tensor::activation;
+
+    use super::*;
+    use crate::attention::padded_attention;
+
+    pub(crate) fn gated_feed_forward(x: Tensor<2>, layer: GatedFeedForward) -> Tensor<2> {
+        let GatedFeedForward { norm, epsilon, gate, up, down } = layer;
+        let h = rms_norm(x.clone(), norm, epsilon);
+        x + linear(gated_gelu(linear(h.clone(), gate), linear(h, up)), down)
+    }
+
+    pub(crate) fn gated_gelu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+        let c = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
+        let inner = gate.clone().square().mul_scalar(0.044_715 * c).add_scalar(c) * gate.clone();
+        gate * activation::sigmoid(inner) * up
+    }
+
+    pub(crate) fn attention(
+        x: Tensor<2>,
+        layer: AttentionLayer,
+        queries: &Segments,
+        memory: Option<(Tensor<2>, &Segments)>,
+        bias: Option<&RelativeBias>,
+    ) -> Tensor<2> {
+        let AttentionLayer { norm, epsilon, heads, q, k, v, o } = layer;
+        let h = rms_norm(x.clone(), norm, epsilon);
+        let (source, keys) = memory.unwrap_or_else(|| (h.clone(), queries));
+        let (q, k, v) = (linear(h, q), linear(source.clone(), k), linear(source, v));
+        x + linear(padded_attention(q, k, v, heads, queries, keys, bias), o)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution, Tolerance};
+
+    use super::*;
+
+    fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+        Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex())
+    }
+
+    #[test]
+    fn a_packed_batch_equals_its_segments_alone() {
+        let table = random([32, 2]);
+        let layer = AttentionLayer {
+            norm: random([4]),
+            epsilon: 1e-6,
+            heads: 2,
+            q: random([6, 4]),
+            k: random([6, 4]),
+            v: random([6, 4]),
+            o: random([4, 6]),
+        };
+        let segments = Segments::from_lengths([3, 1, 5]);
+        let x = random([9, 4]);
+        for causal in [false, true] {
+            let bias = RelativeBias::new(table.clone(), 128, causal);
+            let all = self_attention(x.clone(), layer.clone(), &segments, &bias);
+            for i in 0..segments.len() {
+                let range = segments.range(i);
+                let part = |x: &Tensor<2>| x.clone().slice([range.clone(), 0..4]);
+                let one = Segments::from_lengths([range.len()]);
+                let alone = self_attention(part(&x), layer.clone(), &one, &bias);
+                alone.into_data().assert_approx_eq::<f32>(&part(&all).into_data(), Tolerance::absolute(1e-5));
+            }
+        }
+    }
+
+    #[test]
+    fn the_gate_is_gelu_in_its_tanh_form() {
+        // With a norm of the single feature, h is the sign of x times its weight; gate, up and down are 1, 3 and 1.
+        for x in [-6.0f32, -1.0, -0.1, 0.3, 2.0, 9.0] {
+            let one = |v: f32| Tensor::<2>::from_floats([[v]], &Device::flex());
+            let norm = Tensor::from_floats([x.abs()], &Device::flex());
+            let layer = GatedFeedForward { norm, epsilon: 0.0, gate: one(1.0), up: one(3.0 / x), down: one(1.0) };
+            let y = f64::from(gated_feed_forward(one(x), layer).into_scalar::<f32>());
+            let x = f64::from(x);
+            let want = x + 1.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh());
+            assert!((y - want).abs() < 1e-5 * (1.0 + want.abs()), "{x}: {y} instead of {want}");
+        }
+    }
+}
