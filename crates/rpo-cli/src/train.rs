@@ -150,6 +150,7 @@ pub fn train(
         objective: objective.as_ref(),
         data: split,
         mismatched,
+        references: &references,
         config: &settings.train,
         saving: Some(Saving { run: &run, origin: &origin }),
         stop,

@@ -102,7 +102,7 @@ pub(crate) fn attention(
 pub(crate) mod composed {
     use burn::tensor::activation;
 
-    use super::*;
+    use super::{AttentionLayer, GatedFeedForward, RelativeBias, Segments, Tensor, linear, rms_norm};
     use crate::attention::padded_attention;
 
     pub(crate) fn gated_feed_forward(x: Tensor<2>, layer: GatedFeedForward) -> Tensor<2> {

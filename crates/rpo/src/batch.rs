@@ -120,6 +120,22 @@ pub fn split_by_tokens(data: &FeedbackSet, spans: &[Span], budget: usize, whole:
     pieces
 }
 
+/// As few pieces as [`split_by_tokens`] makes, but about equally large, so that none is small and none larger than need be.
+pub fn split_evenly(data: &FeedbackSet, spans: &[Span], budget: usize, whole: bool) -> Vec<Vec<Span>> {
+    let split = |budget| split_by_tokens(data, spans, budget, whole);
+    let fewest = split(budget);
+    // The smallest budget that does with as many.
+    let (mut fails, mut does) = (0, budget);
+    while does - fails > 1 {
+        let between = fails.midpoint(does);
+        match split(between).len() <= fewest.len() {
+            true => does = between,
+            false => fails = between,
+        }
+    }
+    split(does)
+}
+
 /// Batches for passes without gradients: groups of similar length together, cut as [`split_by_tokens`] does.
 pub fn length_buckets(data: &FeedbackSet, budget: usize, whole: bool) -> Vec<Vec<Span>> {
     let mut order: Vec<usize> = (0..data.groups.len()).collect();
@@ -182,5 +198,19 @@ mod tests {
             }
         }
         assert_eq!(split_by_tokens(&data, &all, 100, false).len(), 1);
+    }
+
+    #[test]
+    fn pieces_are_about_equally_large() {
+        let mut data = data();
+        data.groups = [&data.groups[..], &data.groups[..1], &data.groups[..1]].concat();
+        let all: Vec<Span> = (0..4).map(|i| Span::whole(i, &data)).collect();
+        let sizes = |pieces: Vec<Vec<Span>>| -> Vec<usize> {
+            pieces.iter().map(|p| PackedBatch::pack(&data, p, &config()).tokens()).collect()
+        };
+        // Groups of 3 + 5, 2 + 4, 3 + 5 and 3 + 5 tokens.
+        assert_eq!(sizes(split_by_tokens(&data, &all, 22, false)), [22, 8]);
+        assert_eq!(sizes(split_evenly(&data, &all, 22, false)), [14, 16]);
+        assert_eq!(sizes(split_evenly(&data, &all, 100, false)), [30]);
     }
 }

@@ -1,5 +1,5 @@
 //! Gradients in little memory (gradient checkpointing, Chen et al., arXiv 1604.06174): the forward pass builds no graph and
-//! keeps only what enters each block; from the last block to the first, each one's graph is then built again for itself.
+//! keeps only what enters each block, no logits; from the last block to the first, each one's graph is then built again for itself.
 //! It knows the parts of a model, not what is minimised.
 
 use burn::module::Module;
@@ -23,74 +23,49 @@ pub fn gradients(
     sum: &mut GradientSum,
 ) -> Result<()> {
     let Learner { policy, value } = learner;
+    let PackedBatch { prompt_ids, input_ids, responses, by_prompt, prompts, .. } = batch;
     let plain = learner.valid();
-    let encoded = Encoded::new(plain.policy.encoder(), batch);
-    let own = plain.value.as_ref().and_then(|v| v.own_encoder()).map(|parts| Encoded::new(parts, batch));
-    let PackedBatch { input_ids, responses, by_prompt, prompts, .. } = batch;
+    let encode = |(table, encoder): (&Linear, &Encoder)| {
+        Trail::walk(embed(table, prompt_ids), encoder.blocks(), encoder.stages(prompts))
+    };
+    let encoded = encode(plain.policy.encoder());
+    let own = plain.value.as_ref().and_then(|v| v.own_encoder()).map(encode);
     let (table, blocks) = plain.policy.decoder();
-    let decoded = Trail::walk(
-        embed(table, input_ids),
-        blocks,
-        plain.policy.decoder_stages(responses, by_prompt, &encoded.trail.end, prompts),
-    );
+    let stages = plain.policy.decoder_stages(responses, by_prompt, &encoded.end, prompts);
+    let decoded = Trail::walk(embed(table, input_ids), blocks, stages);
     drop(plain);
 
     let mut add = |tape: &mut Gradients| sum.add(learner.gradients(tape));
     let hidden = leaf(decoded.end.clone());
-    let states = value.as_ref().map(|_| leaf(own.as_ref().unwrap_or(&encoded).trail.end.clone()));
-    let scores = score_decoded(policy, value.as_ref(), hidden.clone(), states.clone(), batch);
+    let states = value.as_ref().map(|_| leaf(own.as_ref().unwrap_or(&encoded).end.clone()));
+    let scores = score_decoded(policy, value.as_ref(), hidden.clone(), states.clone(), batch, false);
     let mut tape = loss(&scores)?.backward();
-    drop(scores);
     let of_hidden = reached(&hidden, &mut tape);
     let of_states = states.map(|states| reached(&states, &mut tape));
     add(&mut tape);
-    drop((tape, hidden));
+    drop((tape, scores, hidden));
 
-    let memory = leaf(encoded.trail.end.clone());
-    let mut of_memory: Option<Tensor<2>> = None;
-    let stages = policy.decoder_stages(responses, by_prompt, &memory, prompts);
-    let of_inputs = decoded.back(of_hidden, &stages, &mut |tape| {
-        let here = memory.grad_remove(tape);
-        of_memory = match (of_memory.take(), here) {
-            (Some(sum), Some(here)) => Some(sum + here),
-            (sum, here) => sum.or(here),
-        };
+    let memory = leaf(encoded.end.clone());
+    let mut of_memory = encoded.end.zeros_like();
+    let stages = || policy.decoder_stages(responses, by_prompt, &memory, prompts);
+    let of_inputs = decoded.back(of_hidden, stages, &mut |tape| {
+        of_memory = of_memory.clone() + reached(&memory, tape);
         add(tape);
     });
-    add(&mut through(embed(policy.decoder().0, input_ids), of_inputs));
 
-    let mut of_memory = of_memory.expect("every decoder block attends to the encoder");
     match (own, of_states, value.as_ref().and_then(|v| v.own_encoder())) {
-        (Some(own), Some(of_states), Some(parts)) => own.back(of_states, parts, batch, &mut add),
+        (Some(own), Some(of_states), Some((table, encoder))) => {
+            let of_prompts = own.back(of_states, || encoder.stages(prompts), &mut add);
+            add(&mut through(embed(table, prompt_ids), of_prompts));
+        }
         (None, Some(of_states), None) => of_memory = of_memory + of_states,
         _ => {}
     }
-    encoded.back(of_memory, policy.encoder(), batch, &mut add);
+    let (table, encoder) = policy.encoder();
+    let of_prompts = encoded.back(of_memory, || encoder.stages(prompts), &mut add);
+    let ids = [prompt_ids.as_slice(), input_ids].concat();
+    add(&mut through(embed(table, &ids), Tensor::cat(vec![of_prompts, of_inputs], 0)));
     Ok(())
-}
-
-/// An encoder's way from the prompts to their states.
-struct Encoded {
-    trail: Trail,
-}
-
-impl Encoded {
-    fn new((table, encoder): (&Linear, &Encoder), batch: &PackedBatch) -> Self {
-        let start = embed(table, &batch.prompt_ids);
-        Self { trail: Trail::walk(start, encoder.blocks(), encoder.stages(&batch.prompts)) }
-    }
-
-    /// Hands the gradients of the encoder and its embeddings to `add`, given the states'.
-    fn back(
-        self,
-        gradient: Tensor<2>,
-        (table, encoder): (&Linear, &Encoder),
-        batch: &PackedBatch,
-        add: &mut dyn FnMut(&mut Gradients),
-    ) {
-        let of_start = self.trail.back(gradient, &encoder.stages(&batch.prompts), add);
-        add(&mut through(embed(table, &batch.prompt_ids), of_start));
-    }
 }
 
 /// A chain of stages that was walked without a graph.
@@ -112,18 +87,18 @@ impl Trail {
         Self { entered, end }
     }
 
-    /// From the gradient of the end to that of the start; `stage` is the same with a graph, `add` hears each one's
-    /// gradients.
-    fn back(
+    /// From the gradient of the end to that of the start. `stages` makes the same stages with a graph, anew for each, since
+    /// no graph may be walked twice; `add` hears each one's gradients.
+    fn back<S: Fn(usize, Tensor<2>) -> Tensor<2>>(
         self,
         gradient: Tensor<2>,
-        stage: &dyn Fn(usize, Tensor<2>) -> Tensor<2>,
+        stages: impl Fn() -> S,
         add: &mut dyn FnMut(&mut Gradients),
     ) -> Tensor<2> {
         drop(self.end);
         self.entered.into_iter().enumerate().rev().fold(gradient, |gradient, (i, x)| {
             let x = leaf(x);
-            let mut tape = through(stage(i, x.clone()), gradient);
+            let mut tape = through(stages()(i, x.clone()), gradient);
             let of_x = reached(&x, &mut tape);
             add(&mut tape);
             of_x

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use burn::tensor::{Device, Tensor};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
+use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, Split};
-use crate::score::{LogProb, score_set};
+use crate::score::{LogProb, Scores, score_set};
 use crate::t5::{NamedParameters, T5};
 use crate::tensor_file::{TensorFile, write_safetensors};
 
@@ -53,6 +55,17 @@ impl ReferenceScores {
         match kind {
             LogProb::Sum => sum,
             LogProb::Mean => sum / self.tokens[row] as f64,
+        }
+    }
+
+    /// As the scores of `batch` under the reference.
+    pub fn scores(&self, batch: &PackedBatch, device: &Device) -> Scores {
+        let log_probs: Vec<f32> = batch.rows.iter().map(|&row| self.log_probs[row]).collect();
+        Scores {
+            log_probs: Tensor::from_floats(log_probs.as_slice(), device),
+            tokens: batch.responses.lengths().collect(),
+            rows: batch.rows.clone(),
+            values: None,
         }
     }
 

@@ -73,22 +73,24 @@ impl Learner {
 }
 
 fn score_with(model: &T5, value: Option<&ValueNetwork>, batch: &PackedBatch) -> Scores {
-    let memory = model.encode(&batch.prompt_ids, &batch.prompts);
+    let (hidden, memory) = model.forward(batch);
     let states = value.map(|v| v.states(&memory, batch));
-    let hidden = model.decode(&batch.input_ids, &batch.responses, &batch.by_prompt, &memory, &batch.prompts);
-    score_decoded(model, value, hidden, states, batch)
+    score_decoded(model, value, hidden, states, batch, true)
 }
 
-/// The last part of scoring: `hidden` is what the head multiplies, `states` what the value network reads.
+/// The last part of scoring: `hidden` is what the head multiplies, `states` what the value network reads; for `keep_logits`
+/// see [`label_log_probs`].
 pub(crate) fn score_decoded(
     model: &T5,
     value: Option<&ValueNetwork>,
     hidden: Tensor<2>,
     states: Option<Tensor<2>>,
     batch: &PackedBatch,
+    keep_logits: bool,
 ) -> Scores {
+    let tokens = label_log_probs(hidden, model.head(), &batch.labels, keep_logits);
     Scores {
-        log_probs: segment_sum(label_log_probs(hidden, model.head(), &batch.labels), &batch.responses),
+        log_probs: segment_sum(tokens, &batch.responses),
         tokens: batch.responses.lengths().collect(),
         rows: batch.rows.clone(),
         values: value.zip(states).map(|(value, states)| value.forward(states, batch)),
@@ -110,7 +112,5 @@ pub fn score_set(model: &T5, data: &FeedbackSet, budget: usize, progress: &mut d
 
 /// Log-probability of every token of the packed responses: `(response tokens)`.
 pub fn token_log_probs(model: &T5, batch: &PackedBatch) -> Tensor<1> {
-    let memory = model.encode(&batch.prompt_ids, &batch.prompts);
-    let hidden = model.decode(&batch.input_ids, &batch.responses, &batch.by_prompt, &memory, &batch.prompts);
-    label_log_probs(hidden, model.head(), &batch.labels)
+    label_log_probs(model.forward(batch).0, model.head(), &batch.labels, true)
 }

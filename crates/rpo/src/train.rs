@@ -14,7 +14,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{PackedBatch, Span, length_buckets, split_by_tokens};
+use crate::batch::{PackedBatch, Span, length_buckets, split_evenly};
 use crate::checkpoint::{self, Checkpoint, StoredAs};
 use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, Split};
@@ -23,7 +23,7 @@ use crate::objective::{Loss, Needs, Objective, ObjectiveConfig, Step};
 use crate::optim::{Flat, GradientSum, Optimizer, OptimizerConfig, linear_schedule};
 use crate::recompute;
 use crate::reference::{ReferenceScores, References};
-use crate::score::{Learner, Scores, score};
+use crate::score::{Learner, LogProb, Scores, score};
 use crate::t5::{NamedParameters, T5, ValueNetwork};
 use crate::tensor_file::{TensorFile, write_safetensors};
 
@@ -288,11 +288,20 @@ pub fn fit(
     let scores = |split: &Split| ReferenceScores::compute(&reference, split, config.micro_batch_tokens, &mut |_| ());
     let mismatched = needs.mismatched.then(|| data.mismatched(config.seed)).transpose()?;
     let matched = needs.reference.then(|| scores(&data));
-    objective.prepare(&data, &References { matched, mismatched: mismatched.as_ref().map(scores) })?;
+    let references = References { matched, mismatched: mismatched.as_ref().map(scores) };
+    objective.prepare(&data, &references)?;
     let learner = learner(start.clone(), needs, config.seed)?;
     let optimizer = Optimizer::new(config.optimizer.clone())?;
     let stop = AtomicBool::new(false);
-    let trainer = Trainer { objective: objective.as_ref(), data, mismatched, config, saving: None, stop: &stop };
+    let trainer = Trainer {
+        objective: objective.as_ref(),
+        data,
+        mismatched,
+        references: &references,
+        config,
+        saving: None,
+        stop: &stop,
+    };
     Ok(trainer.run(learner, optimizer, Progress::default(), observers)?.0.policy)
 }
 
@@ -330,6 +339,8 @@ pub struct Trainer<'a> {
     pub data: Split,
     /// [`Split::mismatched`] of `data`, where the objective needs it: the same that its reference scores are of.
     pub mismatched: Option<Split>,
+    /// What the reference, from which the learner starts, gives to `data`: with it the first validation needs no pass.
+    pub references: &'a References,
     /// Settings.
     pub config: &'a TrainConfig,
     /// Where checkpoints go; `None` to keep nothing.
@@ -363,7 +374,7 @@ impl Trainer<'_> {
         tell(Event::Start { done: progress.step, steps })?;
         if progress.step == 0 {
             tell(Event::Milestone { step: 0, policy: &learner.policy.valid() })?;
-            if let Some(means) = self.validate(&learner, &mut tell)? {
+            if let Some(means) = self.validate(&learner, true, &mut tell)? {
                 progress.first_validation = Some(means.loss);
                 tell(Event::Validation { step: 0, means: &means, best: false })?;
             }
@@ -381,7 +392,7 @@ impl Trainer<'_> {
             tell(Event::Step(&report))?;
             if step.is_multiple_of(every) || step == steps {
                 tell(Event::Milestone { step, policy: &learner.policy.valid() })?;
-                if let Some(means) = self.validate(&learner, &mut tell)? {
+                if let Some(means) = self.validate(&learner, false, &mut tell)? {
                     last_validation = Some(means.loss);
                     let best = progress.best.is_none_or(|(lowest, _)| means.loss < lowest);
                     if best {
@@ -455,7 +466,7 @@ impl Trainer<'_> {
             .iter()
             .flat_map(|s| data.groups[s.group].responses[s.responses.clone()].iter().map(|r| r.row))
             .collect();
-        let pieces = split_by_tokens(data, &spans, self.config.micro_batch_tokens, self.whole_prompts());
+        let pieces = split_evenly(data, &spans, self.config.micro_batch_tokens, self.whole_prompts());
         let mismatched = self.mismatched(&learner.policy, |m| &m.train, &pieces, &rows);
         let whole = Step { rows: &rows, mismatched: &mismatched };
         let mut gradients = GradientSum::default();
@@ -496,8 +507,13 @@ impl Trainer<'_> {
         Ok(Some((gradients, report)))
     }
 
-    /// Mean loss over the validation responses, if there are any.
-    fn validate(&self, learner: &Learner, tell: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Result<Option<Means>> {
+    /// Mean loss over the validation responses, if there are any; of the start from the reference's scores, if possible.
+    fn validate(
+        &self,
+        learner: &Learner,
+        start: bool,
+        tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
+    ) -> Result<Option<Means>> {
         let data = &self.data.validation;
         if data.groups.is_empty() {
             return Ok(None);
@@ -505,12 +521,20 @@ impl Trainer<'_> {
         let rows: Vec<usize> = data.iter().map(|r| r.row).collect();
         let learner = learner.valid();
         let batches = length_buckets(data, self.config.micro_batch_tokens, self.whole_prompts());
-        let mismatched = self.mismatched(&learner.policy, |m| &m.validation, &batches, &rows);
+        let known = if start && learner.value.is_none() { self.references.matched.as_ref() } else { None };
+        let mismatched = match &self.references.mismatched {
+            Some(known) if start => rows.iter().map(|&row| known.ell(row, LogProb::Sum)).collect(),
+            _ => self.mismatched(&learner.policy, |m| &m.validation, &batches, &rows),
+        };
         let whole = Step { rows: &rows, mismatched: &mismatched };
         let mut total = Total::default();
         for spans in batches {
             let batch = PackedBatch::pack(data, &spans, learner.policy.config());
-            total.add(&self.objective.loss(&learner.score(&batch), whole));
+            let scores = match known {
+                Some(known) => known.scores(&batch, &learner.policy.device()),
+                None => learner.score(&batch),
+            };
+            total.add(&self.objective.loss(&scores, whole));
             tell(Event::Validating { done: total.count, total: rows.len() })?;
         }
         Ok(Some(total.means()))

@@ -302,6 +302,7 @@ fn neither_accumulation_nor_recomputation_changes_anything() {
                 objective: p.objective.as_ref(),
                 data: p.data,
                 mismatched: p.objective.needs().mismatched.then_some(p.mismatched),
+                references: &References::default(),
                 config: &config,
                 saving: None,
                 stop: &AtomicBool::new(false),

@@ -90,7 +90,8 @@ impl Bench {
         let mut stopper = Stopper { after: stop_after, stop: &stop };
         let saving = Some(Saving { run: &run, origin: &origin });
         let objective = objective.as_ref();
-        let trainer = Trainer { objective, data: split, mismatched, config, saving, stop: &stop };
+        let trainer =
+            Trainer { objective, data: split, mismatched, references: &references, config, saving, stop: &stop };
         trainer.run(learner, optimizer, progress, &mut [&mut log, &mut stopper]).expect("trains").1
     }
 

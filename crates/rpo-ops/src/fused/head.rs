@@ -1,5 +1,5 @@
-//! Log-probabilities of labels under the head, a chunk of tokens at a time: logits never exceed a fixed budget. Where all
-//! of them fit into it they are kept for the gradients, else they are computed again.
+//! Log-probabilities of labels under the head. Logits never exceed a fixed budget: they are kept for the gradients if all fit
+//! into it, else they exist for a chunk of tokens at a time and are computed again.
 
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
@@ -7,8 +7,16 @@ use rayon::prelude::*;
 use super::memory::{Matrix, Store, dense, multiply, product, rows_columns, tensor};
 use super::simd::{exp, exponentiate, vectorised};
 
-/// Values of logits that may exist at a time: 128 MiB.
-const BUDGET: usize = 32 * 1024 * 1024;
+/// Values of logits that exist at a time, and how many may be kept. A product with fewer tokens costs more time for each;
+/// what is kept covers the tokens of a default micro-batch.
+#[derive(Clone, Copy)]
+struct Budget {
+    chunk: usize,
+    kept: usize,
+}
+
+/// 128 MiB and 512 MiB.
+const BUDGET: Budget = Budget { chunk: 32 << 20, kept: 128 << 20 };
 
 /// What the gradients need beside inputs.
 #[derive(Clone, Debug)]
@@ -19,9 +27,16 @@ pub(crate) struct Saved {
     probabilities: Option<FlexTensor>,
 }
 
-/// Tokens whose logits fit into the budget.
-fn chunk(vocabulary: usize, budget: usize) -> usize {
-    (budget / vocabulary).max(1)
+impl Budget {
+    /// Whether the logits of all `n` tokens may be kept.
+    fn keeps(self, n: usize, vocabulary: usize) -> bool {
+        n * vocabulary <= self.kept
+    }
+
+    /// Tokens of a chunk.
+    fn tokens(self, vocabulary: usize) -> usize {
+        (self.chunk / vocabulary).max(1)
+    }
 }
 
 /// `log softmax(hidden weight^T)[label]` by token; probabilities are kept only if `keep`.
@@ -34,13 +49,13 @@ fn forward_within(
     weight: FlexTensor,
     labels: &[u32],
     keep: bool,
-    budget: usize,
+    budget: Budget,
 ) -> (FlexTensor, Saved) {
     let (hidden, weight) = (dense(hidden), dense(weight));
     let ((n, features), (vocabulary, _)) = (rows_columns(&hidden), rows_columns(&weight));
     let (hs, head): (&[f32], _) = (hidden.storage(), Matrix::new(weight.storage(), vocabulary, features, features));
-    let size = chunk(vocabulary, budget);
-    let keep = keep && n <= size;
+    let keep = keep && budget.keeps(n, vocabulary);
+    let size = if keep { n } else { budget.tokens(vocabulary) };
     let mut log_probs = vec![0f32; n];
     let mut denominators = vec![0f32; n];
     let mut probabilities = None;
@@ -92,7 +107,7 @@ fn backward_within(
     labels: &[u32],
     saved: Saved,
     gradient: FlexTensor,
-    budget: usize,
+    budget: Budget,
 ) -> [FlexTensor; 2] {
     let (hidden, weight, gradient) = (dense(hidden), dense(weight), dense(gradient));
     let ((n, features), (vocabulary, _)) = (rows_columns(&hidden), rows_columns(&weight));
@@ -100,7 +115,7 @@ fn backward_within(
     let gs: &[f32] = gradient.storage();
     let Saved { denominators, mut probabilities } = saved;
     let kept = probabilities.is_some();
-    let size = chunk(vocabulary, budget);
+    let size = if kept { n } else { budget.tokens(vocabulary) };
     let mut of_hidden = vec![0f32; n * features];
     let mut of_weight = Vec::new();
     for first in (0..n).step_by(size) {
@@ -148,16 +163,17 @@ mod tests {
         let weight = || tensor(values(11 * 5, 7), [11, 5]);
         let gradient = || tensor(values(7, 5), [7]);
         let labels = [0, 10, 3, 3, 7, 1, 2];
-        let run = |budget, keep| {
+        let run = |chunk, keep| {
+            let budget = Budget { chunk, kept: 2 * chunk };
             let (log_probs, saved) = forward_within(hidden(), weight(), &labels, keep, budget);
-            assert_eq!(saved.probabilities.is_some(), keep && budget >= 77);
+            assert_eq!(saved.probabilities.is_some(), keep && 2 * chunk >= 77);
             let [h, w] = backward_within(hidden(), weight(), &labels, saved, gradient(), budget);
             [log_probs, h, w].map(|t| t.storage::<f32>().to_vec())
         };
         let whole = run(1000, false);
-        for (budget, keep) in [(1000, true), (22, true), (22, false), (1, false)] {
-            for (a, b) in run(budget, keep).iter().zip(&whole) {
-                assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6), "budget {budget}, keep {keep}");
+        for (chunk, keep) in [(1000, true), (50, true), (22, true), (22, false), (1, false)] {
+            for (a, b) in run(chunk, keep).iter().zip(&whole) {
+                assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6), "chunk {chunk}, keep {keep}");
             }
         }
     }

@@ -46,7 +46,7 @@ pub trait Fused: Backend {
         epsilon: f64,
     ) -> FloatTensor<Self>;
     /// `x + attention(rms_norm(x), memory) o^T`; `plan` says whether `memory` and `table` mean anything.
-    #[expect(clippy::too_many_arguments, reason = "tensors of a node are arguments of their own")]
+    #[allow(clippy::too_many_arguments, reason = "each tensor of a node is an argument")]
     fn fused_attention_layer(
         x: FloatTensor<Self>,
         norm: FloatTensor<Self>,
@@ -64,6 +64,7 @@ pub trait Fused: Backend {
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         labels: Vec<u32>,
+        keep_logits: bool,
     ) -> FloatTensor<Self>;
 }
 
@@ -107,6 +108,7 @@ impl Fused for Flex {
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         labels: Vec<u32>,
+        _: bool,
     ) -> FloatTensor<Self> {
         head::forward(hidden, weight, &labels, false).0
     }
@@ -277,12 +279,13 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         labels: Vec<u32>,
+        keep_logits: bool,
     ) -> FloatTensor<Self> {
         let ((hidden, hidden_node), (weight, weight_node)) = (hidden.into_parts(), weight.into_parts());
         let op = LabelLogProbs { labels: labels.clone() };
         match op.prepare::<C>([hidden_node, weight_node]).compute_bound().stateful() {
             OpsKind::Tracked(node) => {
-                let (log_probs, saved) = head::forward(hidden.clone(), weight.clone(), &labels, true);
+                let (log_probs, saved) = head::forward(hidden.clone(), weight.clone(), &labels, keep_logits);
                 node.finish((hidden, weight, saved), log_probs)
             }
             OpsKind::UnTracked(node) => node.finish(head::forward(hidden, weight, &labels, false).0),
@@ -311,7 +314,7 @@ pub(crate) fn attention_layer(tensors: [Tensor<2>; 7], norm: Tensor<1>, plan: Pl
     Tensor::from_dispatch(Dispatch::fused_attention_layer(x, norm, memory, q, k, v, o, table, plan, epsilon))
 }
 
-pub(crate) fn label_log_probs(hidden: Tensor<2>, weight: Tensor<2>, labels: &[u32]) -> Tensor<1> {
+pub(crate) fn label_log_probs(hidden: Tensor<2>, weight: Tensor<2>, labels: &[u32], keep_logits: bool) -> Tensor<1> {
     let (hidden, weight) = (hidden.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(Dispatch::fused_label_log_probs(hidden, weight, labels.to_vec()))
+    Tensor::from_dispatch(Dispatch::fused_label_log_probs(hidden, weight, labels.to_vec(), keep_logits))
 }

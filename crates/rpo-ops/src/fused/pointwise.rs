@@ -54,7 +54,7 @@ pub(super) fn rms_norm_backward(
     let (_, width) = rows_columns(&x);
     let residual = residual.map(dense);
     let (xs, ws): (&[f32], &[f32]) = (x.storage(), weight.storage());
-    let rs: Option<&[f32]> = residual.as_ref().map(|r| r.storage());
+    let rs: Option<&[f32]> = residual.as_ref().map(FlexTensor::storage);
     let of_weight = gradient
         .storage_mut::<f32>()
         .par_chunks_mut(task(width))

@@ -70,9 +70,18 @@ pub fn train(policy: T5, data: FeedbackSet, config: &TrainConfig, observer: &mut
     let started = Instant::now();
     let scores = ReferenceScores::compute(&policy.valid(), &data, config.micro_batch_tokens, &mut |_| ());
     let seconds = started.elapsed().as_secs_f64();
-    objective.prepare(&data, &References { matched: Some(scores), mismatched: None }).expect("defined");
+    let references = References { matched: Some(scores), mismatched: None };
+    objective.prepare(&data, &references).expect("defined");
     let stop = AtomicBool::new(false);
-    let trainer = Trainer { objective: objective.as_ref(), data, mismatched: None, config, saving: None, stop: &stop };
+    let trainer = Trainer {
+        objective: objective.as_ref(),
+        data,
+        mismatched: None,
+        references: &references,
+        config,
+        saving: None,
+        stop: &stop,
+    };
     let learner = learner(policy, objective.needs(), 1).expect("random");
     let optimizer = Optimizer::new(config.optimizer.clone()).expect("valid");
     trainer.run(learner, optimizer, Progress::default(), &mut [observer]).expect("trains");

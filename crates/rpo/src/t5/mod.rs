@@ -19,6 +19,7 @@ pub use value::{ValueKind, ValueNetwork};
 use weights::Builder;
 pub use weights::{Init, RandomWeights, Weights};
 
+use crate::batch::PackedBatch;
 use crate::error::Result;
 
 /// An encoder block; the tuple's indices are the checkpoint's `layer.0` and `layer.1`.
@@ -104,6 +105,17 @@ impl T5 {
         self.shared.weight.val().device()
     }
 
+    /// What the head multiplies for the packed responses of `batch`, `(response tokens, d_model)`, and the encoded prompts,
+    /// `(prompt tokens, d_model)`: [`Self::encode`] and [`Self::decode`] with a single look-up of embeddings, which leaves a
+    /// single gradient as large as their table.
+    pub fn forward(&self, batch: &PackedBatch) -> (Tensor<2>, Tensor<2>) {
+        let PackedBatch { prompt_ids, input_ids, prompts, responses, by_prompt, .. } = batch;
+        let embedded = embed(&self.shared, &[prompt_ids.as_slice(), input_ids].concat());
+        let (n, m) = (prompt_ids.len(), input_ids.len());
+        let memory = self.encoder.forward(embedded.clone().narrow(0, 0, n), prompts);
+        (self.decode_embedded(embedded.narrow(0, n, m), responses, by_prompt, &memory, prompts), memory)
+    }
+
     /// Encodes packed prompts: `(prompt tokens)` ids to `(prompt tokens, d_model)`.
     pub fn encode(&self, ids: &[u32], prompts: &Segments) -> Tensor<2> {
         self.encoder.forward(self.embed(ids), prompts)
@@ -136,8 +148,19 @@ impl T5 {
         memory: &Tensor<2>,
         prompts: &Segments,
     ) -> Tensor<2> {
+        self.decode_embedded(self.embed(ids), responses, by_prompt, memory, prompts)
+    }
+
+    fn decode_embedded(
+        &self,
+        x: Tensor<2>,
+        responses: &Segments,
+        by_prompt: &Segments,
+        memory: &Tensor<2>,
+        prompts: &Segments,
+    ) -> Tensor<2> {
         let stage = self.decoder_stages(responses, by_prompt, memory, prompts);
-        (0..=self.decoder.block.len()).fold(self.embed(ids), |x, i| stage(i, x))
+        (0..=self.decoder.block.len()).fold(x, |x, i| stage(i, x))
     }
 
     /// What the decoder does to the embedded inputs, stage by stage: its blocks, then [`Self::finish`].
