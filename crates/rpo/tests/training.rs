@@ -195,6 +195,21 @@ fn every_objective_lowers_its_held_out_loss() {
 }
 
 #[test]
+fn the_first_validation_needs_no_pass_and_says_the_same() {
+    let bench = Bench::new();
+    // At this rate nothing moves: the validation after the step scores what is still the reference.
+    let optimizer = OptimizerConfig { learning_rate: 1e-12, ..OptimizerConfig::default() };
+    let config = TrainConfig { optimizer, ..config(1) };
+    for (name, _) in ObjectiveConfig::ALL {
+        let objective = ObjectiveConfig::named(name).expect("listed");
+        let summary = bench.train(name, &objective, &config, None);
+        let (first, last) = (summary.progress.first_validation, summary.last_validation);
+        let (first, last) = (first.expect("validated"), last.expect("validated"));
+        assert!((first - last).abs() < 1e-4 * (1.0 + last.abs()), "{name}: {first} and {last}");
+    }
+}
+
+#[test]
 fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
     let adafactor = OptimizerConfig { algorithm: Algorithm::Adafactor(Adafactor::default()), ..config(8).optimizer };
     for (objective, optimizer) in [

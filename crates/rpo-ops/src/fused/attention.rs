@@ -1,10 +1,12 @@
-//! Attention, one segment and head at a time: scores exist for one pair of them only, and are computed again for the
-//! gradients (as in FlashAttention, arXiv 2205.14135, without its tiles, which a CPU's cache does not need).
+//! Attention, one segment, head and block of queries at a time: scores exist for one such block only (of each thread), and are
+//! computed again for the gradients (as in FlashAttention, arXiv 2205.14135, without tiles of keys, which a CPU's cache does not need).
+
+use std::ops::Range;
 
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::memory::{Matrix, Store, multiply, parts, rows_columns, tensor};
+use super::memory::{self, Matrix, Store, multiply, rows_columns, tensor};
 use super::simd::{exp, exponentiate, sum, vectorised};
 use crate::Segments;
 use crate::attention::{MASKED, relative_position_bucket};
@@ -59,26 +61,59 @@ impl Bias {
     }
 }
 
-/// A head's columns of a segment's rows.
-fn columns<'a>(
-    values: &'a [f32],
-    range: &std::ops::Range<usize>,
-    head: usize,
-    width: usize,
-    inner: usize,
-) -> Matrix<'a> {
+/// Queries of a block: their scores stay in the cache, and under a causal mask the keys after the block are never touched.
+const BLOCK: usize = 128;
+
+/// The blocks of `queries` queries, each with the number of keys that it may see.
+fn blocks(queries: usize, keys: usize, bias: Option<&Bias>) -> impl Iterator<Item = (Range<usize>, usize)> {
+    let causal = bias.is_some_and(|b| b.causal);
+    (0..queries).step_by(BLOCK).map(move |first| {
+        let rows = first..(first + BLOCK).min(queries);
+        let seen = if causal { rows.end } else { keys };
+        (rows, seen)
+    })
+}
+
+/// The part of a segment's rows that begins `rows.start` after its own beginning.
+fn within(segment: &Range<usize>, rows: &Range<usize>) -> Range<usize> {
+    segment.start + rows.start..segment.start + rows.end
+}
+
+/// A head's columns of some rows.
+fn columns<'a>(values: &'a [f32], range: &Range<usize>, head: usize, width: usize, inner: usize) -> Matrix<'a> {
     Matrix::new(&values[range.start * inner + head * width..range.end * inner], range.len(), width, inner)
 }
 
-/// Adds the bias and hides the future; `scores` is `(queries, keys)`.
+/// Adds the bias and hides the future; `scores` is `(queries, keys)`, its first query stands at `first`.
 #[inline(always)]
-fn add_bias(scores: &mut [f32], keys: usize, head: usize, bias: &Bias) {
-    for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
+fn add_bias(scores: &mut [f32], first: usize, keys: usize, head: usize, bias: &Bias) {
+    for (i, row) in (first..).zip(scores.chunks_exact_mut(keys)) {
         row.iter_mut().zip(bias.row(head, i, keys)).for_each(|(s, b)| *s += b);
         if bias.causal && i + 1 < keys {
             row[i + 1..].fill(MASKED);
         }
     }
+}
+
+/// Every segment and head: what is done for one of them needs nothing of the others.
+fn pairs(plan: &Plan) -> impl IndexedParallelIterator<Item = (usize, usize)> {
+    let heads = plan.heads;
+    (0..plan.queries.len() * heads).into_par_iter().map(move |i| (i / heads, i % heads))
+}
+
+/// Puts `(tokens, width)` parts, one for each of [`pairs`], together to `(tokens, heads * width)`.
+fn join(parts: &[Vec<f32>], segments: &Segments, heads: usize, width: usize) -> FlexTensor {
+    let inner = heads * width;
+    let mut whole = vec![0f32; segments.total() * inner];
+    let outputs = memory::parts(&mut whole, segments.lengths(), inner).into_par_iter().zip(parts.par_chunks(heads));
+    outputs.for_each(|(output, parts)| {
+        for (i, row) in output.chunks_exact_mut(inner).enumerate() {
+            for (place, part) in row.chunks_exact_mut(width).zip(parts) {
+                place.copy_from_slice(&part[i * width..][..width]);
+            }
+        }
+    });
+    tensor(whole, [segments.total(), inner])
 }
 
 /// `softmax(q k^T + bias) v`, and the logarithm of each softmax's denominator, `(query tokens, heads)`. All are dense.
@@ -89,45 +124,44 @@ pub(super) fn forward(
     table: &FlexTensor,
     plan: &Plan,
 ) -> (FlexTensor, FlexTensor) {
-    let (n, inner) = rows_columns(q);
+    let (_, inner) = rows_columns(q);
     let (heads, width) = (plan.heads, inner / plan.heads);
     let bias = Bias::new(plan, table.storage());
     let (qs, ks, vs): (&[f32], &[f32], &[f32]) = (q.storage(), k.storage(), v.storage());
-    let mut mixed = vec![0f32; n * inner];
-    let mut denominators = vec![0f32; n * heads];
-    let outputs = parts(&mut mixed, plan.queries.lengths(), inner);
-    let rest = parts(&mut denominators, plan.queries.lengths(), heads);
-    outputs.into_par_iter().zip(rest).enumerate().for_each(|(segment, (output, denominators))| {
-        let (queries, keys) = (plan.queries.range(segment), plan.keys.range(segment));
-        let mut scores = vec![0f32; queries.len() * keys.len()];
-        for head in 0..heads {
-            let (q, k) = (columns(qs, &queries, head, width, inner), columns(ks, &keys, head, width, inner));
-            multiply(q, k.t(), &mut scores, keys.len(), Store::Replace);
-            vectorised(
-                #[inline(always)]
-                || {
-                    if let Some(bias) = &bias {
-                        add_bias(&mut scores, keys.len(), head, bias);
-                    }
-                    for (i, row) in scores.chunks_exact_mut(keys.len()).enumerate() {
-                        let (largest, total) = exponentiate(row);
-                        denominators[i * heads + head] = largest + total.ln();
-                        let scale = 1.0 / total;
-                        row.iter_mut().for_each(|s| *s *= scale);
-                    }
-                },
-            );
-            let weights = Matrix::new(&scores, queries.len(), keys.len(), keys.len());
-            multiply(
-                weights,
-                columns(vs, &keys, head, width, inner),
-                &mut output[head * width..],
-                inner,
-                Store::Replace,
-            );
-        }
-    });
-    (tensor(mixed, [n, inner]), tensor(denominators, [n, heads]))
+    let (mixed, denominators): (Vec<_>, Vec<_>) = pairs(plan)
+        .map(|(segment, head)| {
+            let (queries, keys) = (plan.queries.range(segment), plan.keys.range(segment));
+            let mut scores = vec![0f32; queries.len().min(BLOCK) * keys.len()];
+            let mut mixed = vec![0f32; queries.len() * width];
+            let mut denominators = vec![0f32; queries.len()];
+            for (rows, seen) in blocks(queries.len(), keys.len(), bias.as_ref()) {
+                let scores = &mut scores[..rows.len() * seen];
+                let visible = within(&keys, &(0..seen));
+                let q = columns(qs, &within(&queries, &rows), head, width, inner);
+                let (k, v) = (columns(ks, &visible, head, width, inner), columns(vs, &visible, head, width, inner));
+                multiply(q, k.t(), scores, seen, Store::Replace);
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        if let Some(bias) = &bias {
+                            add_bias(scores, rows.start, seen, head, bias);
+                        }
+                        let rows = scores.chunks_exact_mut(seen).zip(&mut denominators[rows.clone()]);
+                        for (row, denominator) in rows {
+                            let (largest, total) = exponentiate(row);
+                            *denominator = largest + total.ln();
+                            let scale = 1.0 / total;
+                            row.iter_mut().for_each(|s| *s *= scale);
+                        }
+                    },
+                );
+                let weights = Matrix::new(scores, rows.len(), seen, seen);
+                multiply(weights, v, &mut mixed[rows.start * width..], width, Store::Replace);
+            }
+            (mixed, denominators)
+        })
+        .unzip();
+    (join(&mixed, &plan.queries, heads, width), join(&denominators, &plan.queries, heads, 1))
 }
 
 /// Gradients of `q`, `k`, `v` and the table; beside `q`, `k` and `v` it gets the two results of [`forward`].
@@ -137,78 +171,76 @@ pub(super) fn backward(
     gradient: &FlexTensor,
     plan: &Plan,
 ) -> [FlexTensor; 4] {
-    let ((n, inner), (keys_n, _)) = (rows_columns(q), rows_columns(k));
+    let (_, inner) = rows_columns(q);
     let (heads, width) = (plan.heads, inner / plan.heads);
     let bias = Bias::new(plan, table.storage());
     let (qs, ks, vs): (&[f32], &[f32], &[f32]) = (q.storage(), k.storage(), v.storage());
     let (os, gs, ds): (&[f32], &[f32], &[f32]) = (mixed.storage(), gradient.storage(), denominators.storage());
-    let mut of_q = vec![0f32; n * inner];
-    let mut of_k = vec![0f32; keys_n * inner];
-    let mut of_v = vec![0f32; keys_n * inner];
-    let outputs = parts(&mut of_q, plan.queries.lengths(), inner)
-        .into_par_iter()
-        .zip(parts(&mut of_k, plan.keys.lengths(), inner))
-        .zip(parts(&mut of_v, plan.keys.lengths(), inner));
-    let of_distances: Vec<Vec<f32>> = outputs
-        .enumerate()
-        .map(|(segment, ((of_q, of_k), of_v))| {
+    let done: Vec<[Vec<f32>; 4]> = pairs(plan)
+        .map(|(segment, head)| {
             let (queries, keys) = (plan.queries.range(segment), plan.keys.range(segment));
-            let size = queries.len() * keys.len();
+            let size = queries.len().min(BLOCK) * keys.len();
             let (mut weights, mut changes) = (vec![0f32; size], vec![0f32; size]);
-            let places = bias.as_ref().map_or(0, |b| b.buckets.len());
-            let mut of_distances = vec![0f32; heads * places];
-            for head in 0..heads {
-                let (q, k) = (columns(qs, &queries, head, width, inner), columns(ks, &keys, head, width, inner));
-                let (g, v) = (columns(gs, &queries, head, width, inner), columns(vs, &keys, head, width, inner));
-                multiply(q, k.t(), &mut weights, keys.len(), Store::Replace);
-                multiply(g, v.t(), &mut changes, keys.len(), Store::Replace);
+            let mut of_distances = vec![0f32; bias.as_ref().map_or(0, |b| b.buckets.len())];
+            let mut of_q = vec![0f32; queries.len() * width];
+            let [mut of_k, mut of_v] = [0; 2].map(|_| vec![0f32; keys.len() * width]);
+            for (rows, seen) in blocks(queries.len(), keys.len(), bias.as_ref()) {
+                let (weights, changes) = (&mut weights[..rows.len() * seen], &mut changes[..rows.len() * seen]);
+                let (here, visible) = (within(&queries, &rows), within(&keys, &(0..seen)));
+                let (q, g) = (columns(qs, &here, head, width, inner), columns(gs, &here, head, width, inner));
+                let (k, v) = (columns(ks, &visible, head, width, inner), columns(vs, &visible, head, width, inner));
+                multiply(q, k.t(), weights, seen, Store::Replace);
+                multiply(g, v.t(), changes, seen, Store::Replace);
                 vectorised(
                     #[inline(always)]
                     || {
                         if let Some(bias) = &bias {
-                            add_bias(&mut weights, keys.len(), head, bias);
+                            add_bias(weights, rows.start, seen, head, bias);
                         }
-                        let rows = weights.chunks_exact_mut(keys.len()).zip(changes.chunks_exact_mut(keys.len()));
-                        for (i, (row, changes)) in rows.enumerate() {
-                            let at = (queries.start + i) * inner + head * width;
+                        let both = weights.chunks_exact_mut(seen).zip(changes.chunks_exact_mut(seen));
+                        for (i, (row, changes)) in here.zip(both) {
+                            let at = i * inner + head * width;
                             let (o, g) = (&os[at..at + width], &gs[at..at + width]);
                             let mean = sum(width, |j| o[j] * g[j]);
-                            let denominator = ds[(queries.start + i) * heads + head];
+                            let denominator = ds[i * heads + head];
                             for (weight, change) in row.iter_mut().zip(changes) {
                                 *weight = exp(*weight - denominator);
                                 *change = *weight * (*change - mean);
                             }
                         }
                         if let Some(bias) = &bias {
-                            for (i, row) in changes.chunks_exact(keys.len()).enumerate() {
-                                let sums = &mut of_distances[head * places + bias.zero - i..][..keys.len()];
+                            for (i, row) in rows.clone().zip(changes.chunks_exact(seen)) {
+                                let sums = &mut of_distances[bias.zero - i..][..seen];
                                 sums.iter_mut().zip(row).for_each(|(s, c)| *s += c);
                             }
                         }
                     },
                 );
-                let weights = Matrix::new(&weights, queries.len(), keys.len(), keys.len());
-                let changes = Matrix::new(&changes, queries.len(), keys.len(), keys.len());
-                multiply(changes, k, &mut of_q[head * width..], inner, Store::Replace);
-                multiply(changes.t(), q, &mut of_k[head * width..], inner, Store::Replace);
-                multiply(weights.t(), g, &mut of_v[head * width..], inner, Store::Replace);
+                let weights = Matrix::new(weights, rows.len(), seen, seen);
+                let changes = Matrix::new(changes, rows.len(), seen, seen);
+                multiply(changes, k, &mut of_q[rows.start * width..], width, Store::Replace);
+                multiply(changes.t(), q, &mut of_k, width, Store::Add);
+                multiply(weights.t(), g, &mut of_v, width, Store::Add);
             }
-            of_distances
+            [of_q, of_k, of_v, of_distances]
         })
         .collect();
-    let (buckets, table_heads) = rows_columns(table);
-    let mut of_table = vec![0f32; buckets * table_heads];
-    if let Some(bias) = &bias {
-        for of_distances in &of_distances {
-            for (head, sums) in of_distances.chunks_exact(bias.buckets.len()).enumerate() {
-                sums.iter().zip(&bias.buckets).for_each(|(sum, bucket)| of_table[bucket * heads + head] += sum);
-            }
+    let (buckets, _) = rows_columns(table);
+    let mut of_table = vec![0f32; buckets * heads];
+    let [mut of_q, mut of_k, mut of_v] = [const { Vec::new() }; 3];
+    for (i, [q, k, v, of_distances]) in done.into_iter().enumerate() {
+        if let Some(bias) = &bias {
+            let sums = of_distances.iter().zip(&bias.buckets);
+            sums.for_each(|(sum, bucket)| of_table[bucket * heads + i % heads] += sum);
         }
+        of_q.push(q);
+        of_k.push(k);
+        of_v.push(v);
     }
     [
-        tensor(of_q, [n, inner]),
-        tensor(of_k, [keys_n, inner]),
-        tensor(of_v, [keys_n, inner]),
-        tensor(of_table, [buckets, table_heads]),
+        join(&of_q, &plan.queries, heads, width),
+        join(&of_k, &plan.keys, heads, width),
+        join(&of_v, &plan.keys, heads, width),
+        tensor(of_table, [buckets, heads]),
     ]
 }
