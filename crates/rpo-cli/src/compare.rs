@@ -1,5 +1,6 @@
 //! `rpo compare`: objectives trained from one start on one data set with equal budgets, and judged alike.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,28 +141,32 @@ struct Ranks<'a> {
     /// Place in `held_out` of each row of the data.
     places: HashMap<usize, usize>,
     budget: usize,
-    /// `log p(y|x)` under the start, by place.
-    start: Option<Vec<f64>>,
+    /// `log p(y|x)` under the start, by place: the same for every run.
+    start: &'a OnceCell<Vec<f64>>,
     /// Log-ratios to the start, now.
     log_ratios: Vec<f64>,
     curve: Vec<(f64, f64)>,
 }
 
 impl<'a> Ranks<'a> {
-    fn new(held_out: &'a FeedbackSet, budget: usize) -> Self {
+    fn new(held_out: &'a FeedbackSet, budget: usize, start: &'a OnceCell<Vec<f64>>) -> Self {
         let places = held_out.iter().enumerate().map(|(place, r)| (r.row, place)).collect();
-        Self { held_out, places, budget, start: None, log_ratios: Vec::new(), curve: Vec::new() }
+        Self { held_out, places, budget, start, log_ratios: Vec::new(), curve: Vec::new() }
     }
 }
 
 impl Observer for Ranks<'_> {
     fn observe(&mut self, event: &Event<'_>) -> rpo::Result<()> {
         let Event::Milestone { step, policy } = event else { return Ok(()) };
-        let mut sums = vec![0.0; self.places.len()];
-        for (row, sum) in score_set(policy, self.held_out, self.budget, &mut |_| ()) {
-            sums[self.places[&row]] = f64::from(sum);
-        }
-        let start = self.start.get_or_insert_with(|| sums.clone());
+        let scores = || {
+            let mut sums = vec![0.0; self.places.len()];
+            for (row, sum) in score_set(policy, self.held_out, self.budget, &mut |_| ()) {
+                sums[self.places[&row]] = f64::from(sum);
+            }
+            sums
+        };
+        let start = self.start.get_or_init(scores);
+        let sums = if *step == 0 { start.clone() } else { scores() };
         self.log_ratios = sums.iter().zip(start).map(|(now, start)| now - *start).collect();
         let taus: Vec<f64> = within_prompts(self.held_out, &self.log_ratios).into_iter().flatten().collect();
         // At the start all log-ratios are zero and rank nothing.
@@ -243,7 +248,17 @@ impl Comparison {
         if judging.is_empty() {
             bail!("validation-fraction: two held-out prompts at least are needed to choose learning rates and judge");
         }
-        let arena = Arena { decoding: &self.decoding, split, tokenizer, prompts, choosing, judging, judge, stop };
+        let arena = Arena {
+            decoding: &self.decoding,
+            split,
+            tokenizer,
+            prompts,
+            choosing,
+            judging,
+            judge,
+            stop,
+            start_scores: OnceCell::new(),
+        };
         let mut verdicts = vec![arena.start(first)?];
         for (label, candidates) in &self.contestants {
             let verdict = arena.best(label, candidates, &verdicts[0])?;
@@ -362,6 +377,8 @@ struct Arena<'a> {
     judging: Vec<usize>,
     judge: Option<&'a Judge<'a>>,
     stop: &'a AtomicBool,
+    /// See [`Ranks::start`].
+    start_scores: OnceCell<Vec<f64>>,
 }
 
 impl Arena<'_> {
@@ -399,7 +416,7 @@ impl Arena<'_> {
             let settings = with_equal_steps(settings, &self.split);
             let rate = settings.train.optimizer.learning_rate;
             println!("\n== {label}, learning rate {rate}, seed {} ==", settings.train.seed);
-            let mut ranks = Ranks::new(held_out, settings.train.micro_batch_tokens);
+            let mut ranks = Ranks::new(held_out, settings.train.micro_batch_tokens, &self.start_scores);
             train(&settings, self.split.clone(), false, self.stop, &mut [&mut ranks, &mut clock])?;
             if self.stop.load(Ordering::Relaxed) {
                 bail!("stopped; the last run is in {}", settings.out.display());

@@ -83,6 +83,11 @@ impl PackedBatch {
         }
     }
 
+    /// The ids of the prompts and after them the decoder's inputs.
+    pub fn all_ids(&self) -> Vec<u32> {
+        [self.prompt_ids.as_slice(), &self.input_ids].concat()
+    }
+
     /// Prompt and response tokens together: what the work grows with.
     pub fn tokens(&self) -> usize {
         self.prompts.total() + self.responses.total()

@@ -1,6 +1,6 @@
 //! Gradients in little memory (gradient checkpointing, Chen et al., arXiv 1604.06174): the forward pass builds no graph and
-//! keeps only what enters each block, no logits; from the last block to the first, each one's graph is then built again for itself.
-//! It knows the parts of a model, not what is minimised.
+//! keeps only what enters each block, no logits; from the last block to the first, each one's graph is then built again for
+//! itself. It knows the parts of a model, not what is minimised.
 
 use burn::module::Module;
 use burn::tensor::{Gradients, Tensor};
@@ -9,7 +9,7 @@ use crate::batch::PackedBatch;
 use crate::error::Result;
 use crate::optim::GradientSum;
 use crate::score::{Learner, Scores, score_decoded};
-use crate::t5::{Encoder, Linear, NamedParameters, embed};
+use crate::t5::{Encoder, NamedParameters, ValueNetwork, embed};
 
 /// Adds to `sum` the gradients of the loss that `loss` makes of the scores of `batch`: the same as those of
 /// `loss(learner.score(batch))`, for about a third more time.
@@ -23,16 +23,14 @@ pub fn gradients(
     sum: &mut GradientSum,
 ) -> Result<()> {
     let Learner { policy, value } = learner;
-    let PackedBatch { prompt_ids, input_ids, responses, by_prompt, prompts, .. } = batch;
+    let PackedBatch { prompt_ids, input_ids, prompts, .. } = batch;
     let plain = learner.valid();
-    let encode = |(table, encoder): (&Linear, &Encoder)| {
-        Trail::walk(embed(table, prompt_ids), encoder.blocks(), encoder.stages(prompts))
-    };
-    let encoded = encode(plain.policy.encoder());
-    let own = plain.value.as_ref().and_then(|v| v.own_encoder()).map(encode);
-    let (table, blocks) = plain.policy.decoder();
-    let stages = plain.policy.decoder_stages(responses, by_prompt, &encoded.end, prompts);
-    let decoded = Trail::walk(embed(table, input_ids), blocks, stages);
+    let encode = |embedded, encoder: &Encoder| Trail::walk(embedded, encoder.blocks(), encoder.stages(prompts));
+    let encoded = encode(plain.policy.embed(prompt_ids), plain.policy.encoder());
+    let own = plain.value.as_ref().and_then(ValueNetwork::own_encoder);
+    let own = own.map(|(table, encoder)| encode(embed(table, prompt_ids), encoder));
+    let stages = plain.policy.decoder_stages(batch, encoded.end.clone());
+    let decoded = Trail::walk(plain.policy.embed(input_ids), plain.policy.decoder_blocks(), stages);
     drop(plain);
 
     let mut add = |tape: &mut Gradients| sum.add(learner.gradients(tape));
@@ -47,13 +45,13 @@ pub fn gradients(
 
     let memory = leaf(encoded.end.clone());
     let mut of_memory = encoded.end.zeros_like();
-    let stages = || policy.decoder_stages(responses, by_prompt, &memory, prompts);
+    let stages = || policy.decoder_stages(batch, memory.clone());
     let of_inputs = decoded.back(of_hidden, stages, &mut |tape| {
         of_memory = of_memory.clone() + reached(&memory, tape);
         add(tape);
     });
 
-    match (own, of_states, value.as_ref().and_then(|v| v.own_encoder())) {
+    match (own, of_states, value.as_ref().and_then(ValueNetwork::own_encoder)) {
         (Some(own), Some(of_states), Some((table, encoder))) => {
             let of_prompts = own.back(of_states, || encoder.stages(prompts), &mut add);
             add(&mut through(embed(table, prompt_ids), of_prompts));
@@ -61,10 +59,8 @@ pub fn gradients(
         (None, Some(of_states), None) => of_memory = of_memory + of_states,
         _ => {}
     }
-    let (table, encoder) = policy.encoder();
-    let of_prompts = encoded.back(of_memory, || encoder.stages(prompts), &mut add);
-    let ids = [prompt_ids.as_slice(), input_ids].concat();
-    add(&mut through(embed(table, &ids), Tensor::cat(vec![of_prompts, of_inputs], 0)));
+    let of_prompts = encoded.back(of_memory, || policy.encoder().stages(prompts), &mut add);
+    add(&mut through(policy.embed(&batch.all_ids()), Tensor::cat(vec![of_prompts, of_inputs], 0)));
     Ok(())
 }
 

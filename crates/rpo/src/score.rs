@@ -73,7 +73,7 @@ impl Learner {
 }
 
 fn score_with(model: &T5, value: Option<&ValueNetwork>, batch: &PackedBatch) -> Scores {
-    let (hidden, memory) = model.forward(batch);
+    let (memory, hidden) = model.forward(batch);
     let states = value.map(|v| v.states(&memory, batch));
     score_decoded(model, value, hidden, states, batch, true)
 }
@@ -112,5 +112,5 @@ pub fn score_set(model: &T5, data: &FeedbackSet, budget: usize, progress: &mut d
 
 /// Log-probability of every token of the packed responses: `(response tokens)`.
 pub fn token_log_probs(model: &T5, batch: &PackedBatch) -> Tensor<1> {
-    label_log_probs(model.forward(batch).0, model.head(), &batch.labels, true)
+    label_log_probs(model.forward(batch).1, model.head(), &batch.labels, true)
 }

@@ -95,10 +95,9 @@ fn hidden_states_logits_and_log_probs_equal_transformers() {
         let golden = Golden::of(name);
         let model = load(name, &Device::flex());
         let batch = golden.batch();
-        let memory = model.encode(&batch.prompt_ids, &batch.prompts);
+        let (memory, hidden) = model.forward(&batch);
         let error = relative_error(&memory.to_data(), &golden.floats("encoder_hidden"));
         assert!(error < 1e-5, "{name}: encoder differs by {error}");
-        let hidden = model.decode(&batch.input_ids, &batch.responses, &batch.by_prompt, &memory, &batch.prompts);
         let logits = hidden.matmul(model.head().transpose());
         let error = relative_error(&logits.into_data(), &golden.floats("logits"));
         assert!(error < 1e-5, "{name}: logits differ by {error}");

@@ -105,15 +105,16 @@ impl T5 {
         self.shared.weight.val().device()
     }
 
-    /// What the head multiplies for the packed responses of `batch`, `(response tokens, d_model)`, and the encoded prompts,
-    /// `(prompt tokens, d_model)`: [`Self::encode`] and [`Self::decode`] with a single look-up of embeddings, which leaves a
-    /// single gradient as large as their table.
+    /// Encodes the packed prompts of `batch` and decodes its responses against them: encoder states,
+    /// `(prompt tokens, d_model)`, and what the head multiplies, `(response tokens, d_model)`.
     pub fn forward(&self, batch: &PackedBatch) -> (Tensor<2>, Tensor<2>) {
-        let PackedBatch { prompt_ids, input_ids, prompts, responses, by_prompt, .. } = batch;
-        let embedded = embed(&self.shared, &[prompt_ids.as_slice(), input_ids].concat());
-        let (n, m) = (prompt_ids.len(), input_ids.len());
-        let memory = self.encoder.forward(embedded.clone().narrow(0, 0, n), prompts);
-        (self.decode_embedded(embedded.narrow(0, n, m), responses, by_prompt, &memory, prompts), memory)
+        let (n, m) = (batch.prompt_ids.len(), batch.input_ids.len());
+        // A single look-up leaves a single gradient as large as the table.
+        let embedded = self.embed(&batch.all_ids());
+        let memory = self.encoder.forward(embedded.clone().narrow(0, 0, n), &batch.prompts);
+        let stage = self.decoder_stages(batch, memory.clone());
+        let hidden = (0..=self.decoder.block.len()).fold(embedded.narrow(0, n, m), |x, i| stage(i, x));
+        (memory, hidden)
     }
 
     /// Encodes packed prompts: `(prompt tokens)` ids to `(prompt tokens, d_model)`.
@@ -122,55 +123,25 @@ impl T5 {
     }
 
     /// The embeddings of packed token ids: `(tokens, d_model)`.
-    fn embed(&self, ids: &[u32]) -> Tensor<2> {
+    pub(crate) fn embed(&self, ids: &[u32]) -> Tensor<2> {
         embed(&self.shared, ids)
     }
 
-    /// Embeddings and number of the decoder's blocks.
-    pub(crate) fn decoder(&self) -> (&Linear, usize) {
-        (&self.shared, self.decoder.block.len())
+    pub(crate) fn encoder(&self) -> &Encoder {
+        &self.encoder
     }
 
-    /// Embeddings and encoder.
-    pub(crate) fn encoder(&self) -> (&Linear, &Encoder) {
-        (&self.shared, &self.encoder)
+    pub(crate) fn decoder_blocks(&self) -> usize {
+        self.decoder.block.len()
     }
 
-    /// Decodes packed responses against encoded prompts, giving what the head multiplies: `(response tokens, d_model)`.
-    ///
-    /// `ids` are the decoder's inputs; `responses` delimits them one by one, `by_prompt` the responses of each prompt
-    /// together, in the order of `prompts`, which delimits `memory`.
-    pub fn decode(
-        &self,
-        ids: &[u32],
-        responses: &Segments,
-        by_prompt: &Segments,
-        memory: &Tensor<2>,
-        prompts: &Segments,
-    ) -> Tensor<2> {
-        self.decode_embedded(self.embed(ids), responses, by_prompt, memory, prompts)
-    }
-
-    fn decode_embedded(
-        &self,
-        x: Tensor<2>,
-        responses: &Segments,
-        by_prompt: &Segments,
-        memory: &Tensor<2>,
-        prompts: &Segments,
-    ) -> Tensor<2> {
-        let stage = self.decoder_stages(responses, by_prompt, memory, prompts);
-        (0..=self.decoder.block.len()).fold(x, |x, i| stage(i, x))
-    }
-
-    /// What the decoder does to the embedded inputs, stage by stage: its blocks, then [`Self::finish`].
+    /// What the decoder does to the embedded inputs of `batch`, stage by stage: its blocks, then [`Self::finish`].
     pub(crate) fn decoder_stages(
         &self,
-        responses: &Segments,
-        by_prompt: &Segments,
-        memory: &Tensor<2>,
-        prompts: &Segments,
+        batch: &PackedBatch,
+        memory: Tensor<2>,
     ) -> impl Fn(usize, Tensor<2>) -> Tensor<2> {
+        let PackedBatch { responses, by_prompt, prompts, .. } = batch;
         let first = &self.decoder.block[0].layer.0.SelfAttention;
         let bias = first.bias(self.config.relative_attention_max_distance, true).over(responses.max_len());
         move |i, x| match self.decoder.block.get(i) {
