@@ -86,9 +86,8 @@ pub(crate) fn attention(
     let AttentionLayer { norm, epsilon, heads, q, k, v, o } = layer;
     let plan = fused::Plan {
         heads,
-        memory: memory.is_some(),
         queries: queries.clone(),
-        keys: memory.as_ref().map_or(queries, |(_, keys)| keys).clone(),
+        memory: memory.as_ref().map(|(_, keys)| (*keys).clone()),
         position: bias.map(RelativeBias::position),
     };
     // Where there is no memory or no bias, something stands in that nothing reads.
@@ -139,7 +138,7 @@ mod tests {
     use super::*;
 
     fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
-        Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex())
+        Tensor::random(shape, Distribution::Normal(0.0, 0.3), &Device::flex())
     }
 
     #[test]
@@ -164,22 +163,8 @@ mod tests {
                 let part = |x: &Tensor<2>| x.clone().slice([range.clone(), 0..4]);
                 let one = Segments::from_lengths([range.len()]);
                 let alone = self_attention(part(&x), layer.clone(), &one, &bias);
-                alone.into_data().assert_approx_eq::<f32>(&part(&all).into_data(), Tolerance::absolute(1e-5));
+                alone.into_data().assert_approx_eq::<f32>(&part(&all).into_data(), Tolerance::absolute(1e-6));
             }
-        }
-    }
-
-    #[test]
-    fn the_gate_is_gelu_in_its_tanh_form() {
-        // With a norm of the single feature, h is the sign of x times its weight; gate, up and down are 1, 3 and 1.
-        for x in [-6.0f32, -1.0, -0.1, 0.3, 2.0, 9.0] {
-            let one = |v: f32| Tensor::<2>::from_floats([[v]], &Device::flex());
-            let norm = Tensor::from_floats([x.abs()], &Device::flex());
-            let layer = GatedFeedForward { norm, epsilon: 0.0, gate: one(1.0), up: one(3.0 / x), down: one(1.0) };
-            let y = f64::from(gated_feed_forward(one(x), layer).into_scalar::<f32>());
-            let x = f64::from(x);
-            let want = x + 1.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh());
-            assert!((y - want).abs() < 1e-5 * (1.0 + want.abs()), "{x}: {y} instead of {want}");
         }
     }
 }

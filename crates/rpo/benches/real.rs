@@ -26,12 +26,11 @@ fn main() {
     println!("{path}: {} prompts, {} different responses, {} tokens", summary.prompts, data.responses(), data.tokens());
 
     let config = TrainConfig { max_steps: option("--steps").and_then(|n| n.parse().ok()), ..TrainConfig::default() };
-    let mut own = Record::default();
     let peers = options("--peer").iter().map(|command| (Peer::start(command), Record::default())).collect();
-    let mut turns = Turns { own: &mut own, peers };
+    let mut turns = Turns { own: Record::default(), peers };
     let responses = data.responses() as f64;
     let reference = common::train(common::fresh(&shape("small")), data, &config, &mut turns);
-    let peers = turns.peers;
+    let Turns { mut own, peers } = turns;
     own.reference = (reference, responses);
     own.peak = peak_memory();
 
@@ -95,12 +94,12 @@ impl Record {
 }
 
 /// Gives each peer its turn after every step of ours.
-struct Turns<'a> {
-    own: &'a mut Record,
+struct Turns {
+    own: Record,
     peers: Vec<(Peer, Record)>,
 }
 
-impl Observer for Turns<'_> {
+impl Observer for Turns {
     fn observe(&mut self, event: &Event<'_>) -> rpo::Result<()> {
         match event {
             Event::Start { .. } => {

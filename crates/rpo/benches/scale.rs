@@ -9,8 +9,7 @@ mod common;
 
 use std::process::Command;
 
-use common::{flag, ids, median, option, peak_memory, shape};
-use rpo::feedback::{FeedbackSet, PromptGroup, Response};
+use common::{data, flag, median, option, peak_memory, shape};
 use rpo::train::{Event, Observer, TrainConfig};
 use serde_json::{Value, json};
 
@@ -98,22 +97,4 @@ fn size_case(size: &str, recompute: bool) {
     // The first warms up.
     let seconds = median(&steps.0[1..]);
     println!("{}", json!({ "size": size, "recompute": recompute, "step_s": seconds, "peak_mib": peak_memory() }));
-}
-
-fn data(
-    prompts: usize,
-    responses: usize,
-    prompt_length: impl Fn(usize) -> usize,
-    response_length: impl Fn(usize) -> usize,
-) -> FeedbackSet {
-    let group = |group: usize| {
-        let response = |k: usize| {
-            let row = group * responses + k;
-            let ids = ids(row + 100_000, response_length(row));
-            Response { row, ids, truncated: false, reward: (row % 5) as f64, copies: 1 }
-        };
-        let prompt = ids(group, prompt_length(group));
-        PromptGroup { prompt, prompt_truncated: false, responses: (0..responses).map(response).collect() }
-    };
-    FeedbackSet { groups: (0..prompts).map(group).collect() }
 }

@@ -9,9 +9,8 @@ mod common;
 
 use std::time::Instant;
 
-use common::{Peer, flag, ids, least, median, option, peak_memory, shape};
+use common::{Peer, flag, least, median, option, peak_memory, shape};
 use gemm::Parallelism;
-use rpo::feedback::{FeedbackSet, PromptGroup, Response};
 use rpo::t5::Config;
 use rpo::train::{Event, Observer, TrainConfig};
 use serde_json::json;
@@ -34,7 +33,8 @@ fn main() {
     let peer = option("--peer").map(|command| Peer::start(&command));
     let mut times =
         Times { products: Products::of(&config), peer, steps: Vec::new(), floors: Vec::new(), peers: Vec::new() };
-    common::train(common::fresh(&config), data(), &train, &mut times);
+    let data = common::data(BATCH, 1, |_| PROMPT, |_| RESPONSE);
+    common::train(common::fresh(&config), data, &train, &mut times);
 
     // The first two warm up.
     let (steps, floors) = (&times.steps[2..], &times.floors[2..]);
@@ -61,15 +61,6 @@ fn main() {
         "step_s": steps, "floor_s": floors, "gflop": giga, "peak_mib": peak,
         "peer_s": peers, "peer_peak_mib": peer_memory,
     }));
-}
-
-fn data() -> FeedbackSet {
-    let group = |i: usize| {
-        let reward = i as f64;
-        let responses = vec![Response { row: i, ids: ids(i + 100, RESPONSE), truncated: false, reward, copies: 1 }];
-        PromptGroup { prompt: ids(i, PROMPT), prompt_truncated: false, responses }
-    };
-    FeedbackSet { groups: (0..BATCH).map(group).collect() }
 }
 
 /// Times each step, and the floor and the peer after it.

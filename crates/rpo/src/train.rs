@@ -374,7 +374,7 @@ impl Trainer<'_> {
         tell(Event::Start { done: progress.step, steps })?;
         if progress.step == 0 {
             tell(Event::Milestone { step: 0, policy: &learner.policy.valid() })?;
-            if let Some(means) = self.validate(&learner, true, &mut tell)? {
+            if let Some(means) = self.validate(&learner, self.references, &mut tell)? {
                 progress.first_validation = Some(means.loss);
                 tell(Event::Validation { step: 0, means: &means, best: false })?;
             }
@@ -392,7 +392,7 @@ impl Trainer<'_> {
             tell(Event::Step(&report))?;
             if step.is_multiple_of(every) || step == steps {
                 tell(Event::Milestone { step, policy: &learner.policy.valid() })?;
-                if let Some(means) = self.validate(&learner, false, &mut tell)? {
+                if let Some(means) = self.validate(&learner, &References::default(), &mut tell)? {
                     last_validation = Some(means.loss);
                     let best = progress.best.is_none_or(|(lowest, _)| means.loss < lowest);
                     if best {
@@ -507,11 +507,11 @@ impl Trainer<'_> {
         Ok(Some((gradients, report)))
     }
 
-    /// Mean loss over the validation responses, if there are any; of the start from the reference's scores, if possible.
+    /// Mean loss over the validation responses, if there are any. Scores of the policy that are `known` are not computed.
     fn validate(
         &self,
         learner: &Learner,
-        start: bool,
+        known: &References,
         tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
     ) -> Result<Option<Means>> {
         let data = &self.data.validation;
@@ -521,18 +521,17 @@ impl Trainer<'_> {
         let rows: Vec<usize> = data.iter().map(|r| r.row).collect();
         let learner = learner.valid();
         let batches = length_buckets(data, self.config.micro_batch_tokens, self.whole_prompts());
-        let known = if start && learner.value.is_none() { self.references.matched.as_ref() } else { None };
-        let mismatched = match &self.references.mismatched {
-            Some(known) if start => rows.iter().map(|&row| known.ell(row, LogProb::Sum)).collect(),
-            _ => self.mismatched(&learner.policy, |m| &m.validation, &batches, &rows),
+        let mismatched = match &known.mismatched {
+            Some(known) => rows.iter().map(|&row| known.ell(row, LogProb::Sum)).collect(),
+            None => self.mismatched(&learner.policy, |m| &m.validation, &batches, &rows),
         };
         let whole = Step { rows: &rows, mismatched: &mismatched };
         let mut total = Total::default();
         for spans in batches {
             let batch = PackedBatch::pack(data, &spans, learner.policy.config());
-            let scores = match known {
-                Some(known) => known.scores(&batch, &learner.policy.device()),
-                None => learner.score(&batch),
+            let scores = match &known.matched {
+                Some(known) if learner.value.is_none() => known.scores(&batch, &learner.policy.device()),
+                _ => learner.score(&batch),
             };
             total.add(&self.objective.loss(&scores, whole));
             tell(Event::Validating { done: total.count, total: rows.len() })?;

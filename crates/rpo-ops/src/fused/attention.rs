@@ -1,5 +1,6 @@
-//! Attention, one segment, head and block of queries at a time: scores exist for one such block only (of each thread), and are
-//! computed again for the gradients (as in FlashAttention, arXiv 2205.14135, without tiles of keys, which a CPU's cache does not need).
+//! Attention, one segment, head and block of queries at a time: scores exist for one such block only (of each thread), and
+//! are computed again for the gradients (as in FlashAttention, arXiv 2205.14135, without tiles of keys, which a CPU's cache
+//! does not need).
 
 use std::ops::Range;
 
@@ -15,12 +16,17 @@ use crate::attention::{MASKED, relative_position_bucket};
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) heads: usize,
-    /// Whether keys and values come from a memory, not from the tokens themselves.
-    pub(crate) memory: bool,
     pub(crate) queries: Segments,
-    pub(crate) keys: Segments,
+    /// Of what is attended to, if not the tokens themselves.
+    pub(crate) memory: Option<Segments>,
     /// What the table of the position bias means; `None` without a bias.
     pub(crate) position: Option<Position>,
+}
+
+impl Plan {
+    fn keys(&self) -> &Segments {
+        self.memory.as_ref().unwrap_or(&self.queries)
+    }
 }
 
 /// How positions become rows of the table of biases.
@@ -50,7 +56,7 @@ impl Bias {
             let distance = place as i64 - zero as i64;
             relative_position_bucket(distance, !position.causal, position.buckets, position.max_distance)
         };
-        let buckets: Vec<usize> = (0..zero + plan.keys.max_len()).map(bucket).collect();
+        let buckets: Vec<usize> = (0..zero + plan.keys().max_len()).map(bucket).collect();
         let values = (0..plan.heads).flat_map(|h| buckets.iter().map(move |b| table[b * plan.heads + h])).collect();
         Some(Self { buckets, values, zero, causal: position.causal })
     }
@@ -130,7 +136,7 @@ pub(super) fn forward(
     let (qs, ks, vs): (&[f32], &[f32], &[f32]) = (q.storage(), k.storage(), v.storage());
     let (mixed, denominators): (Vec<_>, Vec<_>) = pairs(plan)
         .map(|(segment, head)| {
-            let (queries, keys) = (plan.queries.range(segment), plan.keys.range(segment));
+            let (queries, keys) = (plan.queries.range(segment), plan.keys().range(segment));
             let mut scores = vec![0f32; queries.len().min(BLOCK) * keys.len()];
             let mut mixed = vec![0f32; queries.len() * width];
             let mut denominators = vec![0f32; queries.len()];
@@ -178,7 +184,7 @@ pub(super) fn backward(
     let (os, gs, ds): (&[f32], &[f32], &[f32]) = (mixed.storage(), gradient.storage(), denominators.storage());
     let done: Vec<[Vec<f32>; 4]> = pairs(plan)
         .map(|(segment, head)| {
-            let (queries, keys) = (plan.queries.range(segment), plan.keys.range(segment));
+            let (queries, keys) = (plan.queries.range(segment), plan.keys().range(segment));
             let size = queries.len().min(BLOCK) * keys.len();
             let (mut weights, mut changes) = (vec![0f32; size], vec![0f32; size]);
             let mut of_distances = vec![0f32; bias.as_ref().map_or(0, |b| b.buckets.len())];
@@ -239,8 +245,8 @@ pub(super) fn backward(
     }
     [
         join(&of_q, &plan.queries, heads, width),
-        join(&of_k, &plan.keys, heads, width),
-        join(&of_v, &plan.keys, heads, width),
+        join(&of_k, plan.keys(), heads, width),
+        join(&of_v, plan.keys(), heads, width),
         tensor(of_table, [buckets, heads]),
     ]
 }

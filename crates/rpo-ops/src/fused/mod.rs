@@ -117,7 +117,7 @@ impl Fused for Flex {
 /// The inputs of an attention layer, of which some only stand in for nothing.
 fn attention_inputs(tensors: [FloatTensor<Flex>; 8], plan: &Plan) -> layers::AttentionInputs {
     let [x, norm, memory, q, k, v, o, table] = tensors.map(dense);
-    layers::AttentionInputs { x, norm, memory: plan.memory.then_some(memory), weights: [q, k, v, o], table }
+    layers::AttentionInputs { x, norm, memory: plan.memory.as_ref().map(|_| memory), weights: [q, k, v, o], table }
 }
 
 /// A parent of a node and the gradient for it; nothing happens if either is missing.

@@ -139,3 +139,19 @@ pub(super) fn gated_gelu_backward(gate: FlexTensor, up: FlexTensor, gradient: Fl
         });
     [gradient, gate, up]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gated_gelu_equals_the_tanh_form() {
+        let xs = [-6.0f32, -1.0, -0.1, 0.0, 0.3, 2.0, 9.0];
+        let y = gated_gelu(tensor(xs.to_vec(), [1, 7]), tensor(vec![3.0; 7], [1, 7]));
+        for (x, y) in xs.into_iter().zip(y.storage::<f32>()) {
+            let x = f64::from(x);
+            let want = 1.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh());
+            assert!((f64::from(*y) - want).abs() < 1e-5, "gelu({x}): {y} instead of {want}");
+        }
+    }
+}

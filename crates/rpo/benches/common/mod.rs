@@ -9,7 +9,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Device;
 use rpo::burn;
-use rpo::feedback::{FeedbackSet, Split};
+use rpo::feedback::{FeedbackSet, PromptGroup, Response, Split};
 use rpo::objective::{ObjectiveConfig, RpoConfig};
 use rpo::optim::Optimizer;
 use rpo::reference::{ReferenceScores, References};
@@ -58,8 +58,27 @@ pub fn fresh(config: &Config) -> T5 {
     T5::new(config, &mut RandomWeights::new(1), &Device::flex().autodiff()).expect("random")
 }
 
-/// Token ids of a text that does not matter.
-pub fn ids(seed: usize, n: usize) -> Vec<u32> {
+/// Prompts with so many responses each, of these lengths in tokens by number; what they say does not matter.
+pub fn data(
+    prompts: usize,
+    responses: usize,
+    prompt_length: impl Fn(usize) -> usize,
+    response_length: impl Fn(usize) -> usize,
+) -> FeedbackSet {
+    let group = |group: usize| {
+        let response = |k: usize| {
+            let row = group * responses + k;
+            let ids = ids(row + 100_000, response_length(row));
+            Response { row, ids, truncated: false, reward: (row % 5) as f64, copies: 1 }
+        };
+        let prompt = ids(group, prompt_length(group));
+        PromptGroup { prompt, prompt_truncated: false, responses: (0..responses).map(response).collect() }
+    };
+    FeedbackSet { groups: (0..prompts).map(group).collect() }
+}
+
+/// Token ids of a text.
+fn ids(seed: usize, n: usize) -> Vec<u32> {
     (0..n).map(|i| (3 + (i * 7919 + seed * 104_729) % 32_000) as u32).collect()
 }
 
