@@ -44,7 +44,7 @@ fn compare(name: &str, inputs: &Inputs, ours: &dyn Fn(Inputs) -> Tensor<2>, thei
         assert_eq!(a.len(), b.len(), "{name}, {which}");
         let largest = b.iter().fold(0.0f32, |m, v| m.max(v.abs()));
         let worst = a.iter().zip(b).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
-        assert!(worst <= 3e-5 * (1.0 + largest), "{name}, {which} (0 is the value): {worst} of {largest}");
+        assert!(worst <= 1e-5 * (1.0 + largest), "{name}, {which} (0 is the value): {worst} of {largest}");
     }
     // The gradients along a direction, by central differences of our own values.
     // Other numbers than those of the inputs: those begin with another tensor.
