@@ -133,7 +133,7 @@ pub fn train(
     // Made only now, so that unusable data leave no directory in the way of the next attempt.
     let run = if resume { RunDir::open(&settings.out)? } else { RunDir::create(&settings.out)? };
     let (learner, optimizer, progress) = match resume {
-        true => run.resume(&settings.train, needs, &device.autodiff())?,
+        true => run.resume(&settings.train, objective.as_mut(), &device.autodiff())?,
         false => {
             let optimizer = Optimizer::new(settings.train.optimizer.clone())?;
             (learner(model, needs, settings.train.seed)?, optimizer, Progress::default())
@@ -147,7 +147,7 @@ pub fn train(
     let mut tensorboard = TensorBoard::create(&run.path("tensorboard"))?;
     let mut display = TrainingProgress::new();
     let trainer = Trainer {
-        objective: objective.as_ref(),
+        objective: objective.as_mut(),
         data: split,
         mismatched,
         references: &references,

@@ -3,15 +3,13 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, Split};
 use crate::score::{LogProb, Scores, score_set};
 use crate::t5::{NamedParameters, T5};
-use crate::tensor_file::{TensorFile, write_safetensors};
+use crate::tensor_file::{TensorFile, write_values};
 
 /// Raised whenever the same inputs would give other scores than before.
 const VERSION: &str = "rpo reference scores 1";
@@ -117,11 +115,8 @@ impl ReferenceScores {
     fn save(&self, path: &Path) -> Result<()> {
         let dir = path.parent().unwrap_or(path);
         std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
-        let bytes: Vec<u8> = self.log_probs.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let view =
-            TensorView::new(Dtype::F32, vec![self.len()], &bytes).map_err(|e| Error::weights(path, e.to_string()))?;
         let partial = path.with_extension("partial");
-        write_safetensors(std::iter::once(("log_probs".to_string(), view)), &partial)?;
+        write_values("log_probs", &self.log_probs, &partial)?;
         std::fs::rename(&partial, path).map_err(|e| Error::write(path, e))
     }
 }

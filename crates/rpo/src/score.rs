@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::{PackedBatch, length_buckets};
 use crate::feedback::FeedbackSet;
+use crate::objective::Seen;
 use crate::t5::{T5, ValueNetwork};
 
 /// What `ell(y|x)`, the log-probability of a response, is taken to be.
@@ -43,6 +44,12 @@ impl Scores {
                 self.log_probs.clone() * self.constant(&per_token)
             }
         }
+    }
+
+    /// The log-probabilities as plain numbers, each with its row.
+    pub fn seen(&self) -> Vec<Seen> {
+        let sums: Vec<f32> = self.log_probs.clone().into_data().try_to_vec().unwrap_or_default();
+        self.rows.iter().zip(sums).map(|(&row, log_prob)| Seen { row, log_prob }).collect()
     }
 
     /// Values that need no gradient, one for each response, beside `log_probs`.

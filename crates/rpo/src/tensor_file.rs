@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::{Metadata, TensorInfo, TensorView};
 use safetensors::{Dtype, View};
 
 use crate::error::{Error, Result};
@@ -21,6 +21,14 @@ pub(crate) fn write_safetensors<V: View>(tensors: impl Iterator<Item = (String, 
         other => Error::weights(path, other.to_string()),
     })?;
     fs::set_permissions(path, ordinary).map_err(|e| Error::write(path, e))
+}
+
+/// Writes plain numbers as the only tensor, `name`, of a file.
+pub(crate) fn write_values(name: &str, values: &[f32], path: &Path) -> Result<()> {
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let view =
+        TensorView::new(Dtype::F32, vec![values.len()], &bytes).map_err(|e| Error::weights(path, e.to_string()))?;
+    write_safetensors(std::iter::once((name.to_string(), view)), path)
 }
 
 /// The tensors of a safetensors file, found by name and read one at a time.

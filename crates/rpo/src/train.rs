@@ -19,13 +19,13 @@ use crate::checkpoint::{self, Checkpoint, StoredAs};
 use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, Split};
 use crate::files::write_file;
-use crate::objective::{Loss, Needs, Objective, ObjectiveConfig, Step};
+use crate::objective::{Loss, Needs, Objective, ObjectiveConfig, Seen, Step};
 use crate::optim::{Flat, GradientSum, Optimizer, OptimizerConfig, linear_schedule};
 use crate::recompute;
 use crate::reference::{ReferenceScores, References};
 use crate::score::{Learner, LogProb, Scores, score};
 use crate::t5::{NamedParameters, T5, ValueNetwork};
-use crate::tensor_file::{TensorFile, write_safetensors};
+use crate::tensor_file::{TensorFile, write_safetensors, write_values};
 
 /// Settings of the loop.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -234,14 +234,14 @@ impl RunDir {
         self.dir.join(name)
     }
 
-    /// The state to go on from, `needs` being the objective's.
+    /// The state to go on from; `objective` is prepared on the run's data and takes up what it had learned.
     ///
     /// # Errors
     /// If it is missing or unreadable.
     pub fn resume(
         &self,
         config: &TrainConfig,
-        needs: Needs,
+        objective: &mut dyn Objective,
         device: &Device,
     ) -> Result<(Learner, Optimizer, Progress)> {
         let last = Checkpoint::open(&self.path("last"))?;
@@ -250,7 +250,13 @@ impl RunDir {
         let text = std::fs::read_to_string(&path).map_err(|e| Error::read(&path, e))?;
         let progress: Progress =
             serde_json::from_str(&text).map_err(|e| Error::weights(&path, format!("unreadable: {e}")))?;
-        let mut learner = learner(last.load(device)?, needs, config.seed)?;
+        let memory = objective.memory().len();
+        if memory > 0 {
+            let path = resume.join(MEMORY);
+            let missing = || Error::weights(&path, "tensor `memory` is missing");
+            objective.recall(&TensorFile::open(&path)?.read("memory", &[memory])?.ok_or_else(missing)?)?;
+        }
+        let mut learner = learner(last.load(device)?, objective.needs(), config.seed)?;
         learner.value = learner.value.map(|value| load_value(value, &resume.join(VALUE))).transpose()?;
         let state = resume.join(OPTIMIZER);
         let optimizer = Optimizer::resume(config.optimizer.clone(), progress.step, &learner, &state)?;
@@ -260,6 +266,7 @@ impl RunDir {
 
 const OPTIMIZER: &str = "optimizer.safetensors";
 const VALUE: &str = "value.safetensors";
+const MEMORY: &str = "objective.safetensors";
 
 /// What an objective with these needs trains when it starts from `policy`; `seed` decides what is new.
 ///
@@ -294,7 +301,7 @@ pub fn fit(
     let optimizer = Optimizer::new(config.optimizer.clone())?;
     let stop = AtomicBool::new(false);
     let trainer = Trainer {
-        objective: objective.as_ref(),
+        objective: objective.as_mut(),
         data,
         mismatched,
         references: &references,
@@ -334,7 +341,7 @@ pub struct Saving<'a> {
 /// A training run under way.
 pub struct Trainer<'a> {
     /// The objective, already prepared on `data`.
-    pub objective: &'a dyn Objective,
+    pub objective: &'a mut dyn Objective,
     /// Training and validation responses.
     pub data: Split,
     /// [`Split::mismatched`] of `data`, where the objective needs it: the same that its reference scores are of.
@@ -383,9 +390,10 @@ impl Trainer<'_> {
         while progress.step < steps && !self.stop.load(Ordering::Relaxed) {
             let step = progress.step + 1;
             let share = linear_schedule(step, warmup, steps);
-            let Some((gradients, mut report)) = self.gradients(&learner, step)? else { break };
+            let Some(Computed { gradients, seen, mut report }) = self.gradients(&learner, step)? else { break };
             let started = Instant::now();
             (learner, report.grad_norm) = optimizer.update(learner, gradients, largest.map(|rate| rate * share));
+            self.objective.follow(&seen);
             report.seconds += started.elapsed().as_secs_f64();
             report.learning_rate = largest[0] * share;
             progress.step = step;
@@ -457,7 +465,7 @@ impl Trainer<'_> {
     }
 
     /// Gradients of the mean loss of a step, or `None` if stopped before they are complete.
-    fn gradients(&self, learner: &Learner, step: usize) -> Result<Option<(GradientSum, StepReport)>> {
+    fn gradients(&self, learner: &Learner, step: usize) -> Result<Option<Computed>> {
         let started = Instant::now();
         let bad = |problem: String| Error::Step { step, problem };
         let data = &self.data.train;
@@ -471,6 +479,7 @@ impl Trainer<'_> {
         let whole = Step { rows: &rows, mismatched: &mismatched };
         let mut gradients = GradientSum::default();
         let mut total = Total::default();
+        let mut seen = Vec::with_capacity(rows.len());
         let mut tokens = 0;
         for piece in pieces {
             if self.stop.load(Ordering::Relaxed) {
@@ -481,6 +490,7 @@ impl Trainer<'_> {
             let mut mean = |scores: &Scores| -> Result<Tensor<1>> {
                 let loss = self.objective.loss(scores, whole);
                 total.add(&loss);
+                seen.extend(scores.seen());
                 match total.loss.is_finite() {
                     true => Ok(loss.sum.div_scalar(rows.len() as f64)),
                     false => Err(bad(format!(
@@ -504,7 +514,7 @@ impl Trainer<'_> {
             tokens,
             seconds: started.elapsed().as_secs_f64(),
         };
-        Ok(Some((gradients, report)))
+        Ok(Some(Computed { gradients, seen, report }))
     }
 
     /// Mean loss over the validation responses, if there are any. Scores of the policy that are `known` are not computed.
@@ -554,10 +564,22 @@ impl Trainer<'_> {
                 let named = value.parameters().into_iter().map(|p| (p.name, Flat::of(&p.values)));
                 write_safetensors(named.collect::<Vec<_>>().into_iter(), &resume.join(VALUE))?;
             }
+            let memory = self.objective.memory();
+            if !memory.is_empty() {
+                write_values("memory", memory, &resume.join(MEMORY))?;
+            }
             let text = serde_json::to_string_pretty(progress).unwrap_or_default();
             write_file(&resume.join("progress.json"), text.as_bytes())
         })
     }
+}
+
+/// What a step needs to be taken.
+struct Computed {
+    gradients: GradientSum,
+    /// What the policy said of the step's responses.
+    seen: Vec<Seen>,
+    report: StepReport,
 }
 
 /// Responses `wanted` of the groups in `order`, laid end to end; if `whole`, all the responses of the groups that end

@@ -288,7 +288,7 @@ impl Observer for Steps {
 fn neither_accumulation_nor_recomputation_changes_anything() {
     for case in &cases() {
         let run = |micro_batch_tokens, recompute| {
-            let p = Prepared::new(case, data());
+            let mut p = Prepared::new(case, data());
             let optimizer = OptimizerConfig { learning_rate: 1e-3, ..OptimizerConfig::default() };
             let config = TrainConfig {
                 max_steps: Some(4),
@@ -298,10 +298,11 @@ fn neither_accumulation_nor_recomputation_changes_anything() {
                 optimizer: optimizer.clone(),
                 ..TrainConfig::default()
             };
+            let mismatched = p.objective.needs().mismatched.then_some(p.mismatched);
             let trainer = Trainer {
-                objective: p.objective.as_ref(),
+                objective: p.objective.as_mut(),
                 data: p.data,
-                mismatched: p.objective.needs().mismatched.then_some(p.mismatched),
+                mismatched,
                 references: &References::default(),
                 config: &config,
                 saving: None,

@@ -78,7 +78,7 @@ impl Bench {
         let path = self.path(out);
         let (run, (learner, optimizer, progress)) = if path.exists() {
             let run = RunDir::open(&path).expect("run");
-            let state = run.resume(config, needs, &device).expect("resumes");
+            let state = run.resume(config, objective.as_mut(), &device).expect("resumes");
             (run, state)
         } else {
             let optimizer = Optimizer::new(config.optimizer.clone()).expect("valid");
@@ -89,7 +89,7 @@ impl Bench {
         let stop = AtomicBool::new(false);
         let mut stopper = Stopper { after: stop_after, stop: &stop };
         let saving = Some(Saving { run: &run, origin: &origin });
-        let objective = objective.as_ref();
+        let objective = objective.as_mut();
         let trainer =
             Trainer { objective, data: split, mismatched, references: &references, config, saving, stop: &stop };
         trainer.run(learner, optimizer, progress, &mut [&mut log, &mut stopper]).expect("trains").1

@@ -93,7 +93,7 @@ pub fn train(policy: T5, data: FeedbackSet, config: &TrainConfig, observer: &mut
     objective.prepare(&data, &references).expect("defined");
     let stop = AtomicBool::new(false);
     let trainer = Trainer {
-        objective: objective.as_ref(),
+        objective: objective.as_mut(),
         data,
         mismatched: None,
         references: &references,

@@ -95,6 +95,35 @@ pub trait Objective: Send {
 
     /// The loss over a micro-batch, which is part of `step`.
     fn loss(&self, scores: &Scores, step: Step<'_>) -> Loss;
+
+    /// Hears, after each optimizer step, the log-probabilities that it was made from: what is estimated from the data
+    /// beside the policy follows it here, a step behind, so that a step's loss does not depend on how it is accumulated.
+    fn follow(&mut self, _policy: &[Seen]) {}
+
+    /// What [`Objective::follow`] has gathered; saved with the optimizer's state.
+    fn memory(&self) -> &[f32] {
+        &[]
+    }
+
+    /// Goes on from [`Objective::memory`], after `prepare` on the same data.
+    ///
+    /// # Errors
+    /// If it is of other data.
+    fn recall(&mut self, memory: &[f32]) -> Result<()> {
+        match memory.len() == self.memory().len() {
+            true => Ok(()),
+            false => Err(Error::Data("what the objective remembers is of another run".into())),
+        }
+    }
+}
+
+/// What the policy said of a response during a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seen {
+    /// Row of the response.
+    pub row: usize,
+    /// `log p(y|x)`, summed over tokens, in nats.
+    pub log_prob: f32,
 }
 
 /// Which objective, with its settings, as written in a configuration file.
