@@ -15,6 +15,7 @@
 //! | [`t5`] | the model |
 //! | [`score`] | log-probabilities of responses: the only place that computes them |
 //! | [`reference`](mod@reference) | log-probabilities under the reference model, cached on disk |
+//! | [`features`] | what the reference's encoder says of prompts |
 //! | [`objective`] | RPO and its rivals, one file each |
 //! | [`optim`] | AdamW, Adafactor, the learning-rate schedule |
 //! | [`train`] | the only training loop |
@@ -28,6 +29,7 @@
 pub mod batch;
 pub mod checkpoint;
 pub mod error;
+pub mod features;
 pub mod feedback;
 mod files;
 pub mod finite;

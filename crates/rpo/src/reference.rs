@@ -6,7 +6,9 @@ use burn::tensor::{Device, Tensor};
 
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
+use crate::features::PromptFeatures;
 use crate::feedback::{FeedbackSet, Split};
+use crate::objective::Needs;
 use crate::score::{LogProb, Scores, score_set};
 use crate::t5::{NamedParameters, T5};
 use crate::tensor_file::{TensorFile, write_values};
@@ -29,6 +31,20 @@ pub struct References {
     pub matched: Option<ReferenceScores>,
     /// Of the responses as answers to other prompts ([`Split::mismatched`]).
     pub mismatched: Option<ReferenceScores>,
+    /// What its encoder says of the prompts.
+    pub features: Option<PromptFeatures>,
+}
+
+impl References {
+    /// What an objective with these needs reads of `model`, the reference, on `split` and its mismatched pairs.
+    pub fn compute(model: &T5, needs: Needs, split: &Split, mismatched: Option<&Split>, budget: usize) -> Self {
+        let scores = |split: &Split| ReferenceScores::compute(model, split, budget, &mut |_| ());
+        Self {
+            matched: needs.reference.then(|| scores(split)),
+            mismatched: mismatched.filter(|_| needs.mismatched).map(scores),
+            features: needs.features.then(|| PromptFeatures::compute(model, split, budget)),
+        }
+    }
 }
 
 impl ReferenceScores {

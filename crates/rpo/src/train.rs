@@ -22,7 +22,7 @@ use crate::files::write_file;
 use crate::objective::{Loss, Needs, Objective, ObjectiveConfig, Seen, Step};
 use crate::optim::{Flat, GradientSum, Optimizer, OptimizerConfig, linear_schedule};
 use crate::recompute;
-use crate::reference::{ReferenceScores, References};
+use crate::reference::References;
 use crate::score::{Learner, LogProb, Scores, score};
 use crate::t5::{NamedParameters, T5, ValueNetwork};
 use crate::tensor_file::{TensorFile, write_safetensors, write_values};
@@ -254,7 +254,7 @@ impl RunDir {
         if memory > 0 {
             let path = resume.join(MEMORY);
             let missing = || Error::weights(&path, "tensor `memory` is missing");
-            objective.recall(&TensorFile::open(&path)?.read("memory", &[memory])?.ok_or_else(missing)?)?;
+            objective.recall(&TensorFile::open(&path)?.read("memory", &[memory])?.ok_or_else(missing)?);
         }
         let mut learner = learner(last.load(device)?, objective.needs(), config.seed)?;
         learner.value = learner.value.map(|value| load_value(value, &resume.join(VALUE))).transpose()?;
@@ -291,11 +291,8 @@ pub fn fit(
 ) -> Result<T5> {
     let mut objective = objective.build()?;
     let needs = objective.needs();
-    let reference = start.valid();
-    let scores = |split: &Split| ReferenceScores::compute(&reference, split, config.micro_batch_tokens, &mut |_| ());
     let mismatched = needs.mismatched.then(|| data.mismatched(config.seed)).transpose()?;
-    let matched = needs.reference.then(|| scores(&data));
-    let references = References { matched, mismatched: mismatched.as_ref().map(scores) };
+    let references = References::compute(&start.valid(), needs, &data, mismatched.as_ref(), config.micro_batch_tokens);
     objective.prepare(&data, &references)?;
     let learner = learner(start.clone(), needs, config.seed)?;
     let optimizer = Optimizer::new(config.optimizer.clone())?;

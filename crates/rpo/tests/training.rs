@@ -72,8 +72,7 @@ impl Bench {
         let mut objective = objective.build().expect("valid");
         let needs = objective.needs();
         let mismatched = needs.mismatched.then(|| split.mismatched(1).expect("many prompts"));
-        let scores = |split: &Split| ReferenceScores::compute(&model.valid(), split, 512, &mut |_| ());
-        let references = References { matched: Some(scores(&split)), mismatched: mismatched.as_ref().map(scores) };
+        let references = References::compute(&model.valid(), needs, &split, mismatched.as_ref(), 512);
         objective.prepare(&split, &references).expect("defined");
         let path = self.path(out);
         let (run, (learner, optimizer, progress)) = if path.exists() {
