@@ -32,7 +32,8 @@ pub enum Transform {
 }
 
 impl Transform {
-    fn apply(self, q: f64) -> f64 {
+    /// `f(q)` of a quantile inside `(0, 1)`.
+    pub fn apply(self, q: f64) -> f64 {
         match self {
             Self::Identity => q,
             Self::Log => q.ln(),
