@@ -1,5 +1,6 @@
 //! The settings of a run: a TOML file, then flags, which win; resolved once into plain data and saved with the run.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -157,12 +158,32 @@ pub fn set(table: &mut Table, name: &str, value: Value) {
             table.insert(name.into(), value);
         }
         Some((outer, inner)) => {
+            // A value that is no table gives way, or what is set inside it would be lost without a word.
             let below = table.entry(outer).or_insert_with(|| Value::Table(Table::new()));
+            if !below.is_table() {
+                *below = Value::Table(Table::new());
+            }
             if let Value::Table(below) = below {
                 set(below, inner, value);
             }
         }
     }
+}
+
+/// What `then` and `now` do not have in common, each as `name: value then, value now`.
+pub fn differences(then: &Table, now: &Table) -> Vec<String> {
+    let names: BTreeSet<&String> = then.keys().chain(now.keys()).collect();
+    let of_name = names.into_iter().flat_map(|name| match (then.get(name), now.get(name)) {
+        (Some(Value::Table(then)), Some(Value::Table(now))) => {
+            differences(then, now).into_iter().map(|inner| format!("{name}.{inner}")).collect()
+        }
+        (then, now) if then == now => vec![],
+        (then, now) => {
+            let [then, now] = [then, now].map(|v| v.map_or_else(|| "nothing".into(), Value::to_string));
+            vec![format!("{name}: {then} then, {now} now")]
+        }
+    });
+    of_name.collect()
 }
 
 #[cfg(test)]
@@ -197,6 +218,22 @@ mod tests {
         assert_eq!(value("a=prompt-mean"), text("prompt-mean"));
         assert!(value("a={ at-least = 3 }").is_table());
         assert!(assignment("a").is_err());
+    }
+
+    #[test]
+    fn differences_are_named_with_both_values() {
+        let table = |text: &str| text.parse::<Table>().expect("TOML");
+        let then = table("model = \"a\"\n[train]\nseed = 1\nmax-steps = 2\n");
+        let now = table("model = \"a\"\n[train]\nseed = 3\n");
+        assert_eq!(differences(&then, &now), ["train.max-steps: 2 then, nothing now", "train.seed: 1 then, 3 now"]);
+        assert!(differences(&then, &then).is_empty());
+    }
+
+    #[test]
+    fn what_is_set_inside_a_value_is_not_lost() {
+        let flags = ["model=m", "data=d", "out=o", "objective.name=rpo", "data.path=x"];
+        let flags = flags.iter().map(|text| assignment(text).expect("valid")).collect();
+        assert!(format!("{:#}", Settings::resolve(None, flags).expect_err("no path")).contains("data"));
     }
 
     #[test]

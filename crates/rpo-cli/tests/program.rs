@@ -177,6 +177,9 @@ fn objectives_are_compared() {
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(json["models"][2]["label"], "gentle");
     assert_eq!(json["models"][2]["rewards"].as_array().map(Vec::len), Some(10));
+    assert_eq!((&json["models"][0]["runs"], &json["models"][2]["reward"]["n"]), (&2.into(), &10.into()));
+    let model = json["models"][2]["judged"][1]["name"].as_str().expect("judged");
+    assert!(place.path("result/gentle-43").join(model).is_dir() && said.contains(&format!("{model} (step ")), "{said}");
     let config = std::fs::read_to_string(place.path("result/gentle-43/config.toml")).expect("settings");
     assert!(config.contains("tau = 9.0") && config.contains("seed = 43"), "{config}");
 
@@ -194,6 +197,9 @@ fn objectives_are_compared() {
     let common = "compare --model model --data data.jsonl --max-steps 1 --out";
     for (arguments, said) in [
         (format!("{common} result"), "already exists"),
+        (format!("{common} x --resume"), "no comparison was begun"),
+        (format!("{common} x --objectives sft --set objective.tau=3"), "objective.tau: no compared objective"),
+        (format!("{common} x --learning-rate 0.1 --learning-rates 0.1"), "leave out --learning-rate"),
         (format!("{common} x --objectives sft,ppo"), "no objective `ppo`"),
         (format!("{common} x --seeds 0"), "--seeds 0"),
         (format!("{common} x --validation-fraction 0"), "nothing to compare on"),
@@ -202,6 +208,100 @@ fn objectives_are_compared() {
         let complaint = place.complaint(&arguments);
         assert!(complaint.contains(said), "{arguments}: {complaint}");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn the_judge_sees_prompts_as_they_were_written_and_each_draw_apart() {
+    let place = Place::with_model();
+    let prompts: Vec<String> = (0..6).map(|i| format!("say\n{{yes}}  {}", "no ".repeat(i))).collect();
+    let row = |prompt: &String| {
+        let responses = serde_json::json!([{"text": "yes", "reward": 1}, {"text": "no", "reward": 0}]);
+        format!("{}\n", serde_json::json!({"prompt": prompt, "responses": responses}))
+    };
+    place.write("odd.jsonl", &prompts.iter().map(row).collect::<String>());
+    place.write("judge.sh", "tee -a seen.jsonl | while read -r line; do echo ${#line}; done");
+    let said = place.ok("compare --model model --data odd.jsonl --out odd --max-steps 1 --validation-fraction 0.5 \
+         --max-new-tokens 4 --objectives sft,rpo --seeds 2 --set objective.tau=3 --judge sh\u{a0}judge.sh");
+    assert!(said.contains("objective.tau = 3: applied to rpo; not to sft"), "{said}");
+    let config = std::fs::read_to_string(place.path("odd/rpo-43/config.toml")).expect("settings");
+    assert!(config.contains("tau = 3.0"), "{config}");
+    let seen = std::fs::read_to_string(place.path("seen.jsonl")).expect("seen");
+    let seen: Vec<serde_json::Value> = seen.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    // Three held-out prompts, two draws each of start, sft and rpo.
+    assert_eq!(seen.len(), 3 * 2 * 3);
+    assert!(seen.iter().all(|line| prompts.iter().any(|p| line["prompt"] == p.as_str())), "{seen:?}");
+    let answers = |draw: usize| -> Vec<&serde_json::Value> {
+        seen[3 * draw..3 * (draw + 1)].iter().map(|line| &line["response"]).collect()
+    };
+    assert_ne!(answers(0), answers(1), "the start's draws have seeds of their own");
+}
+
+/// `compare.json` without times, which no two runs have in common.
+fn figures(path: &Path) -> serde_json::Value {
+    let text = std::fs::read_to_string(path).expect("figures");
+    let mut json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let models = json["models"].as_array_mut().expect("models");
+    models.iter_mut().for_each(|model| model["seconds"] = serde_json::Value::Null);
+    json
+}
+
+#[cfg(unix)]
+#[test]
+fn a_comparison_goes_on_after_a_stop() {
+    let place = Place::with_model();
+    place.write("judge.sh", "while read -r line; do echo ${#line}; done");
+    let command = "compare --model model --data data.jsonl --out result --max-steps 3 --validation-fraction 0.5 \
+         --max-new-tokens 4 --objectives sft,rpo --learning-rate 0.01 --judge sh\u{a0}judge.sh";
+    place.ok(command);
+    let whole = figures(&place.path("result/compare.json"));
+    let remove = |name: &str| std::fs::remove_dir_all(place.path(name)).expect("remove");
+    remove("result/rpo-42");
+    std::fs::remove_file(place.path("result/compare.json")).expect("remove");
+    // A run that was stopped before it had saved anything.
+    std::fs::create_dir_all(place.path("result/rpo-42/tensorboard")).expect("create");
+    let said = place.ok(&format!("{command} --resume"));
+    assert_eq!(said.matches("trained and judged before").count(), 1, "{said}");
+    assert_eq!(figures(&place.path("result/compare.json")), whole);
+
+    for (change, said) in [
+        ("--learning-rate 0.02", "train.optimizer.learning-rate: 0.01 then, 0.02 now"),
+        ("--max-steps 4", "train.max-steps: 3 then, 4 now"),
+        ("--max-new-tokens 5", "decoding.max-new-tokens: 4 then, 5 now"),
+        ("--judge cat", "judge: \"sh judge.sh\" then, \"cat\" now"),
+    ] {
+        let flag = change.split(' ').next().unwrap_or_default();
+        let kept = command.split(" --").skip(1).filter(|part| !format!("--{part}").starts_with(&format!("{flag} ")));
+        let kept: String = kept.map(|part| format!(" --{}", part.trim_end())).collect();
+        let complaint = place.complaint(&format!("compare{kept} {change} --resume"));
+        assert!(complaint.contains(said) && complaint.contains("mix"), "{change}: {complaint}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_unfinished_run_of_a_comparison_ends_as_if_it_had_never_stopped() {
+    let place = Place::with_model();
+    let command = |out: &str| {
+        format!(
+            "compare --model model --data data.jsonl --out {out} --max-steps 200 --validate-every 25 --batch-size 4 \
+             --validation-fraction 0.5 --objectives rpo --learning-rate 0.001"
+        )
+    };
+    place.ok(&command("whole"));
+    let arguments = command("parts");
+    let mut child = place.command(env!("CARGO_BIN_EXE_rpo")).args(arguments.split(' ')).spawn().expect("runs");
+    let metrics = place.path("parts/rpo-42/metrics.jsonl");
+    while !std::fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() > 30) {
+        assert!(child.try_wait().expect("child").is_none(), "it stopped by itself");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(killed.success() && !child.wait().expect("child").success());
+    assert!(place.path("parts/rpo-42/last").is_dir() && !place.path("parts/rpo-42/judged.json").exists());
+    let said = place.ok(&format!("{arguments} --resume"));
+    assert!(said.contains("going on after step"), "{said}");
+    assert_eq!(figures(&place.path("parts/compare.json")), figures(&place.path("whole/compare.json")));
 }
 
 #[test]

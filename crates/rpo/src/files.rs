@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 
 /// Writes a file by way of a temporary neighbour.
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+///
+/// # Errors
+/// If it cannot be written; then what stood at `path` is as it was.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let partial = neighbour(path, "partial");
     let written = (|| {
         let mut file = File::create(&partial)?;

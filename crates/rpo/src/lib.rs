@@ -25,13 +25,14 @@
 //! | [`finite`] | a problem that can be solved exactly, to judge objectives on |
 //! | [`statistics`] | intervals, rank correlations, win rates |
 //! | [`metrics`], [`tensorboard`] | the record of a run |
+//! | [`files`] | writing whole files or nothing |
 
 pub mod batch;
 pub mod checkpoint;
 pub mod error;
 pub mod features;
 pub mod feedback;
-mod files;
+pub mod files;
 pub mod finite;
 pub mod inspect;
 pub mod metrics;

@@ -75,6 +75,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         out: out.clone(),
         contestants: contestants.into(),
         decoding: Decoding { sample: true, max_new_tokens: 24, seed: *seed, ..Decoding::default() },
+        judged_by: Some("an exact rule".into()),
+        resume: false,
     };
     let by_text: HashMap<String, Prompt> = Prompt::all().into_iter().map(|p| (p.text(), p)).collect();
     let judge = |answers: &[(String, String)]| -> Result<Vec<f64>> {

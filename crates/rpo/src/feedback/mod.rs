@@ -1,6 +1,7 @@
 //! Rated responses: from rows of text in files to prompts with their tokenized responses, grouped and counted.
 
 mod rows;
+mod texts;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 pub use rows::{Feedback, FeedbackError, Format, ReadOptions, Score, read_rows};
+pub use texts::held_out_prompts;
 
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
@@ -199,6 +201,28 @@ impl FeedbackSet {
 }
 
 impl Split {
+    /// A hash of token ids, rewards and which prompts are held out, in hexadecimal: equal for equal splits alone.
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        let ids = |hasher: &mut blake3::Hasher, ids: &[u32]| {
+            hasher.update(&(ids.len() as u64).to_le_bytes());
+            ids.iter().for_each(|id| _ = hasher.update(&id.to_le_bytes()));
+        };
+        for part in [&self.train, &self.validation] {
+            hasher.update(&(part.groups.len() as u64).to_le_bytes());
+            for group in &part.groups {
+                ids(&mut hasher, &group.prompt);
+                hasher.update(&(group.responses.len() as u64).to_le_bytes());
+                for response in &group.responses {
+                    ids(&mut hasher, &response.ids);
+                    hasher.update(&(response.row as u64).to_le_bytes());
+                    hasher.update(&response.reward.to_le_bytes());
+                }
+            }
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
     /// The same responses in the same groups, each group under another group's prompt, decided by `seed`. Both parts stay
     /// among themselves, but a single validation prompt takes one from training.
     ///

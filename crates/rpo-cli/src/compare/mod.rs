@@ -1,0 +1,104 @@
+//! `rpo compare`: objectives trained from one start on one data set with equal budgets, and judged alike.
+
+mod arena;
+mod arguments;
+mod ranks;
+mod record;
+mod report;
+mod statistics;
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result, bail};
+use rpo::sample::Decoding;
+
+pub use arguments::Arguments;
+
+use crate::judge::{Judge, ask};
+use crate::settings::Settings;
+use crate::train::stop_on_interrupt;
+use arena::Arena;
+
+/// What is compared.
+pub struct Comparison {
+    /// Heads the report.
+    pub title: String,
+    /// Introduces it.
+    pub introduction: String,
+    /// Where report and runs go.
+    pub out: PathBuf,
+    /// What each objective may do, under its label: one candidate, or several of which it keeps the best.
+    pub contestants: Vec<(String, Vec<Candidate>)>,
+    /// How answers are made for the judge. Of `k` runs, run `i` draws its answers with this seed plus `i`, and so does the
+    /// start, which draws `k` times too.
+    pub decoding: Decoding,
+    /// Who rates the answers, in words.
+    pub judged_by: Option<String>,
+    /// Go on with what is in `out`.
+    pub resume: bool,
+}
+
+/// The settings of an objective's runs, one for each seed; as many for every candidate of every objective.
+pub type Candidate = Vec<Settings>;
+
+/// Runs the command.
+pub fn run(arguments: Arguments) -> Result<()> {
+    let comparison = arguments::resolve(arguments)?;
+    let judge = comparison.judged_by.as_ref().map(|command| |answers: &[(String, String)]| ask(command, answers));
+    let stop = stop_on_interrupt()?;
+    comparison.run(judge.as_ref().map(|j| j as &Judge<'_>), &stop)
+}
+
+impl Comparison {
+    /// Trains and judges everything; the report is in `out`.
+    ///
+    /// # Errors
+    /// If a setting is impossible, something is in the way in `out` or, to be gone on with, does not fit; if training or the
+    /// judge fails, or `stop` is raised.
+    pub fn run(&self, judge: Option<&Judge<'_>>, stop: &AtomicBool) -> Result<()> {
+        self.check()?;
+        let arena = Arena::open(self, judge, stop)?;
+        let start = arena.start()?;
+        let mut verdicts = vec![arena.verdict_on_start(&start)];
+        for (label, candidates) in &arena.contestants {
+            verdicts.push(arena.best(label, candidates, &start)?);
+        }
+        report::write(self, &arena, &verdicts)
+    }
+
+    /// The settings of all runs.
+    fn all(&self) -> impl Iterator<Item = &Settings> {
+        self.contestants.iter().flat_map(|(_, candidates)| candidates.iter().flatten())
+    }
+
+    /// Runs of a candidate.
+    fn draws(&self) -> usize {
+        self.contestants.first().and_then(|(_, candidates)| candidates.first()).map_or(0, Vec::len)
+    }
+
+    /// What can be told to be wrong before anything is read.
+    fn check(&self) -> Result<()> {
+        for settings in self.all() {
+            settings.objective.build().with_context(|| settings.out.display().to_string())?;
+        }
+        let alike = self.contestants.iter().flat_map(|(_, candidates)| candidates).all(|c| c.len() == self.draws());
+        if self.draws() == 0 || !alike {
+            bail!("every objective needs as many runs as the others, and at least one");
+        }
+        let begun = self.out.join(record::START).exists();
+        if self.resume && !begun {
+            bail!("{}: no comparison was begun there; leave out --resume to begin one", self.out.display());
+        }
+        if !self.resume && begun {
+            bail!(
+                "{} already exists and holds a comparison: go on with it by --resume, or choose another --out",
+                self.out.display()
+            );
+        }
+        if !self.resume && (self.out.join("report.html").exists() || self.all().any(|s| s.out.exists())) {
+            return Err(rpo::Error::Exists { path: self.out.clone() }.into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,175 @@
+//! What a comparison found, for people (terminal and report.html) and programs (compare.json).
+
+use anyhow::{Context, Result};
+use serde_json::Value as Json;
+
+use super::Comparison;
+use super::arena::{Arena, Verdict};
+use super::statistics::{Estimate, of};
+use crate::report::{Axes, Column, Page, Series, print_table};
+
+/// Prints the table, and writes report.html and compare.json.
+pub fn write(comparison: &Comparison, arena: &Arena<'_>, verdicts: &[Verdict]) -> Result<()> {
+    let judged = verdicts.iter().any(|v| v.reward.is_some());
+    let mut page = Page::new(&comparison.title, &comparison.introduction);
+    page.paragraph(&method(comparison, arena, judged));
+    let (columns, rows) = table(verdicts, judged);
+    println!("\n== Held-out prompts ==");
+    print_table(&columns, &rows);
+    page.table(&columns, &rows);
+    if judged {
+        page.heading("Who beats whom");
+        page.paragraph("Share of the judged prompts on which the reward of the row is more than that of the column.");
+        let (columns, rows) = duels(verdicts, &arena.judging);
+        page.table(&columns, &rows);
+    }
+    choice(&mut page, verdicts, judged);
+    charts(&mut page, verdicts)?;
+    if judged {
+        answers(&mut page, arena, verdicts);
+    }
+    let path = comparison.out.join("compare.json");
+    let json = serde_json::json!({
+        "held_out_prompts": arena.prompts.len(), "judged_on": arena.judging, "seeds": comparison.draws(),
+        "judge": comparison.judged_by, "models": verdicts,
+    });
+    rpo::files::write_file(&path, serde_json::to_string_pretty(&json)?.as_bytes())?;
+    let path = comparison.out.join("report.html");
+    page.write(&path)?;
+    println!("\nreport: {}", path.display());
+    Ok(())
+}
+
+/// What was done, in words.
+fn method(comparison: &Comparison, arena: &Arena<'_>, judged: bool) -> String {
+    let k = comparison.draws();
+    let text = format!(
+        "{} judged prompts; {k} {} of each objective from the same start on the same data. tau-b is Kendall's rank \
+         correlation between a policy's log-ratio to the start, summed over a response's tokens (or per token), and the \
+         reward of a prompt's rated responses, mean over the prompts on which it is defined: not those with one response \
+         or with equal rewards. Spearman's is over all responses of the judged prompts, n of them. Intervals of 95 %, \
+         over prompts; n says how many values entered.",
+        arena.judging.len(),
+        if k == 1 { "run" } else { "runs" },
+    );
+    let rewards = if judged { rewards(comparison, k) } else { String::new() };
+    let chosen = match arena.choosing.len() {
+        0 => String::new(),
+        n => format!(
+            " Each objective chose its learning rate among the same ones by {} on {n} other held-out prompts.",
+            if judged { "mean reward" } else { "tau-b of the summed log-ratios" }
+        ),
+    };
+    let these = if chosen.is_empty() { "these same" } else { "those other" };
+    let model = format!(
+        " Judged is best/, the step with the lowest loss of the objective itself on {these} prompts, or last/ where no step \
+         was better than the start."
+    );
+    text + &rewards + &chosen + &model
+}
+
+/// How answers were drawn and rated, in words.
+fn rewards(comparison: &Comparison, k: usize) -> String {
+    let by = comparison.judged_by.as_deref().map_or_else(String::new, |judge| format!(", rated by `{judge}`"));
+    format!(
+        " A prompt's reward is the mean over {k} drawn {}{by}, one by each run and as many by the start; wins compare these \
+         means, and ties are half a win.",
+        if k == 1 { "answer" } else { "answers" },
+    )
+}
+
+fn table(verdicts: &[Verdict], judged: bool) -> (Vec<Column<'static>>, Vec<Vec<String>>) {
+    let mut columns = vec![Column::Text("objective"), Column::Text("model")];
+    if judged {
+        columns.extend([Column::Number("mean reward"), Column::Number("wins against start")]);
+    }
+    columns.extend(["tau-b", "tau-b per token", "Spearman", "learning rate", "seconds a run"].map(Column::Number));
+    let dash = |text: String| if text.is_empty() { "-".into() } else { text };
+    let row = |v: &Verdict| {
+        let models: Vec<String> = v.judged.iter().map(ToString::to_string).collect();
+        let mut row = vec![v.label.clone(), dash(models.join(", "))];
+        if judged {
+            row.extend([v.reward, v.wins_against_start].map(|e| Estimate::show(e, 2)));
+        }
+        row.extend([v.tau_b, v.tau_b_per_token, v.spearman].map(|e| Estimate::show(e, 3)));
+        row.push(dash(v.learning_rate.map_or_else(String::new, |rate| rate.to_string())));
+        row.push(dash(v.seconds.map_or_else(String::new, |s| format!("{s:.1} n={}", v.runs))));
+        row
+    };
+    (columns, verdicts.iter().map(row).collect())
+}
+
+/// Win rates of every model against every other.
+fn duels<'a>(verdicts: &'a [Verdict], prompts: &[usize]) -> (Vec<Column<'a>>, Vec<Vec<String>>) {
+    let columns = std::iter::once(Column::Text("")).chain(verdicts.iter().map(|v| Column::Number(&v.label)));
+    let against = |a: &Verdict, b: &Verdict| match a.label == b.label {
+        true => "-".to_string(),
+        false => Estimate::show(Estimate::wins(&of(&a.rewards, prompts), &of(&b.rewards, prompts)), 2),
+    };
+    let row = |a: &Verdict| std::iter::once(a.label.clone()).chain(verdicts.iter().map(|b| against(a, b))).collect();
+    (columns.collect(), verdicts.iter().map(row).collect())
+}
+
+/// What each learning rate was worth, where there was a choice.
+fn choice(page: &mut Page, verdicts: &[Verdict], judged: bool) {
+    let row = |v: &Verdict| -> Vec<Vec<String>> {
+        let cells = v.tried.iter().map(|tried| {
+            let chosen = if v.learning_rate == Some(tried.learning_rate) { "chosen" } else { "" };
+            let worth = Estimate::show(tried.worth, 3);
+            vec![v.label.clone(), tried.learning_rate.to_string(), worth, chosen.into()]
+        });
+        cells.collect()
+    };
+    let rows: Vec<Vec<String>> = verdicts.iter().flat_map(row).collect();
+    if !rows.is_empty() {
+        page.heading("Choosing the learning rate, on prompts that are not judged");
+        let worth = if judged { "mean reward" } else { "tau-b" };
+        let columns =
+            [Column::Text("objective"), Column::Number("learning rate"), Column::Number(worth), Column::Text("")];
+        page.table(&columns, &rows);
+    }
+}
+
+fn charts(page: &mut Page, verdicts: &[Verdict]) -> Result<()> {
+    page.heading("Ranking the judged responses, as training goes on");
+    let runs = verdicts.iter().filter(|v| !v.curve.is_empty());
+    let lines: Vec<Series> = runs
+        .clone()
+        .map(|v| {
+            let points = v.curve.iter().filter_map(|p| Some((p.step as f64, p.tau_b?))).collect();
+            let n = v.curve.iter().map(|p| p.n).max().unwrap_or(0);
+            Series::line(format!("{} n={n}", v.label), points)
+        })
+        .collect();
+    page.chart("tau-b by step", &Axes::linear("optimizer step", "tau-b of judged prompts, first run"), &lines);
+    for Verdict { label, run, .. } in runs {
+        page.heading(&format!("Loss of {label}"));
+        let log = run.join("metrics.jsonl");
+        let text = std::fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
+        let lines = [("training", "train"), ("held out", "validation")]
+            .map(|(label, split)| Series::line(label, losses(&text, split)));
+        page.chart(&format!("loss of {label}"), &Axes::linear("optimizer step", "loss"), &lines);
+    }
+    Ok(())
+}
+
+/// Points (step, loss) of one split of a metrics.jsonl.
+fn losses(log: &str, split: &str) -> Vec<(f64, f64)> {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok());
+    lines.filter(|v| v["split"] == split).filter_map(|v| Some((v["step"].as_f64()?, v["loss"].as_f64()?))).collect()
+}
+
+/// What was answered to the first prompts, in the first draw.
+fn answers(page: &mut Page, arena: &Arena<'_>, verdicts: &[Verdict]) {
+    page.heading("Answers of the first draw");
+    let columns =
+        [Column::Text("prompt"), Column::Text("model"), Column::Text("answer"), Column::Number("mean reward")];
+    let of_prompt = |&i: &usize| {
+        verdicts.iter().enumerate().map(move |(k, v)| {
+            let prompt = if k == 0 { arena.prompts[i].clone() } else { String::new() };
+            vec![prompt, v.label.clone(), v.answers[i].clone(), format!("{:.2} n={}", v.rewards[i], v.runs)]
+        })
+    };
+    let rows: Vec<Vec<String>> = arena.judging.iter().take(8).flat_map(of_prompt).collect();
+    page.table(&columns, &rows);
+}
