@@ -92,6 +92,7 @@ pub fn train(policy: T5, data: FeedbackSet, config: &TrainConfig, observer: &mut
     let references = References { matched: Some(scores), mismatched: None };
     objective.prepare(&data, &references).expect("defined");
     let stop = AtomicBool::new(false);
+    let learner = learner(policy, objective.needs(), 1).expect("random");
     let trainer = Trainer {
         objective: objective.as_mut(),
         data,
@@ -101,7 +102,6 @@ pub fn train(policy: T5, data: FeedbackSet, config: &TrainConfig, observer: &mut
         saving: None,
         stop: &stop,
     };
-    let learner = learner(policy, objective.needs(), 1).expect("random");
     let optimizer = Optimizer::new(config.optimizer.clone()).expect("valid");
     trainer.run(learner, optimizer, Progress::default(), &mut [observer]).expect("trains");
     seconds
