@@ -90,8 +90,16 @@ impl Bench {
         let mut stopper = Stopper { after: stop_after, stop: &stop };
         let saving = Some(Saving { run: &run, origin: &origin });
         let objective = objective.as_mut();
-        let trainer =
-            Trainer { objective, data: split, mismatched, references: &references, config, saving, stop: &stop };
+        let trainer = Trainer {
+            objective,
+            data: split,
+            mismatched,
+            references: &references,
+            config,
+            saving,
+            judge: None,
+            stop: &stop,
+        };
         trainer.run(learner, optimizer, progress, &mut [&mut log, &mut stopper]).expect("trains").1
     }
 
@@ -203,7 +211,7 @@ fn the_first_validation_needs_no_pass_and_says_the_same() {
     for (name, _) in ObjectiveConfig::ALL {
         let objective = ObjectiveConfig::named(name).expect("listed");
         let summary = bench.train(name, &objective, &config, None);
-        let (first, last) = (summary.progress.first_validation, summary.last_validation);
+        let (first, last) = (summary.progress.first_validation, summary.progress.last_validation);
         let (first, last) = (first.expect("validated"), last.expect("validated"));
         assert!((first - last).abs() < 1e-4 * (1.0 + last.abs()), "{name}: {first} and {last}");
     }

@@ -1,6 +1,7 @@
 //! The only training loop: batches, gradients, steps, validation, checkpoints. What is minimised is the objective's
 //! business, what is shown to people is the observers'.
 
+mod answers;
 mod config;
 mod event;
 mod order;
@@ -13,18 +14,20 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-pub use config::TrainConfig;
+pub use answers::{Answered, Judge};
+pub use config::{BestBy, TrainConfig};
 pub use event::{Event, Means, Observer, Progress, StepReport, Summary};
 pub use run_dir::{RunDir, Saving};
 
 use crate::batch::{PackedBatch, Span, length_buckets, split_evenly};
+use crate::diagnostics::{Diagnostics, Metrics};
 use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, Split};
 use crate::objective::{Loss, Needs, Objective, ObjectiveConfig, Seen, Step};
 use crate::optim::{GradientSum, Optimizer, linear_schedule};
 use crate::recompute;
 use crate::reference::{ReferenceScores, References};
-use crate::score::{Learner, LogProb, Scores, score};
+use crate::score::{Learner, LogProb, Scores, score, score_set};
 use crate::t5::{NamedParameters, T5, ValueNetwork};
 
 /// What an objective with these needs trains when it starts from `policy`; `seed` decides what is new.
@@ -66,6 +69,7 @@ pub fn fit(
         references: &references,
         config,
         saving: None,
+        judge: None,
         stop: &stop,
     };
     Ok(trainer.run(learner, optimizer, Progress::default(), observers)?.0.policy)
@@ -79,12 +83,15 @@ pub struct Trainer<'a> {
     pub data: Split,
     /// [`Split::mismatched`] of `data`, where the objective needs it: the same that its reference scores are of.
     pub mismatched: Option<Split>,
-    /// What the reference, from which the learner starts, gives to `data`: with it the first validation needs no pass.
+    /// What the reference, from which the learner starts, gives to `data`: with it the first validation needs no pass, and
+    /// those of [`crate::diagnostics`] that compare with the start are reported where it is known.
     pub references: &'a References,
     /// Settings.
     pub config: &'a TrainConfig,
     /// Where checkpoints go; `None` to keep nothing.
     pub saving: Option<Saving<'a>>,
+    /// Rates the policy's own answers to held-out prompts at each validation.
+    pub judge: Option<&'a Judge<'a>>,
     /// Set from outside to stop after the current micro-batch.
     pub stop: &'a AtomicBool,
 }
@@ -93,7 +100,8 @@ impl Trainer<'_> {
     /// Trains `learner`, whose device must track gradients, and saves it; returns it as it ends.
     ///
     /// # Errors
-    /// If a loss is not finite, a parameter gets no gradient, or a file cannot be written. What was saved stays.
+    /// If a setting asks for what is not there, a loss is not finite, a parameter gets no gradient, or a file cannot be
+    /// written. What was saved stays.
     pub fn run(
         mut self,
         mut learner: Learner,
@@ -101,61 +109,131 @@ impl Trainer<'_> {
         mut progress: Progress,
         observers: &mut [&mut dyn Observer],
     ) -> Result<(Learner, Summary)> {
-        for split in std::iter::once(&mut self.data).chain(&mut self.mismatched) {
-            split.train.retain(|r| self.objective.uses(r.row));
-            split.validation.retain(|r| self.objective.uses(r.row));
-        }
+        self.check()?;
+        let watched = self.part();
         let value_rate = self.objective.needs().value.and_then(|v| v.learning_rate);
         let largest = [self.config.optimizer.learning_rate, value_rate.unwrap_or(self.config.optimizer.learning_rate)];
-        let steps = self.steps()?;
+        let steps = self.steps();
         let warmup = self.config.warmup_steps.unwrap_or((steps / 10).min(150)).min(steps);
         let every = self.config.validate_every.unwrap_or(steps.div_ceil(10)).max(1);
         let mut tell = |event: Event<'_>| observers.iter_mut().try_for_each(|o| o.observe(&event));
         tell(Event::Start { done: progress.step, steps })?;
         if progress.step == 0 {
-            tell(Event::Milestone { step: 0, policy: &learner.policy.valid() })?;
-            if let Some(means) = self.validate(&learner, self.references, &mut tell)? {
-                progress.first_validation = Some(means.loss);
-                tell(Event::Validation { step: 0, means: &means, best: false })?;
-            }
+            progress.best_by = self.config.best_by;
+            self.look(&learner, self.references, &watched, &mut progress, &mut tell)?;
+            self.show(&learner, &watched, 0, false, &mut tell)?;
         }
-        let mut last_validation = progress.first_validation;
-        while progress.step < steps && !self.stop.load(Ordering::Relaxed) {
+        while !self.complete(&progress, steps) && !self.stop.load(Ordering::Relaxed) {
             let step = progress.step + 1;
             let share = linear_schedule(step, warmup, steps);
             let Some(Computed { gradients, seen, mut report }) = self.gradients(&learner, step)? else { break };
             let started = Instant::now();
             (learner, report.grad_norm) = optimizer.update(learner, gradients, largest.map(|rate| rate * share));
             self.objective.follow(&seen);
+            report.means.metrics.extend(self.diagnose(&watched, &seen));
             report.seconds += started.elapsed().as_secs_f64();
             report.learning_rate = largest[0] * share;
             progress.step = step;
             tell(Event::Step(&report))?;
-            if step.is_multiple_of(every) || step == steps {
-                tell(Event::Milestone { step, policy: &learner.policy.valid() })?;
-                if let Some(means) = self.validate(&learner, &References::default(), &mut tell)? {
-                    last_validation = Some(means.loss);
-                    let best = progress.best.is_none_or(|(lowest, _)| means.loss < lowest);
-                    if best {
-                        progress.best = Some((means.loss, step));
-                        self.saving.map_or(Ok(()), |saving| saving.best(&learner))?;
-                    }
-                    tell(Event::Validation { step, means: &means, best })?;
-                }
+            let due = step.is_multiple_of(every) || step == steps;
+            if due && self.look(&learner, &References::default(), &watched, &mut progress, &mut tell)? {
+                self.saving.map_or(Ok(()), |saving| saving.best(&learner))?;
+            }
+            self.show(&learner, &watched, step, self.complete(&progress, steps), &mut tell)?;
+            if due {
                 self.save(&learner, &optimizer, &progress)?;
             }
         }
-        let interrupted = progress.step < steps;
+        let interrupted = !self.complete(&progress, steps);
         if interrupted {
             self.save(&learner, &optimizer, &progress)?;
         }
-        Ok((learner, Summary { progress, last_validation, interrupted }))
+        let ran_out_of_patience = !interrupted && progress.step < steps;
+        Ok((learner, Summary { progress, interrupted, ran_out_of_patience }))
     }
 
-    fn steps(&self) -> Result<usize> {
-        let TrainConfig { epochs, max_steps, .. } = *self.config;
+    /// That the settings can be met, before anything is done.
+    fn check(&self) -> Result<()> {
         self.config.check(self.objective.needs(), &self.data)?;
-        Ok(max_steps.unwrap_or(epochs * order::steps_per_epoch(&self.data.train, self.config)))
+        let refuse = |field, problem: &str| Err(Error::Setting { field, problem: problem.into() });
+        match self.config.best_by {
+            BestBy::Reward if self.judge.is_none() => {
+                refuse("best-by", "`reward` needs a judge that rates answers, and there is none")
+            }
+            BestBy::TauB | BestBy::Mass if self.references.matched.is_none() => {
+                refuse("best-by", "`tau-b` and `mass` need the start's scores of the held-out responses")
+            }
+            _ if self.judge.is_some() && self.data.validation.groups.is_empty() => refuse(
+                "judge",
+                "there are no held-out prompts whose answers could be rated; raise `validation-fraction`",
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Leaves in `data` what the objective uses; what is looked at beside the loss stays in view.
+    fn part(&mut self) -> Watched {
+        let uses = |row| self.objective.uses(row);
+        let Split { train, validation } = &self.data;
+        let mut unused = validation.clone();
+        unused.retain(|r| !uses(r.row));
+        let watched = Watched {
+            diagnostics: Diagnostics::new(&self.data),
+            unused,
+            judged: answers::some_prompts(validation, answers::JUDGED),
+            shown: answers::some_prompts(if validation.groups.is_empty() { train } else { validation }, answers::SHOWN),
+        };
+        for split in std::iter::once(&mut self.data).chain(&mut self.mismatched) {
+            split.train.retain(|r| uses(r.row));
+            split.validation.retain(|r| uses(r.row));
+        }
+        watched
+    }
+
+    /// Whether there is nothing left to do.
+    fn complete(&self, progress: &Progress, steps: usize) -> bool {
+        progress.step >= steps || self.config.patience.is_some_and(|patience| progress.waited >= patience)
+    }
+
+    /// Shows the policy to the observers, and validates; says whether it is the best so far and no longer the start.
+    fn look(
+        &self,
+        learner: &Learner,
+        known: &References,
+        watched: &Watched,
+        progress: &mut Progress,
+        tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
+    ) -> Result<bool> {
+        tell(Event::Milestone { step: progress.step, policy: &learner.policy.valid() })?;
+        let Some(means) = self.validate(learner, known, watched, tell)? else { return Ok(false) };
+        let best = progress.consider(&means);
+        tell(Event::Validation { step: progress.step, means: &means, best })?;
+        Ok(best)
+    }
+
+    /// Lets the policy answer a few prompts where that is due.
+    fn show(
+        &self,
+        learner: &Learner,
+        watched: &Watched,
+        step: usize,
+        last: bool,
+        tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
+    ) -> Result<()> {
+        if !self.config.sample_every.is_some_and(|every| step.is_multiple_of(every) || last) {
+            return Ok(());
+        }
+        let answers = answers::answers(&learner.policy.valid(), &watched.shown, self.config.seed);
+        tell(Event::Samples { step, prompts: &watched.shown, answers: &answers })
+    }
+
+    fn diagnose(&self, watched: &Watched, seen: &[Seen]) -> Metrics {
+        watched.diagnostics.of(seen, self.references.matched.as_ref())
+    }
+
+    fn steps(&self) -> usize {
+        let TrainConfig { epochs, max_steps, .. } = *self.config;
+        max_steps.unwrap_or(epochs * order::steps_per_epoch(&self.data.train, self.config))
     }
 
     fn whole_prompts(&self) -> bool {
@@ -234,19 +312,51 @@ impl Trainer<'_> {
         Ok(Some(Computed { gradients, seen, report }))
     }
 
-    /// Mean loss over the validation responses, if there are any. Scores of the policy that are `known` are not computed.
+    /// Mean loss over the validation responses, if there are any, and what else they show. Scores of the policy that are
+    /// `known` are not computed.
     fn validate(
         &self,
         learner: &Learner,
         known: &References,
+        watched: &Watched,
         tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
     ) -> Result<Option<Means>> {
         let data = &self.data.validation;
         if data.groups.is_empty() {
             return Ok(None);
         }
-        let rows: Vec<usize> = data.iter().map(|r| r.row).collect();
         let learner = learner.valid();
+        let (total, mut seen) = self.held_out_loss(&learner, known, tell)?;
+        match &known.matched {
+            // Not what was computed again: at the start all log-ratios are 0, and rounding must not rank them.
+            Some(known) => {
+                let rows = data.iter().chain(watched.unused.iter()).map(|r| r.row);
+                let of_row = |row| known.log_prob(row).map(|sum| Seen { row, log_prob: sum as f32 });
+                seen = rows.filter_map(of_row).collect();
+            }
+            None => {
+                let budget = self.config.micro_batch_tokens;
+                let scores = score_set(&learner.policy, &watched.unused, budget, &mut |_| ());
+                seen.extend(scores.into_iter().map(|(row, log_prob)| Seen { row, log_prob }));
+            }
+        }
+        let mut means = total.means();
+        means.metrics.extend(self.diagnose(watched, &seen));
+        if let Some(judge) = self.judge {
+            let reward = answers::reward(judge, &learner.policy, &watched.judged, self.config.seed)?;
+            means.metrics.extend(reward.map(|reward| (BestBy::Reward.metric(), reward)));
+        }
+        Ok(Some(means))
+    }
+
+    fn held_out_loss(
+        &self,
+        learner: &Learner,
+        known: &References,
+        tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
+    ) -> Result<(Total, Vec<Seen>)> {
+        let data = &self.data.validation;
+        let rows: Vec<usize> = data.iter().map(|r| r.row).collect();
         let batches = length_buckets(data, self.config.micro_batch_tokens, self.whole_prompts());
         let mismatched = match &known.mismatched {
             Some(known) => rows.iter().map(|&row| known.ell(row, LogProb::Sum)).collect(),
@@ -254,6 +364,7 @@ impl Trainer<'_> {
         };
         let whole = Step { rows: &rows, mismatched: &mismatched };
         let mut total = Total::default();
+        let mut seen = Vec::with_capacity(rows.len());
         for spans in batches {
             let batch = PackedBatch::pack(data, &spans, learner.policy.config());
             let scores = match &known.matched {
@@ -261,14 +372,26 @@ impl Trainer<'_> {
                 _ => learner.score(&batch),
             };
             total.add(&self.objective.loss(&scores, whole));
+            seen.extend(scores.seen());
             tell(Event::Validating { done: total.count, total: rows.len() })?;
         }
-        Ok(Some(total.means()))
+        Ok((total, seen))
     }
 
     fn save(&self, learner: &Learner, optimizer: &Optimizer, progress: &Progress) -> Result<()> {
         self.saving.map_or(Ok(()), |saving| saving.last(learner, optimizer, self.objective, progress))
     }
+}
+
+/// What is looked at beside the loss.
+struct Watched {
+    diagnostics: Diagnostics,
+    /// Validation responses that the objective does not use.
+    unused: FeedbackSet,
+    /// Prompts whose answers are rated.
+    judged: Vec<Vec<u32>>,
+    /// Prompts whose answers are shown.
+    shown: Vec<Vec<u32>>,
 }
 
 /// What a step needs to be taken.

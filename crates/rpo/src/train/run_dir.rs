@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
 
-use super::{Progress, TrainConfig, learner};
+use super::{BestBy, Progress, TrainConfig, learner};
 use crate::checkpoint::{self, Checkpoint, StoredAs};
 use crate::error::{Error, Result};
 use crate::files::write_file;
@@ -18,7 +18,7 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 const VALUE: &str = "value.safetensors";
 const MEMORY: &str = "objective.safetensors";
 
-/// The directory of a run: `best/` and `last/` are Hugging Face directories, `last/resume/` holds what resuming needs.
+/// The directory of a run: `best/`, where something was better than the start, and `last/` are Hugging Face directories, `last/resume/` holds what resuming needs.
 #[derive(Clone, Debug)]
 pub struct RunDir {
     dir: PathBuf,
@@ -69,6 +69,11 @@ impl RunDir {
         let text = std::fs::read_to_string(&path).map_err(|e| Error::read(&path, e))?;
         let progress: Progress =
             serde_json::from_str(&text).map_err(|e| Error::weights(&path, format!("unreadable: {e}")))?;
+        if progress.best_by != config.best_by {
+            let [was, is] = [progress.best_by, config.best_by].map(BestBy::metric);
+            let problem = format!("this run has its best by {was}, which cannot be compared with {is}");
+            return Err(Error::Setting { field: "best-by", problem });
+        }
         let memory = objective.memory().len();
         if memory > 0 {
             let path = resume.join(MEMORY);
