@@ -38,6 +38,9 @@ pub struct Settings {
     /// Longest response in tokens.
     #[serde(default = "longest")]
     pub max_response_tokens: usize,
+    /// Program that rates the policy's answers at every validation.
+    #[serde(default)]
+    pub judge: Option<String>,
     /// What is minimised.
     pub objective: ObjectiveConfig,
     /// The loop.

@@ -307,6 +307,7 @@ fn neither_accumulation_nor_recomputation_changes_anything() {
                 references: &References::default(),
                 config: &config,
                 saving: None,
+                judge: None,
                 stop: &AtomicBool::new(false),
             };
             let mut steps = Steps(Vec::new());

@@ -99,6 +99,7 @@ pub fn train(policy: T5, data: FeedbackSet, config: &TrainConfig, observer: &mut
         references: &references,
         config,
         saving: None,
+        judge: None,
         stop: &stop,
     };
     let optimizer = Optimizer::new(config.optimizer.clone()).expect("valid");
