@@ -44,17 +44,19 @@ pub struct Arguments {
     /// Go on with the run in --out where it stopped
     #[arg(long)]
     resume: bool,
-    /// RPO, DRO, group-centred: how strongly the policy is held to the reference [default: 5, 1 and 1, as published]
+    /// RPO, DRO, group-centred: how strongly the policy is held to the reference: a response whose reward is one standard
+    /// deviation higher becomes exp(1/tau) times as likely beside the others [default: 0.1, 1 and 1]
     #[arg(long)]
     tau: Option<f64>,
     /// KTO, QRPO: how strongly the policy is held to the reference [default: 0.1]
     #[arg(long)]
     beta: Option<f64>,
-    /// Log-probability of a response: mean or sum over its tokens [default: mean for RPO and SFT, else sum]
+    /// Log-probability of a response: mean or sum over its tokens [default: sum, but mean for SFT]
     #[arg(long, value_name = "mean|sum")]
     log_prob: Option<String>,
-    /// RPO: sum (the paper), mean, sampled (for responses drawn from the reference), or batch-mean (what the published
-    /// script does) [default: sum]
+    /// RPO: where a prompt's value comes from: fitted (to the data, whatever the responses come from), sum (the paper's: right
+    /// if all plausible responses are rated), mean, sampled (for responses drawn from the reference), or batch-mean (what the
+    /// published script does) [default: fitted]
     #[arg(long, value_name = "KIND")]
     partition: Option<String>,
     /// RPO, QRPO: what a prompt with one response counts for: global (compared with all the data), drop (nothing) or, for

@@ -133,7 +133,7 @@ fn mistakes_are_explained() {
         ("train rpo --model model --data data.jsonl --out x --tau 0", "tau: 0 is not a positive number"),
         ("train rpo --model model --data data.jsonl --out x --batch-size 0", "batch-size"),
         ("train rpo --model model --data data.jsonl --out x --validation-fraction 1", "validation-fraction"),
-        ("train group-centred --model model --data data.jsonl --out x --batch-size 1", "compares all the responses"),
+        ("train group-centred --model model --data data.jsonl --out x --batch-size 1", "compares the responses"),
         ("train kto --model model --data data.jsonl --out x --set objective.threshold=median", "`median`"),
         ("train kto --model model --data data.jsonl --out x --beta 0", "beta: 0 is not a positive number"),
         ("train kto --model model --data data.jsonl --out x --tau 1", "unknown field `tau`"),

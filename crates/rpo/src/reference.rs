@@ -91,6 +91,7 @@ impl ReferenceScores {
             log_probs: Tensor::from_floats(log_probs.as_slice(), device),
             tokens: batch.responses.lengths().collect(),
             rows: batch.rows.clone(),
+            prompt_of: batch.prompt_of.clone(),
             values: None,
         }
     }

@@ -30,6 +30,8 @@ pub struct Scores {
     pub tokens: Vec<usize>,
     /// Row of each response in the data set.
     pub rows: Vec<usize>,
+    /// Which prompt of the batch each response answers; those of one prompt lie together.
+    pub prompt_of: Vec<usize>,
     /// `V(x)` of each response's prompt where a value network is trained: `(R)`.
     pub values: Option<Tensor<1>>,
 }
@@ -100,6 +102,7 @@ pub(crate) fn score_decoded(
         log_probs: segment_sum(tokens, &batch.responses),
         tokens: batch.responses.lengths().collect(),
         rows: batch.rows.clone(),
+        prompt_of: batch.prompt_of.clone(),
         values: value.zip(states).map(|(value, states)| value.forward(states, batch)),
     }
 }

@@ -175,6 +175,7 @@ fn scores_at(p: &Prepared, log_probs: &[f64], values: &[f64]) -> (Scores, Tensor
         log_probs: log_probs.clone(),
         tokens: data.iter().map(|r| r.ids.len()).collect(),
         rows: data.iter().map(|r| r.row).collect(),
+        prompt_of: data.groups.iter().enumerate().flat_map(|(i, g)| g.responses.iter().map(move |_| i)).collect(),
         values: p.learner.value.is_some().then(|| values.clone()),
     };
     (scores, log_probs, values)

@@ -12,10 +12,9 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rpo::checkpoint::{StoredAs, init};
 use rpo::feedback::ReadOptions;
-use rpo::objective::{DroConfig, KtoConfig, ObjectiveConfig, Partition, RpoConfig, SftConfig, SftRows};
+use rpo::objective::{DroConfig, KtoConfig, ObjectiveConfig, RpoConfig, SftConfig, SftRows};
 use rpo::optim::OptimizerConfig;
 use rpo::sample::Decoding;
-use rpo::score::LogProb;
 use rpo::t5::Config;
 use rpo::train::TrainConfig;
 use task::Prompt;
@@ -88,10 +87,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     comparison.run(Some(&judge), &stop)?;
     println!("the best possible reward is {}", task::BEST);
-    println!(
-        "try it: rpo generate --model {}/rpo-sampled/last \"eva says the green kettle never came\"",
-        out.display()
-    );
+    let model = ["best", "last"].map(|name| out.join("rpo").join(name)).into_iter().find(|dir| dir.is_dir());
+    if let Some(model) = model {
+        println!("try it: rpo generate --model {} \"eva says the green kettle never came\"", model.display());
+    }
     Ok(())
 }
 
@@ -120,16 +119,15 @@ fn make(out: &Path, seed: u64) -> Result<()> {
     Ok(())
 }
 
-/// What is compared, on sums of log-probabilities, whose optimum is the textbook's.
+/// What is compared: RPO at its defaults and as its authors published it, DRO at the same temperature, KTO at its own.
 fn objectives() -> [(&'static str, ObjectiveConfig); 5] {
-    let log_prob = LogProb::Sum;
-    let rpo = RpoConfig { tau: 0.3, log_prob, ..RpoConfig::default() };
+    let rpo = RpoConfig::default();
+    let dro = DroConfig { tau: rpo.tau, ..DroConfig::default() };
     [
-        ("sft-best", ObjectiveConfig::Sft(SftConfig { rows: SftRows::Best, log_prob: LogProb::Mean })),
-        ("rpo", ObjectiveConfig::Rpo(rpo.clone())),
-        // The rated answers are the crowd's, which the start imitates.
-        ("rpo-sampled", ObjectiveConfig::Rpo(RpoConfig { partition: Partition::Sampled, ..rpo })),
-        ("dro", ObjectiveConfig::Dro(DroConfig { tau: 0.3, ..DroConfig::default() })),
+        ("sft-best", ObjectiveConfig::Sft(SftConfig { rows: SftRows::Best, ..SftConfig::default() })),
+        ("rpo", ObjectiveConfig::Rpo(rpo)),
+        ("rpo-published", ObjectiveConfig::Rpo(RpoConfig::published())),
+        ("dro", ObjectiveConfig::Dro(dro)),
         ("kto", ObjectiveConfig::Kto(KtoConfig::default())),
     ]
 }

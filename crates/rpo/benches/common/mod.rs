@@ -85,7 +85,7 @@ fn ids(seed: usize, n: usize) -> Vec<u32> {
 /// Trains `policy` by RPO; returns the seconds of the reference pass before it.
 pub fn train(policy: T5, data: FeedbackSet, config: &TrainConfig, observer: &mut dyn Observer) -> f64 {
     let data = Split { train: data, ..Split::default() };
-    let mut objective = ObjectiveConfig::Rpo(RpoConfig::default()).build().expect("valid");
+    let mut objective = ObjectiveConfig::Rpo(RpoConfig::published()).build().expect("valid");
     let started = Instant::now();
     let references = References::compute(&policy.valid(), objective.needs(), &data, None, config.micro_batch_tokens);
     let seconds = started.elapsed().as_secs_f64();

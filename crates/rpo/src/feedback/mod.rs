@@ -200,6 +200,22 @@ impl FeedbackSet {
         (mean, variance.sqrt())
     }
 
+    /// Parts groups of more than `most` responses into groups of the same prompt, about equally large.
+    pub fn part_groups(&mut self, most: usize) {
+        let parts = |group: PromptGroup| {
+            let n = group.responses.len();
+            let size = n.div_ceil(n.div_ceil(most));
+            if n <= most {
+                return vec![group];
+            }
+            let PromptGroup { prompt, prompt_truncated, responses } = group;
+            let part =
+                |part: &[Response]| PromptGroup { prompt: prompt.clone(), prompt_truncated, responses: part.to_vec() };
+            responses.chunks(size).map(part).collect()
+        };
+        self.groups = std::mem::take(&mut self.groups).into_iter().flat_map(parts).collect();
+    }
+
     /// Drops the responses that `keep` refuses, and prompts that have none left.
     pub fn retain(&mut self, keep: impl Fn(&Response) -> bool) {
         self.groups.iter_mut().for_each(|g| g.responses.retain(&keep));

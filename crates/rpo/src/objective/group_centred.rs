@@ -11,7 +11,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, rows, strength, values};
+use super::{
+    ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, by_prompt, given, known, rows, strength, values,
+};
 use crate::error::{Error, Result};
 use crate::feedback::Split;
 use crate::reference::References;
@@ -43,8 +45,6 @@ pub struct GroupCentred {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Row {
-    /// Number of the prompt.
-    group: usize,
     /// `ell_ref(y|x)`.
     reference: f64,
     /// `r`, standardised if so configured.
@@ -72,14 +72,14 @@ impl Objective for GroupCentred {
         self.by_row = vec![None; rows(split)];
         let groups = split.train.groups.iter().chain(&split.validation.groups);
         let mut singles = 0;
-        for (group, responses) in groups.map(|g| &g.responses).enumerate() {
+        for responses in groups.map(|g| &g.responses) {
             if responses.len() == 1 {
                 singles += 1;
                 continue;
             }
             for r in responses {
                 let reference = reference.ell(r.row, self.config.log_prob);
-                self.by_row[r.row] = Some(Row { group, reference, reward: scale.apply(r.reward) });
+                self.by_row[r.row] = Some(Row { reference, reward: scale.apply(r.reward) });
             }
         }
         if !split.train.iter().any(|r| self.uses(r.row)) {
@@ -105,8 +105,8 @@ impl Objective for GroupCentred {
         // `r - tau log-ratio` of each response, whose mean over the prompt is `V_hat`.
         let terms: Vec<f64> = known.iter().zip(&ells).map(|(r, e)| r.reward - tau * (e - r.reference)).collect();
         let mut wanted = Vec::with_capacity(known.len());
-        for rows in known.chunk_by(|a, b| a.group == b.group) {
-            let v_hat = terms[wanted.len()..][..rows.len()].iter().sum::<f64>() / rows.len() as f64;
+        for (rows, terms) in by_prompt(&known, scores).zip(by_prompt(&terms, scores)) {
+            let v_hat = terms.iter().sum::<f64>() / terms.len() as f64;
             wanted.extend(rows.iter().map(|r| (r.reference + (r.reward - v_hat) / tau) as f32));
         }
         let residual = ell - scores.constant(&wanted);
@@ -122,7 +122,7 @@ impl Objective for GroupCentred {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{problem, scores};
+    use super::super::testing::{problem, scores_of};
     use super::*;
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
         objective.prepare(&split, &references).expect("defined");
         let ells = [-1.5, -0.5, -6.0, -2.0, -2.5];
         let rows = [0, 1, 2, 3, 4];
-        let loss = objective.loss(&scores(&ells, &rows), Step { rows: &rows, mismatched: &[] });
+        let loss = objective.loss(&scores_of(&ells, &rows, &[0, 0, 0, 1, 1]), Step { rows: &rows, mismatched: &[] });
         let got = f64::from(loss.sum.into_scalar::<f32>());
         let mut want = 0.0;
         let mut first = 0;

@@ -38,7 +38,7 @@ pub struct Needs {
     pub mismatched: bool,
     /// What the reference's encoder says of the prompts.
     pub features: bool,
-    /// All responses of a prompt in the same loss.
+    /// All responses of a prompt in the same loss, or as many as a step holds.
     pub whole_prompts: bool,
     /// A value network that is trained beside the policy.
     pub value: Option<ValueNeed>,
@@ -286,6 +286,16 @@ fn known<T: Copy>(by_row: &ByRow<T>, scores: &Scores) -> Vec<T> {
     let known: Vec<T> = scores.rows.iter().filter_map(|&row| by_row[row]).collect();
     debug_assert_eq!(known.len(), scores.rows.len(), "rows that the objective does not use were scored");
     known
+}
+
+/// The responses of each prompt of a batch, from those of all: `of` has something for each.
+fn by_prompt<'a, T>(of: &'a [T], scores: &Scores) -> impl Iterator<Item = &'a [T]> {
+    let mut from = 0;
+    let lengths: Vec<usize> = scores.prompt_of.chunk_by(|a, b| a == b).map(<[usize]>::len).collect();
+    lengths.into_iter().map(move |n| {
+        from += n;
+        &of[from - n..from]
+    })
 }
 
 /// One more than the largest row of the data.

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::intercept::{Fit, Prompt, fit};
 use super::{
-    ByRow, Loss, Needs, Objective, Preparation, RewardScale, Seen, Step, given, known, log_sum_exp, strength, values,
+    ByRow, Loss, Needs, Objective, Preparation, RewardScale, Seen, Step, by_prompt, given, known, log_sum_exp,
+    strength, values,
 };
 use crate::error::{Error, Result};
 use crate::features::PromptFeatures;
@@ -30,9 +31,9 @@ pub enum Partition {
     /// Fitted to the data instead of summed: the prompt's mean of `r - tau log-ratio`, drawn towards what the other prompts
     /// tell as far as the variances within and between prompts advise. Follows the policy, without gradient. Assumes
     /// nothing about where the rated responses come from.
+    #[default]
     Fitted,
     /// The sum over the responses, as in the paper.
-    #[default]
     Sum,
     /// Their mean (`tau log n` less), so that prompts with few responses are not favoured.
     Mean,
@@ -48,7 +49,8 @@ pub enum Partition {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SingleResponse {
-    /// Use the partition pooled over all the training responses, at their mean.
+    /// Use what the other prompts tell: the fitted partition does so by itself, the others are pooled over all the training
+    /// responses, at their mean.
     #[default]
     Global,
     /// Keep the own partition: the target is `ell_theta = 0`, plain likelihood, whatever the reward.
@@ -61,7 +63,8 @@ pub enum SingleResponse {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct RpoConfig {
-    /// Temperature: how strongly the policy is held to the reference. Positive; the paper uses 5.
+    /// Temperature: how strongly the policy is held to the reference. Positive. A response whose reward is one standard
+    /// deviation higher becomes `exp(1/tau)` times as likely beside the others.
     pub tau: f64,
     /// Sum or mean over a response's tokens.
     pub log_prob: LogProb,
@@ -76,9 +79,9 @@ pub struct RpoConfig {
 impl Default for RpoConfig {
     fn default() -> Self {
         Self {
-            tau: 5.0,
-            log_prob: LogProb::Mean,
-            partition: Partition::Sum,
+            tau: 0.1,
+            log_prob: LogProb::Sum,
+            partition: Partition::Fitted,
             single_response: SingleResponse::Global,
             standardize_rewards: true,
         }
@@ -88,13 +91,7 @@ impl Default for RpoConfig {
 impl RpoConfig {
     /// As the authors' script sets it, but for its shape error ([`Partition::BatchMean`]).
     pub fn published() -> Self {
-        Self {
-            tau: 5.0,
-            log_prob: LogProb::Mean,
-            partition: Partition::Sum,
-            single_response: SingleResponse::Global,
-            standardize_rewards: true,
-        }
+        Self { tau: 5.0, log_prob: LogProb::Mean, partition: Partition::Sum, ..Self::default() }
     }
 }
 
@@ -196,7 +193,12 @@ impl Rpo {
 impl Objective for Rpo {
     fn needs(&self) -> Needs {
         let fitted = self.config.partition == Partition::Fitted;
-        Needs { reference: true, features: fitted, whole_prompts: fitted, ..Needs::default() }
+        Needs {
+            reference: true,
+            features: fitted && std::env::var("NOFEAT").is_err(),
+            whole_prompts: fitted,
+            ..Needs::default()
+        }
     }
 
     fn prepare(&mut self, split: &Split, references: &References) -> Result<Preparation> {
@@ -239,13 +241,20 @@ impl Objective for Rpo {
             self.refit();
         }
         let [mean, sd] = scale.facts();
-        let facts = vec![
+        let mut facts = vec![
             mean,
             sd,
             ("training responses".into(), used as f64),
             ("prompts with a single response".into(), singles as f64),
-            ("pooled partition".into(), pooled),
         ];
+        facts.extend(match &self.fitted {
+            Some(Fitted { fit, .. }) => vec![
+                ("variance of rewards within prompts, at the start".into(), fit.within),
+                ("between prompts".into(), fit.between),
+                ("share of that which features of the prompt explain".into(), fit.explained),
+            ],
+            None => vec![("pooled partition".into(), pooled)],
+        });
         Ok(Preparation { facts })
     }
 
@@ -290,7 +299,7 @@ impl Objective for Rpo {
         };
         let ell = scores.ell(log_prob);
         let (partitions, between) = match &self.fitted {
-            Some(fitted) => self.fitted_partitions(fitted, &targets, &values(&ell)),
+            Some(fitted) => self.fitted_partitions(fitted, &targets, &values(&ell), scores),
             None => (targets.iter().map(|t| coupled.unwrap_or(t.partition)).collect(), 0.0),
         };
         let target = |(t, v_hat): (&Target, f64)| (t.reference + (t.reward - v_hat) / tau) as f32;
@@ -352,13 +361,12 @@ impl Rpo {
 
     /// `V_hat` of each response's prompt, given the policy's `ell` of all its responses; and what the sum of the squares of
     /// `d - V_hat` lacks of that whose gradient it has, with `V` integrated out ([`super::intercept`]).
-    fn fitted_partitions(&self, fitted: &Fitted, targets: &[Target], ells: &[f64]) -> (Vec<f64>, f64) {
+    fn fitted_partitions(&self, fitted: &Fitted, targets: &[Target], ells: &[f64], scores: &Scores) -> (Vec<f64>, f64) {
         let mut v_hats = Vec::with_capacity(targets.len());
         let mut lacking = 0.0;
-        for own in targets.chunk_by(|a, b| a.group == b.group) {
+        for (own, ells) in by_prompt(targets, scores).zip(by_prompt(ells, scores)) {
             let n = own.len() as f64;
-            let values = own.iter().zip(&ells[v_hats.len()..]).map(|(t, ell)| self.own_value(t, *ell));
-            let mean = values.sum::<f64>() / n;
+            let mean = own.iter().zip(ells).map(|(t, ell)| self.own_value(t, *ell)).sum::<f64>() / n;
             let expected = fitted.fit.expected(fitted.design(own[0].group));
             let v_hat = fitted.fit.value(own.len(), mean, expected);
             lacking += n * (mean - v_hat) * (v_hat - expected);

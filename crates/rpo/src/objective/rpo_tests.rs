@@ -1,6 +1,6 @@
 //! RPO worked by hand.
 
-use super::super::testing::{problem, scores};
+use super::super::testing::{problem, scores, scores_of};
 use super::*;
 
 fn prepared(config: RpoConfig, split: &Split, references: &References) -> Rpo {
@@ -14,7 +14,7 @@ fn loss(rpo: &Rpo, log_probs: &[f32], rows: &[usize]) -> f64 {
 }
 
 fn raw(tau: f64) -> RpoConfig {
-    RpoConfig { tau, log_prob: LogProb::Sum, standardize_rewards: false, ..RpoConfig::default() }
+    RpoConfig { tau, log_prob: LogProb::Sum, standardize_rewards: false, ..RpoConfig::published() }
 }
 
 fn target(rpo: &Rpo, row: usize) -> f64 {
@@ -81,20 +81,24 @@ fn the_fitted_partition_by_hand_and_as_the_policy_moves() {
         };
         0.5 * (pair(d[0], d[1]) + pair(d[2], d[3])) / 4.0
     };
-    let got = loss(&fitted, &ells, &[0, 1, 2, 3]);
+    let loss = |rpo: &Rpo| {
+        rpo.loss(&scores_of(&ells, &[0, 1, 2, 3], &[0, 0, 1, 1]), Step { rows: &[0, 1, 2, 3], mismatched: &[] })
+    };
+    let sum = |rpo: &Rpo| f64::from(loss(rpo).sum.into_scalar::<f32>());
+    let got = sum(&fitted);
     assert!((got - likelihood(0.5, 4.5)).abs() < 1e-5, "{got}");
     let residuals = |v: [f64; 2]| (d[0] - v[0]).abs() + (d[1] - v[0]).abs() + (d[2] - v[1]).abs() + (d[3] - v[1]).abs();
-    let told = fitted.loss(&scores(&ells, &[0, 1, 2, 3]), Step { rows: &[0, 1, 2, 3], mismatched: &[] }).metrics;
+    let told = loss(&fitted).metrics;
     assert!((told[1].1 - residuals([2.5, (2.0 * 7.0 + 0.5 * 4.5) / 2.5]) / 2.0).abs() < 1e-5, "{told:?}");
     // After the step it is fitted again: squares within 8 + 8 over 2, between 25 = 8 + 2 v2, lambda = 8 / 8.5.
     let seen: Vec<Seen> = ells.iter().enumerate().map(|(row, &log_prob)| Seen { row, log_prob }).collect();
     fitted.follow(&seen);
-    let got = loss(&fitted, &ells, &[0, 1, 2, 3]);
+    let got = sum(&fitted);
     assert!((got - likelihood(8.0 / 8.5, 4.5)).abs() < 1e-5, "{got}");
     // What it remembers makes another one equal.
     let mut other = prepared(RpoConfig { partition: Partition::Fitted, ..raw(2.0) }, &split, &reference);
     other.recall(fitted.memory());
-    assert_eq!(loss(&other, &ells, &[0, 1, 2, 3]), got);
+    assert_eq!(sum(&other), got);
 }
 
 #[test]

@@ -30,12 +30,18 @@ pub(super) fn problem(groups: &[&[(f32, f64)]]) -> (Split, References) {
     (Split { train, validation: FeedbackSet::default() }, references)
 }
 
-/// What a policy says of responses of two tokens each.
+/// What a policy says of responses of two tokens each to one prompt.
 pub(super) fn scores(log_probs: &[f32], rows: &[usize]) -> Scores {
+    scores_of(log_probs, rows, &vec![0; rows.len()])
+}
+
+/// The same for responses to several prompts.
+pub(super) fn scores_of(log_probs: &[f32], rows: &[usize], prompt_of: &[usize]) -> Scores {
     Scores {
         log_probs: Tensor::from_floats(log_probs, &Device::flex()),
         tokens: vec![2; rows.len()],
         rows: rows.to_vec(),
+        prompt_of: prompt_of.to_vec(),
         values: None,
     }
 }

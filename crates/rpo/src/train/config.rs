@@ -126,13 +126,11 @@ impl TrainConfig {
     /// The first setting that is impossible.
     pub fn check(&self, needs: Needs, data: &Split) -> Result<()> {
         self.validate()?;
-        let largest = data.train.groups.iter().map(|g| g.responses.len()).max().unwrap_or(0);
-        if needs.whole_prompts && largest > self.batch_size {
-            let problem = format!(
-                "the objective compares all the responses of a prompt; one prompt has {largest}, a step only {}",
-                self.batch_size
-            );
-            return Err(Error::Setting { field: "batch-size", problem });
+        let several = data.train.groups.iter().any(|g| g.responses.len() > 1);
+        if needs.whole_prompts && several && self.batch_size < 2 {
+            let problem =
+                "the objective compares the responses of a prompt, and a step of one response has none to compare";
+            return Err(Error::Setting { field: "batch-size", problem: problem.into() });
         }
         self.check_measure(&data.validation)
     }

@@ -183,6 +183,10 @@ impl Trainer<'_> {
         for split in std::iter::once(&mut self.data).chain(&mut self.mismatched) {
             split.train.retain(|r| uses(r.row));
             split.validation.retain(|r| uses(r.row));
+            if self.objective.needs().whole_prompts {
+                // As many responses as a step holds are compared with each other.
+                split.train.part_groups(self.config.batch_size);
+            }
         }
         watched
     }
