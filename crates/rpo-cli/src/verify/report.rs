@@ -74,10 +74,11 @@ const NAMES: &str = "Objectives use sums of log-probabilities and the condition'
     which a table of their own holds them.";
 
 const OWN: &str = "QRPO's optimum is proportional to pi_ref exp(f(q) / beta), q being the quantile of a reward under the \
-    reference (half of what is equal counted); given is the distance to it. KTO's optimum is the reference conditioned on \
-    the desirable responses (for beta <= 1, see the documentation of the source); given is -ln of the probability of \
-    desirable responses, the least KL from any policy that answers with nothing else, its threshold being the mean of its \
-    training rewards and prompts without a desirable response left out. Geometric means in nats.";
+    reference (half of what is equal counted); given is the distance to it. Where the rated responses are not drawn from the \
+    reference, QRPO estimates other quantiles. KTO's optimum is the reference conditioned on the desirable responses (for \
+    beta <= 1, see the documentation of the source); given is -ln of the probability of desirable responses, the least KL \
+    from any policy that answers with nothing else, its threshold being the mean of its training rewards and prompts \
+    without a desirable response left out. Geometric means in nats.";
 
 const STOP: &str = "The lowest distance on the way, geometric mean over the problems, and the step at which it was. It is looked \
     for after the fact, on the same problems and under the same falling learning rate: what the best early stop could have \
