@@ -30,7 +30,7 @@ struct Quantity {
 
 /// Positive, and problems differ by factors.
 const DISTANCE: Quantity = Quantity {
-    title: "Distance to the optimum: KL(pi || pi*) and surprise",
+    title: "Distance to the optimum: KL(pi || pi*) plus surprise",
     note: "At the end of training, geometric mean in nats; less is better. Where the start is nearer, training by that \
         objective did harm.",
     digits: 2,
@@ -39,11 +39,11 @@ const DISTANCE: Quantity = Quantity {
 };
 const MASS: Quantity = Quantity {
     title: "Probability of the possible responses",
-    note: "At the end of training, mean. What is missing to 1 goes to texts that are no response of the problem and counts in \
-        the distance as -ln of it.",
+    note: "At the end of training, mean. The rest goes to texts that are no response of the problem; -ln of this \
+        probability is part of the distance.",
     digits: 3,
     value: |m| m.mass,
-    interval: mean_interval,
+    interval: share_interval,
 };
 const REWARD: Quantity = Quantity {
     title: "Expected reward",
@@ -52,6 +52,12 @@ const REWARD: Quantity = Quantity {
     value: |m| m.reward,
     interval: mean_interval,
 };
+
+/// No share is beyond 0 and 1, whatever Student says of a few.
+fn share_interval(shares: &[f64]) -> Interval {
+    let Interval { mean, low, high } = mean_interval(shares);
+    Interval { mean, low: low.max(0.0), high: high.min(1.0) }
+}
 
 const INTRODUCTION: &str = "36 prompts, 27 possible responses each (under `lengths`: 39, of one to three words), a T5 of its \
     own for every problem that first imitates a crowd. That start is also the reference, from which rated responses are \
@@ -64,20 +70,22 @@ const INTRODUCTION: &str = "36 prompts, 27 possible responses each (under `lengt
 const NAMES: &str = "Objectives use sums of log-probabilities and the condition's tau. With `mean log-prob` an objective has an \
     optimum of its own, not pi*: log-probabilities are averaged over tokens, as in the published code (where all responses \
     are equally long, as if tau were divided by their tokens). `rpo published` is the published configuration whatever \
-    tau is: tau 5, mean log-prob, partition by sum, standardised rewards. KTO and QRPO have other optima too; see the last \
-    table.";
+    tau is: tau 5, mean log-prob, partition by sum, standardised rewards. KTO and QRPO have other optima too, to \
+    which a table of their own holds them.";
 
 const OWN: &str = "QRPO's optimum is proportional to pi_ref exp(f(q) / beta), q being the quantile of a reward under the \
-    reference (half of what is equal counted); given is the distance to it. KTO's optimum is the reference conditioned on \
-    the desirable responses (for beta <= 1, see the documentation of the source); given is -ln of the probability of \
-    desirable responses, the least KL from any policy that answers with nothing else, its threshold being the mean of its \
-    training rewards and prompts without a desirable response left out. Geometric means in nats.";
+    reference (half of what is equal counted); given is the distance to it. Where the rated responses are not drawn from the \
+    reference, QRPO estimates other quantiles. KTO's optimum is the reference conditioned on the desirable responses (for \
+    beta <= 1, see the documentation of the source); given is -ln of the probability of desirable responses, the least KL \
+    from any policy that answers with nothing else, its threshold being the mean of its training rewards and prompts \
+    without a desirable response left out. Geometric means in nats.";
 
 const STOP: &str = "The lowest distance on the way, geometric mean over the problems, and the step at which it was. It is looked \
     for after the fact, on the same problems and under the same falling learning rate: what the best early stop could have \
     given, not what a user would have known. Step 0 is the start.";
 
-const EDGE: &str = "A * marks a learning rate at which the grid ends.";
+const EDGE: &str = "A * marks a learning rate at which the grid ends. At the smallest one an objective hardly leaves the start: larger \
+    ones took it further from the optimum.";
 
 /// Prints the main tables, and writes `report.html` and `verify.json` to the new directory `out`.
 pub fn write(
@@ -105,8 +113,9 @@ pub fn write(
     page.paragraph(NAMES);
     page.paragraph(&format!(
         "{seeds} problems, {steps} optimizer steps of 32 responses. Each objective chose its learning rate under each \
-         condition by the distance at the end on a problem apart: from {GRID:?}, downhill from 3e-4 and 1e-3 until both \
-         neighbours of the best are worse."
+         condition by the distance at the end on a problem apart: from {}, downhill from 3e-4 and 1e-3 until both \
+         neighbours of the best are worse.",
+        GRID.map(|rate| format!("{rate:e}")).join(", ")
     ));
     tables(&mut page, &found);
     charts(&mut page, &found);
@@ -122,7 +131,7 @@ pub fn write(
 fn tables(page: &mut Page, found: &Found<'_>) {
     measured(page, found, DISTANCE);
     if let Some(warning) = at_edges(found.outcomes) {
-        page.paragraph(&format!("{EDGE} {warning}"));
+        page.paragraph(&format!("{EDGE} Here {warning}."));
     }
     for quantity in [MASS, REWARD] {
         measured(page, found, quantity);
@@ -180,8 +189,12 @@ fn own_optima(page: &mut Page, found: &Found<'_>) {
     table(page, found, &section, &rows, |(name, end), c| {
         let outcome = found.outcome(name, c)?;
         let place = |path: &[Measure]| if *end { path.last()?.own } else { path.first()?.own };
-        let values: Vec<f64> = outcome.runs.iter().filter_map(Run::path).filter_map(place).collect();
-        (!values.is_empty()).then(|| show(geometric_interval(&values), 2))
+        let ends = |paths: &[&[Measure]]| {
+            let values: Option<Vec<f64>> = paths.iter().map(|path| place(path)).collect();
+            values.map(|values| show(geometric_interval(&values), DISTANCE.digits))
+        };
+        let known = outcome.runs.iter().filter_map(Run::path).any(|path| place(path).is_some());
+        known.then(|| cell(outcome, ends))
     });
 }
 
@@ -392,6 +405,13 @@ mod tests {
         assert_eq!(cell(&outcome(vec![Run::Undefined(String::new())]), read), "undefined");
         let nothing = Outcome { learning_rate: None, ..outcome(vec![Run::Diverged(String::new())]) };
         assert_eq!(cell(&nothing, read), "diverged");
+    }
+
+    #[test]
+    fn a_share_stays_a_share() {
+        // Mean 0.75 with half a width of 12.7 * 0.25.
+        assert_eq!(share_interval(&[0.5, 1.0]), Interval { mean: 0.75, low: 0.0, high: 1.0 });
+        assert_eq!(share_interval(&[0.5, 0.5]), Interval { mean: 0.5, low: 0.5, high: 0.5 });
     }
 
     #[test]
