@@ -12,27 +12,29 @@ pub fn report(settings: &Settings, summary: &Summary) {
 fn lines(settings: &Settings, summary: &Summary) -> Vec<String> {
     let Summary { progress, interrupted, ran_out_of_patience } = summary;
     let out = settings.out.display();
+    let better = progress.best.is_some_and(|(_, step)| step > 0);
     let mut said = Vec::new();
-    if let (Some(first), Some(last)) = (progress.first_validation, progress.last_validation) {
-        said.push(format!("held-out loss: {first:.5} before, {last:.5} after {} steps", progress.step));
-        if !last.is_finite() {
-            said.push("the last validation is not finite: the policy has diverged, lower the learning rate".into());
+    match (progress.first_validation, progress.last_validation) {
+        (Some(first), Some(last)) if better || progress.waited > 0 => {
+            said.push(format!("held-out loss: {first:.5} before, {last:.5} after {} steps", progress.step));
+            if !last.is_finite() {
+                said.push("the last validation is not finite: the policy has diverged; lower the learning rate".into());
+            }
+            if *ran_out_of_patience {
+                let (step, waited) = (progress.step, progress.waited);
+                said.push(format!("stopped after step {step}: no new best in {waited} validations (--patience)"));
+            }
+            said.push(verdict(settings, progress));
         }
-    }
-    if *ran_out_of_patience {
-        let waited = progress.waited;
-        said.push(format!("stopped after step {}: no new best in {waited} validations (--patience)", progress.step));
-    }
-    let better = progress.best.filter(|(_, step)| *step > 0);
-    if progress.last_validation.is_some() {
-        said.push(verdict(settings, progress));
+        (Some(first), _) => said.push(format!("held-out loss: {first:.5} before; not validated since")),
+        (None, _) => {}
     }
     said.push(format!("last: {out}/last"));
     said.push(match better {
         _ if *interrupted => "interrupted; go on with the same command and --resume".into(),
-        Some(_) => format!("try it: rpo generate --model {out}/best \"your prompt\""),
-        None if progress.last_validation.is_some() => format!("use the start: {}", settings.model),
-        None => format!("try it: rpo generate --model {out}/last \"your prompt\""),
+        true => format!("try it: rpo generate --model {out}/best \"your prompt\""),
+        false if progress.last_validation.is_some() => format!("use the start: {}", settings.model),
+        false => format!("try it: rpo generate --model {out}/last \"your prompt\""),
     });
     said
 }
@@ -54,4 +56,39 @@ fn verdict(settings: &Settings, progress: &Progress) -> String {
 
 fn name(by: BestBy) -> &'static str {
     if by == BestBy::Loss { "held-out loss" } else { by.metric() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(progress: Progress, interrupted: bool) -> String {
+        let settings = "model = \"m\"\ndata = \"d\"\nout = \"o\"\n[objective]\nname = \"rpo\"\n".parse();
+        let settings = Settings::from_table(settings.expect("TOML"), None).expect("valid");
+        lines(&settings, &Summary { progress, interrupted, ran_out_of_patience: false }).join("\n")
+    }
+
+    #[test]
+    fn what_is_recommended_is_what_was_better() {
+        let validated = Progress {
+            step: 9,
+            first_validation: Some(2.0),
+            last_validation: Some(1.5),
+            start: Some(2.0),
+            ..Progress::default()
+        };
+        let better = said(Progress { best: Some((1.0, 6)), waited: 1, ..validated.clone() }, false);
+        assert!(better.contains("best by held-out loss: 1.00000 at step 6 (start 2.00000), in o/best"), "{better}");
+        assert!(better.ends_with("try it: rpo generate --model o/best \"your prompt\""), "{better}");
+        let worse = said(Progress { best: Some((2.0, 0)), waited: 3, ..validated.clone() }, false);
+        assert!(worse.contains("no step was better") && worse.ends_with("use the start: m"), "{worse}");
+        let early = Progress { best: Some((2.0, 0)), last_validation: Some(2.0), ..validated.clone() };
+        let early = said(early, true);
+        assert!(early.contains("not validated since") && !early.contains("better"), "{early}");
+        let diverged = Progress { waited: 3, last_validation: Some(f64::NAN), start: None, ..validated };
+        let diverged = said(diverged, false);
+        assert!(diverged.contains("diverged") && diverged.contains("no validation had a finite"), "{diverged}");
+        let blind = said(Progress { step: 9, ..Progress::default() }, false);
+        assert!(blind.ends_with("--model o/last \"your prompt\""), "{blind}");
+    }
 }

@@ -138,6 +138,10 @@ pub fn prepare(settings: &Settings, resume: bool) -> Result<Split> {
     device::find(&settings.device)?;
     let origin = Checkpoint::find(&settings.model)?;
     let split = read_data(settings, &origin.tokenizer()?)?;
+    if settings.judge.is_some() && split.validation.groups.is_empty() {
+        let problem = "there are no held-out prompts whose answers it could rate; raise `validation-fraction`".into();
+        return Err(rpo::Error::Setting { field: "judge", problem }.into());
+    }
     match !resume && settings.out.exists() {
         true => Err(rpo::Error::Exists { path: settings.out.clone() }.into()),
         false => Ok(split),

@@ -140,6 +140,18 @@ fn mistakes_are_explained() {
         ("train dro --model model --data data.jsonl --out x --set tau", "NAME=VALUE"),
         ("train rpo --model model --data data.jsonl --out x --device abacus", "no device `abacus`"),
         ("train rpo --model model --data data.jsonl --out x --config misspelt.toml", "batchsize"),
+        ("train rpo --model model --data data.jsonl --out x --best-by reward", "best-by: `reward` needs"),
+        ("train rpo --model model --data data.jsonl --out x --best-by luck", "`luck`"),
+        ("train rpo --model model --data data.jsonl --out x --patience 0", "patience: 0"),
+        (
+            "train rpo --model model --data data.jsonl --out x --patience 2 --validation-fraction 0",
+            "no held-out prompts",
+        ),
+        (
+            "train rpo --model model --data data.jsonl --out x --judge cat --validation-fraction 0",
+            "no held-out prompts",
+        ),
+        ("train rpo --model model --data single.jsonl --out x --best-by tau-b", "two with different rewards"),
         ("init --config bert.json --tokenizer tokenizer.json --out x", "model_type `bert`"),
         ("init --config narrow.json --tokenizer tokenizer.json --out x", "not made for each other"),
         ("init --config config.json --tokenizer config.json --out x", "not a usable tokenizer.json"),
@@ -151,6 +163,92 @@ fn mistakes_are_explained() {
         assert!(complaint.contains(said), "{arguments}: {complaint}");
         assert!(!place.path("x").exists(), "{arguments}: nothing is left in the way of the next attempt");
     }
+}
+
+#[test]
+fn harm_is_shown_and_the_start_may_win() {
+    let place = Place::with_model();
+    let harmful = "train group-centred --model model --data data.jsonl --batch-size 8 --learning-rate 0.3 --warmup-steps 0 \
+                   --validate-every 1 --max-steps 6";
+    let said = place.ok(&format!("{harmful} --out run --patience 2 --sample-every 1"));
+    for expected in [
+        "advice: rpo train rpo (compare with kto)",
+        "step 0: held-out loss",
+        "mass_kept 1.000  log_prob best -",
+        "tau_b",
+        "stopped after step 2: no new best in 2 validations",
+        "no step was better than the start by held-out loss",
+        "use the start: model",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    assert!(!said.contains("try it") && !said.contains("(best)"), "{said}");
+    assert!(said.lines().filter(|line| line.starts_with("step ")).all(|line| line.len() <= 120), "{said}");
+    assert_eq!(names(&place.path("run")), ["config.toml", "last", "metrics.jsonl", "tensorboard"]);
+    let record = std::fs::read_to_string(place.path("run/metrics.jsonl")).expect("record");
+    assert_eq!(record.lines().filter(|line| line.contains("\"split\":\"sample\"")).count(), 3 * 2);
+    let events: Vec<u8> = names(&place.path("run/tensorboard"))
+        .iter()
+        .flat_map(|name| std::fs::read(place.path("run/tensorboard").join(name)).expect("events"))
+        .collect();
+    let holds = |part: &[u8]| events.windows(part.len()).any(|w| w == part);
+    assert!(holds(b"validation/mass_kept") && holds(b"train/kl_estimate") && holds(b"sample/2") && holds(b"Prompt:"));
+    let again = place.ok("train group-centred --config run/config.toml --resume");
+    assert!(again.contains("stopped after step 2") && !again.contains("interrupted"), "{again}");
+
+    place.write("judge.sh", "while read line; do echo ${#line}; done");
+    let judged = place.ok(
+        "train rpo --model model --data data.jsonl --out judged --max-steps 2 --best-by reward --judge sh\u{a0}judge.sh",
+    );
+    assert!(judged.contains("  reward ") && judged.contains("by reward"), "{judged}");
+    let complaint = place.complaint("train rpo --config judged/config.toml --out broken --judge false");
+    assert!(complaint.contains("the judge `false` ended with"), "{complaint}");
+}
+
+#[test]
+fn settings_and_data_that_do_harm_are_warned_of() {
+    let place = Place::with_model();
+    let said = |arguments: &str| {
+        let output = place.run(&format!("train {arguments} --model model --max-steps 1"));
+        let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(output.status.success(), "{arguments}: {err}");
+        (out, err)
+    };
+    let row =
+        |i: usize, responses: &str| format!("{{\"prompt\":\"say {}\",\"responses\":[{responses}]}}\n", "no ".repeat(i));
+    let rated = |text: &str, reward: f64| format!("{{\"text\":\"{text}\",\"reward\":{reward:?}}}");
+    let graded = |i: usize| {
+        let other = "please ".repeat(i + 1);
+        row(i, &[rated(&other, i as f64), rated(&format!("thanks {other}"), 0.5)].join(","))
+    };
+    place.write("graded.jsonl", &(0..20).map(graded).collect::<String>());
+    let thumbs = |i: usize| row(i, &rated("yes", (i % 2) as f64));
+    place.write("thumbs.jsonl", &(0..20).map(thumbs).collect::<String>());
+    let far = |i: usize| row(i, &rated("yes", if i == 7 { 1e12 } else { (i % 5) as f64 }));
+    place.write("far.jsonl", &(0..20).map(far).collect::<String>());
+
+    let (out, err) = said("rpo --data graded.jsonl --out a --partition sum");
+    assert!(err.contains("warning: the partition of the paper") && err.contains("2.0 a prompt"), "{err}");
+    assert!(out.contains("advice: rpo train rpo: 20 of 20 prompts have"), "{out}");
+    let (_, err) = said("sft --data thumbs.jsonl --out b --rows best");
+    assert!(err.contains("10 of 20 such responses are rated below"), "{err}");
+    let (_, err) = said("sft --data far.jsonl --out c");
+    assert!(err.contains("the reward 1000000000000.0 of response 1 of prompt 8"), "{err}");
+    let inspected = place.ok("inspect data far.jsonl --tokenizer model");
+    assert!(
+        inspected.contains("of response 1 of prompt 8") && inspected.contains("advice: rpo train rpo"),
+        "{inspected}"
+    );
+    // Healthy data, and the same answers to every prompt.
+    let (_, err) = said("rpo --data graded.jsonl --out d --partition sampled");
+    assert!(!err.contains("warning"), "{err}");
+    let (_, err) = said("rpo --data data.jsonl --out e --partition sum");
+    assert!(!err.contains("warning"), "{err}");
+
+    let config = std::fs::read_to_string(place.path("model/config.json")).expect("configuration");
+    place.write("model/config.json", &config.replacen('{', "{\"dropout_rate\": 0.1,", 1));
+    let (out, _) = said("kto --data data.jsonl --out f");
+    assert!(out.contains("note: the model's config.json has dropout_rate 0.1"), "{out}");
 }
 
 #[test]

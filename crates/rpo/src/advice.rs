@@ -147,7 +147,7 @@ pub fn advise(facts: &Facts) -> Advice {
 /// The advice in one line.
 pub fn one_line(advice: &Advice) -> String {
     let other = advice.compare_with.map(|name| format!(" (compare with {name})")).unwrap_or_default();
-    format!("advice: rpo train {}{other}, for {}", advice.train, advice.reason)
+    format!("advice: rpo train {}{other}: {}", advice.train, advice.reason)
 }
 
 /// What the data themselves are suspected of.
