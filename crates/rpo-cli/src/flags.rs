@@ -92,7 +92,8 @@ pub fn real(value: Option<f64>) -> Option<Value> {
     value.map(Value::Float)
 }
 
-fn whole(value: Option<i64>) -> Option<Value> {
+/// A flag that holds a whole number.
+pub fn whole(value: Option<i64>) -> Option<Value> {
     value.map(Value::Integer)
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use rpo::advice::{one_line, suspicions};
 use rpo::checkpoint::Checkpoint;
 use rpo::feedback::{Format, Limits, ReadOptions};
 use rpo::inspect::{Bin, DataReport, Distribution, inspect};
@@ -101,6 +102,7 @@ fn render(report: &DataReport) -> Result<String, std::fmt::Error> {
     for remark in remarks(report) {
         writeln!(out, "- {remark}")?;
     }
+    writeln!(out, "{}", one_line(&report.advice))?;
     Ok(out)
 }
 
@@ -151,6 +153,7 @@ fn remarks(report: &DataReport) -> Vec<String> {
             "many texts would be cut: raise --max-prompt-tokens or --max-response-tokens".to_string(),
         ),
     ];
+    said.extend(suspicions(&report.facts));
     said.extend(warnings.into_iter().filter(|(applies, _)| *applies).map(|(_, warning)| warning));
     said
 }

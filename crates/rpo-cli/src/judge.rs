@@ -4,6 +4,8 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use rpo::tokenizer::Tokenizer;
+use rpo::train::Answered;
 
 /// Rates answers: from prompts and responses to rewards.
 pub type Judge<'a> = dyn Fn(&[(String, String)]) -> Result<Vec<f64>> + 'a;
@@ -44,6 +46,15 @@ pub fn ask(command: &str, answers: &[(String, String)]) -> Result<Vec<f64>> {
         );
     }
     Ok(rewards)
+}
+
+/// The program `command` as the training loop, which knows token ids only, asks it.
+pub fn of_tokens(command: &str, tokenizer: &Tokenizer) -> impl Fn(&[Answered]) -> rpo::Result<Vec<f64>> {
+    move |answers| {
+        let texts = answers.iter().map(|(prompt, answer)| Ok((tokenizer.decode(prompt)?, tokenizer.decode(answer)?)));
+        let texts = texts.collect::<rpo::Result<Vec<_>>>()?;
+        ask(command, &texts).map_err(|problem| rpo::Error::Data(format!("{problem:#}")))
+    }
 }
 
 #[cfg(all(test, unix))]

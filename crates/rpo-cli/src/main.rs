@@ -1,5 +1,6 @@
 //! The `rpo` program: arguments in, progress and reports out. All the work is the library's.
 
+mod advice;
 mod compare;
 mod demo;
 mod device;
@@ -8,6 +9,7 @@ mod generate;
 mod init;
 mod inspect;
 mod judge;
+mod outcome;
 mod progress;
 mod report;
 mod settings;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use rpo::Result;
-use rpo::train::{Event, Observer};
+use rpo::train::{Event, Means, Observer};
 
 /// A counter of things whose number is unknown.
 pub fn counter(what: &'static str) -> ProgressBar {
@@ -70,14 +70,47 @@ impl Observer for TrainingProgress {
                 self.bar.set_position(report.step as u64);
                 self.bar.set_message(format!("loss {:.4}, {rate:.1} responses/s", report.means.loss));
             }
-            Event::Milestone { .. } => {}
+            Event::Milestone { .. } | Event::Samples { .. } => {}
             Event::Validating { done, total } => self.bar.set_message(format!("validating {done} of {total}")),
             Event::Validation { step, means, best } => {
-                let metrics: Vec<String> = means.metrics.iter().map(|(name, v)| format!("{name} {v:.4}")).collect();
-                let mark = if *best { "  (best)" } else { "" };
-                self.line(&format!("step {step}: held-out loss {:.5}  {}{mark}", means.loss, metrics.join("  ")));
+                let mark = match (best, means.loss.is_finite()) {
+                    (true, _) => "  (best)",
+                    (false, true) => "",
+                    (false, false) => "  (not finite, never best)",
+                };
+                self.line(&format!("step {step}: held-out loss {:.5}{}{mark}", means.loss, signs(means)));
             }
         }
         Ok(())
+    }
+}
+
+/// The few metrics that tell harm, short enough for a line; all of them are in metrics.jsonl.
+fn signs(means: &Means) -> String {
+    let metric = |name| means.metric(name);
+    let mut said = Vec::new();
+    said.extend(metric("mass_kept").map(|mass| match mass < 1e4 {
+        true => format!("mass_kept {mass:.3}"),
+        false => format!("mass_kept {mass:.1e}"),
+    }));
+    said.extend(metric("tau_b").map(|tau| format!("tau_b {tau:.3}")));
+    let ends = metric("log_prob_best").zip(metric("log_prob_worst"));
+    said.extend(ends.map(|(best, worst)| format!("log_prob best {best:.1} worst {worst:.1}")));
+    said.extend(metric("reward").map(|reward| format!("reward {reward:.3}")));
+    said.iter().map(|part| format!("  {part}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_signs_of_harm_fit_a_line() {
+        let metrics = ["mass_kept", "tau_b", "log_prob_best", "log_prob_worst", "kl_estimate", "reward"];
+        let values = [0.001, -0.123, -123.4, -123.4, 1.0, -12.345];
+        let said = signs(&Means { loss: 1.0, metrics: metrics.into_iter().zip(values).collect() });
+        assert_eq!(said, "  mass_kept 0.001  tau_b -0.123  log_prob best -123.4 worst -123.4  reward -12.345");
+        assert!("step 12345: held-out loss 0.12345".len() + said.len() <= 120);
+        assert_eq!(signs(&Means { loss: 1.0, metrics: vec![("mass_kept", 5e20)] }), "  mass_kept 5.0e20");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rpo::feedback::{Limits, ReadOptions};
 use rpo::objective::ObjectiveConfig;
 use rpo::train::TrainConfig;
@@ -38,6 +38,9 @@ pub struct Settings {
     /// Longest response in tokens.
     #[serde(default = "longest")]
     pub max_response_tokens: usize,
+    /// Program that rates the policy's answers at every validation.
+    #[serde(default)]
+    pub judge: Option<String>,
     /// What is minimised.
     pub objective: ObjectiveConfig,
     /// The loop.
@@ -76,8 +79,13 @@ impl Settings {
     }
 
     /// Reads settings that were merged already; `file` is where they come from, for messages.
-    pub fn from_table(table: Table, file: Option<&Path>) -> Result<Self> {
+    pub fn from_table(mut table: Table, file: Option<&Path>) -> Result<Self> {
         let origin = file.map_or_else(|| "settings".into(), |p| p.display().to_string());
+        match table.remove("published") {
+            None | Some(Value::Boolean(false)) => {}
+            Some(Value::Boolean(true)) => table = over(published(&table)?, table),
+            Some(other) => bail!("{origin}: published: {other} is neither true nor false"),
+        }
         table
             .try_into()
             .with_context(|| format!("{origin}: (flags such as --model, --data and --out fill what is missing)"))
@@ -92,6 +100,36 @@ impl Settings {
     pub fn limits(&self) -> Limits {
         Limits { prompt_tokens: self.max_prompt_tokens, response_tokens: self.max_response_tokens }
     }
+}
+
+/// What the authors' script sets for the objective that `given` names.
+fn published(given: &Table) -> Result<Table> {
+    let name = given.get("objective").and_then(|o| o.get("name")).and_then(Value::as_str).unwrap_or("rpo");
+    let objective = ObjectiveConfig::published(name).with_context(|| format!("no objective `{name}`"))?;
+    let mut base = Table::from_iter([("objective".to_string(), Value::try_from(objective)?)]);
+    for (setting, value) in [
+        ("max-prompt-tokens", Value::Integer(512)),
+        ("max-response-tokens", Value::Integer(512)),
+        ("train.epochs", Value::Integer(1)),
+        ("train.batch-size", Value::Integer(32)),
+        ("train.warmup-steps", Value::Integer(150)),
+        ("train.optimizer.learning-rate", Value::Float(1e-4)),
+    ] {
+        set(&mut base, setting, value);
+    }
+    Ok(base)
+}
+
+/// `base` with what `given` has in its places.
+fn over(mut base: Table, given: Table) -> Table {
+    for (name, value) in given {
+        let merged = match (base.remove(&name), value) {
+            (Some(Value::Table(below)), Value::Table(value)) => Value::Table(over(below, value)),
+            (_, value) => value,
+        };
+        base.insert(name, merged);
+    }
+    base
 }
 
 /// The settings of a file, if any, with `flags` in their places.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use rpo::checkpoint::Checkpoint;
+use rpo::features::PromptFeatures;
 use rpo::feedback::{FeedbackSet, ReadSummary, Split};
 use rpo::metrics::MetricsLog;
 use rpo::objective::{Needs, ObjectiveConfig};
@@ -15,13 +16,13 @@ use rpo::reference::{ReferenceScores, References};
 use rpo::t5::T5;
 use rpo::tensorboard::TensorBoard;
 use rpo::tokenizer::Tokenizer;
-use rpo::train::{Observer, Progress, RunDir, Saving, Summary, Trainer, learner};
+use rpo::train::{BestBy, Observer, Progress, RunDir, Saving, Summary, Trainer, learner};
 use toml::Value;
 
-use crate::device;
-use crate::flags::{Flags, real, text};
+use crate::flags::{Flags, real, text, whole};
 use crate::progress::{self, TrainingProgress};
 use crate::settings::Settings;
+use crate::{advice, device, judge, outcome};
 
 /// Train a model from rated responses: `rpo train rpo --model MODEL --data FILE --out DIR`
 ///
@@ -36,6 +37,10 @@ pub struct Arguments {
     /// TOML file with any of the settings
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Train as the authors' script does: tau 5, mean log-probabilities, summed partition, learning rate 1e-4 after 150
+    /// steps of warm-up, 32 responses a step, one epoch. For comparison; other flags still win
+    #[arg(long)]
+    published: bool,
     /// Go on with the run in --out where it stopped
     #[arg(long)]
     resume: bool,
@@ -59,6 +64,20 @@ pub struct Arguments {
     /// SFT: which responses to imitate: all, best, or a reward threshold [default: all]
     #[arg(long, value_name = "all|best|NUMBER")]
     rows: Option<String>,
+    /// What is best among the validations, the start included: loss, tau-b (how log-ratios rank rated responses), mass
+    /// (probability of the rated responses) or reward (needs --judge) [default: loss]
+    #[arg(long, value_name = "MEASURE")]
+    best_by: Option<String>,
+    /// Stop after this many validations in a row without a new best
+    #[arg(long, value_name = "N")]
+    patience: Option<i64>,
+    /// Every N steps, at the start and at the end, write answers to four prompts into metrics.jsonl and TensorBoard
+    #[arg(long, value_name = "N")]
+    sample_every: Option<i64>,
+    /// Program that rates an answer to each of at most 64 held-out prompts at every validation: it gets one JSON object with
+    /// prompt and response a line and prints one number a line
+    #[arg(long, value_name = "COMMAND")]
+    judge: Option<String>,
     #[command(flatten)]
     common: Flags,
 }
@@ -76,6 +95,7 @@ impl Arguments {
             Err(_) => Value::String(rows),
         });
         self.common.settings([
+            ("published", self.published.then_some(Value::Boolean(true))),
             ("objective.name", Some(Value::String(self.objective))),
             ("objective.tau", real(self.tau)),
             ("objective.beta", real(self.beta)),
@@ -83,6 +103,10 @@ impl Arguments {
             ("objective.partition", text(self.partition)),
             ("objective.single-response", text(self.single_response)),
             ("objective.rows", rows),
+            ("train.best-by", text(self.best_by)),
+            ("train.patience", whole(self.patience)),
+            ("train.sample-every", whole(self.sample_every)),
+            ("judge", text(self.judge)),
         ])
     }
 }
@@ -93,8 +117,11 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let settings = Settings::resolve(file.as_deref(), arguments.flags()?)?;
     let stop = stop_on_interrupt()?;
     let data = prepare(&settings, resume)?;
+    if !resume {
+        advice::tell(&settings, &data)?;
+    }
     let summary = train(&settings, data, resume, &stop, &mut [])?;
-    report(&settings, &summary);
+    outcome::report(&settings, &summary);
     Ok(())
 }
 
@@ -102,6 +129,10 @@ pub fn run(arguments: Arguments) -> Result<()> {
 pub fn prepare(settings: &Settings, resume: bool) -> Result<Split> {
     settings.objective.build()?;
     settings.train.validate()?;
+    if settings.train.best_by == BestBy::Reward && settings.judge.is_none() {
+        let problem = "`reward` needs a program that rates answers (--judge COMMAND)".into();
+        return Err(rpo::Error::Setting { field: "best-by", problem }.into());
+    }
     device::find(&settings.device)?;
     let origin = Checkpoint::find(&settings.model)?;
     let split = read_data(settings, &origin.tokenizer()?)?;
@@ -143,8 +174,10 @@ pub fn train(
         println!("going on after step {}", progress.step);
     }
     save_settings(settings, &run.path("config.toml"))?;
-    let mut log = MetricsLog::open(&run.path("metrics.jsonl"), progress.step)?;
-    let mut tensorboard = TensorBoard::create(&run.path("tensorboard"))?;
+    let tokenizer = origin.tokenizer()?;
+    let mut log = MetricsLog::open(&run.path("metrics.jsonl"), progress.step)?.with_answers(tokenizer.clone());
+    let mut tensorboard = TensorBoard::create(&run.path("tensorboard"))?.with_answers(tokenizer.clone());
+    let judge = settings.judge.as_ref().map(|command| judge::of_tokens(command, &tokenizer));
     let mut display = TrainingProgress::new();
     let trainer = Trainer {
         objective: objective.as_mut(),
@@ -153,6 +186,7 @@ pub fn train(
         references: &references,
         config: &settings.train,
         saving: Some(Saving { run: &run, origin: &origin }),
+        judge: judge.as_ref().map(|judge| judge as &rpo::train::Judge<'_>),
         stop,
     };
     let mut all: Vec<&mut dyn Observer> = vec![&mut log, &mut tensorboard, &mut display];
@@ -211,7 +245,7 @@ fn describe(path: &Path, summary: &ReadSummary) {
     remarks.iter().filter(|(n, _)| *n > 0).for_each(|(_, remark)| println!("  {remark}"));
 }
 
-/// What the objective needs of the reference, which `model` still is.
+/// What the objective, or a look at the held-out responses, needs of the reference, which `model` still is.
 fn references(
     settings: &Settings,
     needs: Needs,
@@ -233,9 +267,19 @@ fn references(
         println!("{what}: {how} {}", settings.cache.display());
         Ok(scores)
     };
-    let matched = needs.reference.then(|| scores(split, "reference scores")).transpose()?;
+    let matched = match (needs.reference, split.validation.groups.is_empty()) {
+        (true, _) => Some(scores(split, "reference scores")?),
+        // To show what becomes of the held-out responses.
+        (false, false) => {
+            let held_out = Split { validation: split.validation.clone(), ..Split::default() };
+            Some(scores(&held_out, "reference scores of the held-out responses")?)
+        }
+        (false, true) => None,
+    };
     let mismatched = mismatched.map(|m| scores(m, "reference scores of mismatched pairs")).transpose()?;
-    Ok(References { matched, mismatched })
+    let features =
+        needs.features.then(|| PromptFeatures::compute(&reference, split, settings.train.micro_batch_tokens.max(1)));
+    Ok(References { matched, mismatched, features })
 }
 
 fn save_settings(settings: &Settings, path: &Path) -> Result<()> {
@@ -253,21 +297,4 @@ pub fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
         eprintln!("saving before stopping; press Ctrl-C again to stop at once");
     })?;
     Ok(stop)
-}
-
-fn report(settings: &Settings, summary: &Summary) {
-    let out = settings.out.display();
-    if let (Some(first), Some(last)) = (summary.progress.first_validation, summary.last_validation) {
-        println!("held-out loss: {first:.5} before, {last:.5} after {} steps", summary.progress.step);
-    }
-    if let Some((loss, step)) = summary.progress.best {
-        println!("best: {loss:.5} at step {step}, in {out}/best");
-    }
-    println!("last: {out}/last");
-    if summary.interrupted {
-        println!("stopped early; go on with the same command and --resume");
-    } else {
-        let model = if summary.progress.best.is_some() { "best" } else { "last" };
-        println!("try it: rpo generate --model {out}/{model} \"your prompt\"");
-    }
 }

@@ -307,9 +307,20 @@ fn an_unfinished_run_of_a_comparison_ends_as_if_it_had_never_stopped() {
 #[test]
 fn objectives_are_verified() {
     let place = Place::new();
-    let said = place.ok("verify --seeds 2 --steps 2 --out verified");
-    assert!(said.contains("KL(pi || pi*)") && said.contains("group-centred"), "{said}");
+    let said = place.ok("verify --seeds 2 --steps 2 --only 1,lengths --out verified");
+    for shown in ["KL(pi || pi*)", "Probability of the possible responses", "group-centred", "undefined", "kto, end"] {
+        assert!(said.contains(shown), "{shown}: {said}");
+    }
     assert_eq!(names(&place.path("verified")), ["report.html", "verify.json"]);
+    let json = std::fs::read_to_string(place.path("verified/verify.json")).expect("written");
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let outcome = &json["outcomes"][1];
+    assert_eq!((&outcome["objective"], &outcome["condition"]), (&"rpo published".into(), &"1".into()));
+    let end = &outcome["runs"][1]["ended"][2];
+    assert_eq!(end["step"], 2);
+    assert!(end["mass"].as_f64().is_some_and(|mass| mass > 0.0 && mass < 1.0), "{end}");
+    assert!(place.complaint("verify --only 3 --out x").contains("no condition `3`; there are: 1, 2, 4"));
+    assert!(place.complaint("verify --objectives ppo --out x").contains("no objective `ppo`; there are: sft best"));
     assert!(place.complaint("verify --seeds 1 --out x").contains("at least two"));
     assert!(place.complaint("verify --out verified").contains("already exists"));
 }

@@ -8,6 +8,7 @@ use rand_distr::{Distribution, StandardNormal};
 use crate::feedback::{FeedbackSet, PromptGroup, Response};
 use crate::objective::log_sum_exp;
 use crate::score::score_set;
+use crate::statistics::mean;
 use crate::t5::{Config, T5};
 
 /// The model's `</s>`.
@@ -18,7 +19,7 @@ const PROMPT_WORDS: usize = 6;
 const RESPONSE_WORDS: usize = 3;
 const RESPONSE_LENGTH: usize = 3;
 
-/// 36 prompts of two words, 27 responses of three, and a reward for each pair.
+/// 36 prompts of two words, responses of up to three, and a reward for each pair.
 #[derive(Clone, Debug)]
 pub struct FiniteProblem {
     prompts: Vec<Vec<u32>>,
@@ -33,11 +34,33 @@ pub struct FiniteProblem {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table(Vec<Vec<f64>>);
 
-/// How many responses a prompt gets.
+/// What a model gives to the responses of the problem, and not to other texts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mass {
+    /// `P(x)`, their probability in all; mean over the prompts.
+    pub mean: f64,
+    /// `-ln P(x)` in nats, mean over the prompts: `KL(pi(.|x, a response of the problem) || pi(.|x))`, what it costs to have
+    /// to leave other texts out.
+    pub surprise: f64,
+}
+
+/// How long the responses are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lengths {
+    /// Three words: 27 responses.
+    #[default]
+    Equal,
+    /// One to three words: 39 responses, whose summed and mean log-probabilities are ordered differently.
+    Unequal,
+}
+
+/// Which responses a prompt gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Responses {
-    /// This many draws.
+    /// This many draws from the reference.
     Each(usize),
+    /// This many draws in which all responses are equally likely: off-policy.
+    Uniform(usize),
     /// As many draws as this on average: one or two for one half of the prompts, the rest for the other.
     Unequal(usize),
     /// Every response there is, once.
@@ -47,12 +70,15 @@ pub enum Responses {
 impl FiniteProblem {
     /// A problem whose rewards and crowd are decided by `seed`: sums of random terms for each word in its place beside
     /// each word of the prompt, and for each pair of neighbouring words.
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, lengths: Lengths) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let words = |n: usize, length: usize| -> Vec<Vec<usize>> {
-            (0..n.pow(length as u32)).map(|i| (0..length).map(|k| i / n.pow(k as u32) % n).collect()).collect()
+        let shortest = match lengths {
+            Lengths::Equal => RESPONSE_LENGTH,
+            Lengths::Unequal => 1,
         };
-        let (prompts, responses) = (words(PROMPT_WORDS, 2), words(RESPONSE_WORDS, RESPONSE_LENGTH));
+        let prompts = words(PROMPT_WORDS, 2);
+        let responses: Vec<Vec<usize>> =
+            (shortest..=RESPONSE_LENGTH).flat_map(|length| words(RESPONSE_WORDS, length)).collect();
         let mut random_table = |scale: f64| {
             let mut draw = |n: usize| -> Vec<f64> {
                 (0..n).map(|_| -> f64 { StandardNormal.sample(&mut rng) }).map(|z| scale * z).collect()
@@ -63,18 +89,14 @@ impl FiniteProblem {
                 let word = |side: usize, place: usize| {
                     ((side * PROMPT_WORDS + prompt[side]) * RESPONSE_LENGTH + place) * RESPONSE_WORDS + response[place]
                 };
-                let words: f64 = (0..RESPONSE_LENGTH).map(|k| by_word[word(0, k)] + by_word[word(1, k)]).sum();
+                let words: f64 = (0..response.len()).map(|k| by_word[word(0, k)] + by_word[word(1, k)]).sum();
                 words + response.windows(2).map(|w| by_pair[w[0] * RESPONSE_WORDS + w[1]]).sum::<f64>()
             };
             let row = |prompt: &Vec<usize>| responses.iter().map(|response| value(prompt, response)).collect();
             prompts.iter().map(row).collect::<Vec<Vec<f64>>>()
         };
         let crowd = Table::normalised(random_table(0.5));
-        let mut rewards = random_table(1.0);
-        let all: Vec<f64> = rewards.iter().flatten().copied().collect();
-        let mean = all.iter().sum::<f64>() / all.len() as f64;
-        let sd = (all.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / all.len() as f64).sqrt();
-        rewards.iter_mut().flatten().for_each(|r| *r = (*r - mean) / sd);
+        let rewards = standardised(random_table(1.0));
         let ids = |texts: &[Vec<usize>], first: u32| -> Vec<Vec<u32>> {
             texts.iter().map(|t| t.iter().map(|&w| first + w as u32).chain([END]).collect()).collect()
         };
@@ -102,7 +124,7 @@ impl FiniteProblem {
         self.set((0..self.prompts.len()).map(drawn).collect())
     }
 
-    /// Rated responses drawn from `reference`, repetitions merged; `noise` is the standard deviation of what is added to
+    /// Rated responses, those that are not [`Responses::Uniform`] drawn from `reference`, repetitions merged; `noise` is the standard deviation of what is added to
     /// each rating.
     pub fn feedback(&self, reference: &Table, responses: Responses, noise: f64, seed: u64) -> FeedbackSet {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -110,6 +132,7 @@ impl FiniteProblem {
             let drawn: Vec<usize> = match responses {
                 Responses::All => (0..self.responses.len()).collect(),
                 Responses::Each(n) => (0..n).map(|_| reference.draw(x, &mut rng)).collect(),
+                Responses::Uniform(n) => (0..n).map(|_| rng.random_range(0..self.responses.len())).collect(),
                 Responses::Unequal(mean) => {
                     let few = 1 + rng.random_range(0..2);
                     let n = if x.is_multiple_of(2) { few } else { 2 * mean - few };
@@ -150,9 +173,9 @@ impl FiniteProblem {
         FeedbackSet { groups: groups.collect() }
     }
 
-    /// The probabilities that `model` gives to the responses, and the mean share of its probability that they have in
-    /// all. `model` must not track gradients.
-    pub fn table(&self, model: &T5) -> (Table, f64) {
+    /// The probabilities that `model` gives to the responses, as shares of their sum, and that sum. `model` must not track
+    /// gradients.
+    pub fn table(&self, model: &T5) -> (Table, Mass) {
         let every = vec![(0..self.responses.len()).map(|y| (y, 0.0)).collect(); self.prompts.len()];
         let data = self.set(every);
         let mut log_probs = vec![0.0; data.responses()];
@@ -160,17 +183,35 @@ impl FiniteProblem {
             log_probs[row] = f64::from(sum);
         }
         let rows: Vec<Vec<f64>> = log_probs.chunks(self.responses.len()).map(<[f64]>::to_vec).collect();
-        let masses = rows.iter().map(|row| log_sum_exp(row.iter().copied()).exp());
-        let mass = masses.sum::<f64>() / rows.len() as f64;
+        let mass = Mass::of(&rows);
         (Table::normalised(rows), mass)
     }
 
     /// `pi*(y|x)`, proportional to `pi_ref(y|x) exp(r(x, y) / tau)`.
     pub fn optimum(&self, reference: &Table, tau: f64) -> Table {
-        let row = |(log_probs, rewards): (&Vec<f64>, &Vec<f64>)| {
-            log_probs.iter().zip(rewards).map(|(l, r)| l + r / tau).collect()
+        reference.tilted(&self.rewards, tau)
+    }
+
+    /// `q(x, y)`, the quantile of a reward under `reference`: its probability of a smaller reward, and half of that of an
+    /// equal one, which `y` itself has. By prompt and response.
+    pub fn quantiles(&self, reference: &Table) -> Vec<Vec<f64>> {
+        let row = |(log_probs, rewards): (&Vec<f64>, &Vec<f64>)| -> Vec<f64> {
+            let share = |r: f64, other: f64| f64::from(u8::from(other < r)) + 0.5 * f64::from(u8::from(other == r));
+            let quantile = |r: &f64| log_probs.iter().zip(rewards).map(|(l, other)| l.exp() * share(*r, *other)).sum();
+            rewards.iter().map(quantile).collect()
         };
-        Table::normalised(reference.0.iter().zip(&self.rewards).map(row).collect())
+        reference.0.iter().zip(&self.rewards).map(row).collect()
+    }
+
+    /// `-ln pi(D|x)` in nats, `D` being the responses with a reward of at least `threshold`: `KL(p || pi)` of the nearest
+    /// `p` that answers with nothing else. Mean over the prompts that have such a response; `None` if there are none.
+    pub fn surprise_at_desirable(&self, policy: &Table, threshold: f64) -> Option<f64> {
+        let row = |(log_probs, rewards): (&Vec<f64>, &Vec<f64>)| {
+            let desirable = log_probs.iter().zip(rewards).filter(|(_, r)| **r >= threshold);
+            desirable.clone().next()?;
+            Some(-log_sum_exp(desirable.map(|(l, _)| *l)))
+        };
+        mean(&policy.0.iter().zip(&self.rewards).filter_map(row).collect::<Vec<_>>())
     }
 
     /// Mean over the prompts of the expected reward.
@@ -182,6 +223,16 @@ impl FiniteProblem {
     }
 }
 
+impl Mass {
+    /// Of log-probabilities by prompt and response.
+    fn of(log_probs: &[Vec<f64>]) -> Self {
+        let log_masses = log_probs.iter().map(|row| log_sum_exp(row.iter().copied()));
+        let (sum, surprise) = log_masses.fold((0.0, 0.0), |(p, s), l| (p + l.exp(), s - l));
+        // Rounding may have put the sum above one.
+        Self { mean: sum / log_probs.len() as f64, surprise: (surprise / log_probs.len() as f64).max(0.0) }
+    }
+}
+
 impl Table {
     /// Logits to log-probabilities.
     fn normalised(mut logits: Vec<Vec<f64>>) -> Self {
@@ -190,6 +241,16 @@ impl Table {
             row.iter_mut().for_each(|l| *l -= z);
         }
         Self(logits)
+    }
+
+    /// Proportional to `self(y|x) exp(rewards(x, y) / tau)`: the policy with the most of these rewards under a penalty of
+    /// `tau KL(. || self)`. `rewards` by prompt and response.
+    #[must_use]
+    pub fn tilted(&self, rewards: &[Vec<f64>], tau: f64) -> Self {
+        let row = |(log_probs, rewards): (&Vec<f64>, &Vec<f64>)| {
+            log_probs.iter().zip(rewards).map(|(l, r)| l + r / tau).collect()
+        };
+        Self::normalised(self.0.iter().zip(rewards).map(row).collect())
     }
 
     /// `KL(self || other)` in nats, mean over the prompts.
@@ -209,13 +270,27 @@ impl Table {
     }
 }
 
+/// Every sequence of `length` of `n` words.
+fn words(n: usize, length: usize) -> Vec<Vec<usize>> {
+    (0..n.pow(length as u32)).map(|i| (0..length).map(|k| i / n.pow(k as u32) % n).collect()).collect()
+}
+
+/// With mean 0 and standard deviation 1 over all the values.
+fn standardised(mut rows: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
+    let all: Vec<f64> = rows.iter().flatten().copied().collect();
+    let mean = all.iter().sum::<f64>() / all.len() as f64;
+    let sd = (all.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / all.len() as f64).sqrt();
+    rows.iter_mut().flatten().for_each(|r| *r = (*r - mean) / sd);
+    rows
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn an_optimum_by_hand() {
-        let mut problem = FiniteProblem::new(1);
+        let mut problem = FiniteProblem::new(1, Lengths::Equal);
         problem.rewards = vec![vec![0.0, 2.0 * 3f64.ln()]];
         let reference = Table(vec![vec![0.75f64.ln(), 0.25f64.ln()]]);
         // 3/4 * 1 and 1/4 * 3 at tau = 2: one half each.
@@ -228,8 +303,8 @@ mod tests {
 
     #[test]
     fn what_a_policy_misses_is_tau_times_its_distance_to_the_optimum() {
-        let problem = FiniteProblem::new(1);
-        let (reference, policy) = (problem.crowd.clone(), FiniteProblem::new(2).crowd);
+        let problem = FiniteProblem::new(1, Lengths::Equal);
+        let (reference, policy) = (problem.crowd.clone(), FiniteProblem::new(2, Lengths::Equal).crowd);
         for tau in [0.1, 1.0, 5.0] {
             let worth = |p: &Table| problem.expected_reward(p) - tau * p.kl(&reference);
             let best = problem.optimum(&reference, tau);
@@ -240,7 +315,7 @@ mod tests {
 
     #[test]
     fn draws_follow_their_distribution_and_repetitions_are_merged() {
-        let problem = FiniteProblem::new(1);
+        let problem = FiniteProblem::new(1, Lengths::Equal);
         let drawn = problem.feedback(&problem.crowd, Responses::Each(20_000), 0.0, 3);
         for (x, group) in drawn.groups.iter().enumerate().take(3) {
             let copies: usize = group.responses.iter().map(|r| r.copies).sum();
@@ -258,5 +333,76 @@ mod tests {
         assert!((total as f64 / unequal.groups.len() as f64 - 4.0).abs() < 0.5);
         assert!(unequal.groups.iter().any(|g| draws(g) == 1) && unequal.groups.iter().any(|g| draws(g) == 7));
         assert_eq!(problem.feedback(&problem.crowd, Responses::All, 0.0, 3).responses(), 36 * 27);
+    }
+
+    #[test]
+    fn off_policy_draws_are_equally_likely() {
+        let problem = FiniteProblem::new(1, Lengths::Equal);
+        let drawn = problem.feedback(&problem.crowd, Responses::Uniform(27_000), 0.0, 3);
+        for group in drawn.groups.iter().take(3) {
+            assert_eq!(group.responses.len(), 27);
+            // A thousand each, standard deviation 31.
+            assert!(group.responses.iter().all(|r| r.copies.abs_diff(1000) < 160));
+        }
+    }
+
+    #[test]
+    fn responses_of_unequal_length_are_all_sequences_of_one_to_three_words() {
+        let problem = FiniteProblem::new(1, Lengths::Unequal);
+        // With `</s>`: 3 of two tokens, 9 of three, 27 of four.
+        let of = |length: usize| problem.responses.iter().filter(|ids| ids.len() == length).count();
+        assert_eq!([of(1), of(2), of(3), of(4), of(5)], [0, 3, 9, 27, 0]);
+        let different: std::collections::HashSet<_> = problem.responses.iter().collect();
+        assert_eq!(different.len(), 39);
+        let all: Vec<f64> = problem.rewards.iter().flatten().copied().collect();
+        assert_eq!(all.len(), 36 * 39);
+        let second_moment = all.iter().map(|r| r * r).sum::<f64>() / all.len() as f64;
+        assert!(all.iter().sum::<f64>().abs() < 1e-9 && (second_moment - 1.0).abs() < 1e-9);
+        // What a third word adds after two depends on it and its neighbour alone, not on the first word.
+        let at = |ids: &[u32]| problem.responses.iter().position(|r| r == ids).expect("a response");
+        let adds = |first: u32| problem.rewards[0][at(&[first, 10, 11, 1])] - problem.rewards[0][at(&[first, 10, 1])];
+        assert!((adds(9) - adds(11)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn mass_and_surprise_by_hand() {
+        // Half and an eighth of the probability: mean 5/16; -ln 1/2 and -ln 1/8: 1 and 3 times ln 2, mean 2 ln 2.
+        let mass = Mass::of(&[vec![0.375f64.ln(), 0.125f64.ln()], vec![0.0625f64.ln(), 0.0625f64.ln()]]);
+        assert!((mass.mean - 0.3125).abs() < 1e-12 && (mass.surprise - 2.0 * 2f64.ln()).abs() < 1e-12, "{mass:?}");
+        assert_eq!(Mass::of(&[vec![1e-7]]).surprise, 0.0, "rounding is no gain");
+    }
+
+    /// Rewards 1, 3, 3 under probabilities 1/2, 1/4, 1/4.
+    fn by_hand() -> (FiniteProblem, Table) {
+        let mut problem = FiniteProblem::new(1, Lengths::Equal);
+        problem.rewards = vec![vec![1.0, 3.0, 3.0]];
+        (problem, Table(vec![vec![0.5f64.ln(), 0.25f64.ln(), 0.25f64.ln()]]))
+    }
+
+    #[test]
+    fn quantiles_by_hand() {
+        let (problem, reference) = by_hand();
+        // Half of 1/2; then 1/2 below and half of the 1/2 that is tied.
+        assert_eq!(problem.quantiles(&reference), [[0.25, 0.75, 0.75]]);
+        // exp(0), exp(ln 2), exp(ln 2) at tau = 1: weights 1/2, 1/2, 1/2.
+        let tilted = reference.tilted(&[vec![0.0, 2f64.ln(), 2f64.ln()]], 1.0);
+        assert!(tilted.0[0].iter().all(|l| (l - (1f64 / 3.0).ln()).abs() < 1e-12));
+    }
+
+    #[test]
+    fn the_probability_of_desirable_responses_by_hand() {
+        let (problem, reference) = by_hand();
+        let at = |threshold| problem.surprise_at_desirable(&reference, threshold);
+        assert!(at(3.0).is_some_and(|s| (s - 2f64.ln()).abs() < 1e-12), "half of it");
+        assert!(at(0.0).is_some_and(|s| s.abs() < 1e-12), "all of it");
+        assert_eq!(at(4.0), None);
+        // The nearest policy on them is the policy conditioned on them.
+        let nearest = Table(vec![vec![-800.0, 0.5f64.ln(), 0.5f64.ln()]]);
+        assert!((nearest.kl(&reference) - 2f64.ln()).abs() < 1e-12);
+        // A prompt without any is left out.
+        let mut problem = problem;
+        problem.rewards.push(vec![0.0, 0.0, 0.0]);
+        let two = Table(vec![reference.0[0].clone(), reference.0[0].clone()]);
+        assert!(problem.surprise_at_desirable(&two, 3.0).is_some_and(|s| (s - 2f64.ln()).abs() < 1e-12));
     }
 }

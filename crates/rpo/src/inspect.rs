@@ -1,11 +1,12 @@
 //! What a file of feedback holds, worked out in one pass before anything is trained. Texts are not kept: memory grows
 //! with the number of rows by a few numbers each.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use serde::Serialize;
 
+use crate::advice::{Advice, Facts, advise};
 use crate::error::Result;
 use crate::feedback::{Feedback, FeedbackError, Limits, ReadOptions, read_rows};
 use crate::tokenizer::Tokenizer;
@@ -69,14 +70,29 @@ pub struct DataReport {
     pub truncated_prompts: f64,
     /// Share of responses longer than the limit.
     pub truncated_responses: f64,
+    /// What decides about objectives.
+    pub facts: Facts,
+    /// Which one to train with first.
+    pub advice: Advice,
 }
 
 /// What is remembered of a prompt.
 #[derive(Default)]
 struct Group {
+    /// Number of the prompt in order of appearance.
+    number: usize,
     rewards: Vec<f64>,
-    /// First reward of each different response, by a hash of its text.
-    first: HashMap<blake3::Hash, f64>,
+    /// Place in `merged` of each different response, by a hash of its text.
+    places: HashMap<blake3::Hash, usize>,
+    /// Of each different response.
+    merged: Vec<Merged>,
+}
+
+/// The ratings of a response.
+struct Merged {
+    first: f64,
+    mean: f64,
+    copies: usize,
 }
 
 /// What is remembered of a file.
@@ -113,7 +129,9 @@ pub fn inspect(
 
 impl Observed {
     fn add(&mut self, row: &Feedback, tokenizer: &Tokenizer) -> Result<()> {
-        let group = self.groups.entry(blake3::hash(row.prompt.as_bytes())).or_default();
+        let number = self.groups.len();
+        let new = || Group { number, ..Group::default() };
+        let group = self.groups.entry(blake3::hash(row.prompt.as_bytes())).or_insert_with(new);
         if group.rewards.is_empty() {
             let prompt = tokenizer.encode(&row.prompt, usize::MAX)?;
             self.unknown += prompt.unknown;
@@ -123,8 +141,15 @@ impl Observed {
         self.unknown += response.unknown;
         self.response_tokens.push(response.ids.len() as f64);
         group.rewards.push(row.reward);
-        let first = *group.first.entry(blake3::hash(row.response.as_bytes())).or_insert(row.reward);
-        self.conflicting_duplicates += usize::from(first != row.reward);
+        let place = *group.places.entry(blake3::hash(row.response.as_bytes())).or_insert(group.merged.len());
+        match group.merged.get_mut(place) {
+            Some(merged) => {
+                merged.copies += 1;
+                merged.mean += (row.reward - merged.mean) / merged.copies as f64;
+                self.conflicting_duplicates += usize::from(merged.first != row.reward);
+            }
+            None => group.merged.push(Merged { first: row.reward, mean: row.reward, copies: 1 }),
+        }
         Ok(())
     }
 
@@ -136,14 +161,17 @@ impl Observed {
         let pairs: usize = groups().map(|g| g.rewards.len() * (g.rewards.len() - 1) / 2).sum();
         let (tied_prompts, tied_pairs): (usize, usize) =
             (groups().filter(tied).count(), groups().map(equal_pairs).sum());
-        let duplicates = groups().map(|g| g.rewards.len() - g.first.len()).sum();
+        let duplicates = groups().map(|g| g.rewards.len() - g.merged.len()).sum();
         let mut rewards: Vec<f64> = groups().flat_map(|g| g.rewards.iter().copied()).collect();
         rewards.sort_by(f64::total_cmp);
         let tokens: f64 = self.prompt_tokens.iter().chain(&self.response_tokens).sum();
         let longer = |lengths: &[f64], limit: usize| {
             lengths.iter().filter(|l| **l > limit as f64).count() as f64 / lengths.len() as f64
         };
+        let facts = self.facts();
         DataReport {
+            advice: advise(&facts),
+            facts,
             rows: rewards.len(),
             prompts: self.groups.len(),
             responses_per_prompt,
@@ -159,6 +187,17 @@ impl Observed {
             prompt_tokens: distribution(&mut self.prompt_tokens),
             response_tokens: distribution(&mut self.response_tokens),
         }
+    }
+}
+
+impl Observed {
+    /// As training sees the data: repeated responses once, with their mean reward.
+    fn facts(&self) -> Facts {
+        let mut groups: Vec<&Group> = self.groups.values().collect();
+        groups.sort_by_key(|g| g.number);
+        let distinct: HashSet<&blake3::Hash> = groups.iter().flat_map(|g| g.places.keys()).collect();
+        let rewards: Vec<Vec<f64>> = groups.iter().map(|g| g.merged.iter().map(|m| m.mean).collect()).collect();
+        Facts::of(&rewards, distinct.len())
     }
 }
 
@@ -216,7 +255,7 @@ mod tests {
 
     #[test]
     fn ties_are_counted_by_pairs() {
-        let group = |rewards: &[f64]| Group { rewards: rewards.to_vec(), first: HashMap::new() };
+        let group = |rewards: &[f64]| Group { rewards: rewards.to_vec(), ..Group::default() };
         assert_eq!(equal_pairs(&group(&[1.0, 2.0, 1.0, 1.0])), 3);
         assert_eq!(equal_pairs(&group(&[1.0])), 0);
     }

@@ -10,11 +10,13 @@
 //! |---|---|
 //! | [`feedback`] | rows of `(prompt, response, reward)` from files, grouped by prompt |
 //! | [`mod@inspect`] | what a file of feedback holds |
+//! | [`advice`] | what it is fit for, and what would do harm |
 //! | [`tokenizer`] | text to token ids and back |
 //! | [`batch`] | prompts and responses laid end to end, each prompt once |
 //! | [`t5`] | the model |
 //! | [`score`] | log-probabilities of responses: the only place that computes them |
 //! | [`reference`](mod@reference) | log-probabilities under the reference model, cached on disk |
+//! | [`features`] | what the reference's encoder says of prompts |
 //! | [`objective`] | RPO and its rivals, one file each |
 //! | [`optim`] | AdamW, Adafactor, the learning-rate schedule |
 //! | [`train`] | the only training loop |
@@ -22,13 +24,17 @@
 //! | [`sample`] | generation |
 //! | [`checkpoint`] | Hugging Face directories in and out |
 //! | [`finite`] | a problem that can be solved exactly, to judge objectives on |
+//! | [`diagnostics`] | whether a policy gets better or worse, beside its loss |
 //! | [`statistics`] | intervals, rank correlations, win rates |
 //! | [`metrics`], [`tensorboard`] | the record of a run |
 //! | [`files`] | writing whole files or nothing |
 
+pub mod advice;
 pub mod batch;
 pub mod checkpoint;
+pub mod diagnostics;
 pub mod error;
+pub mod features;
 pub mod feedback;
 pub mod files;
 pub mod finite;

@@ -8,16 +8,21 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::files::write_file;
+use crate::tokenizer::Tokenizer;
 use crate::train::{Event, Means, Observer};
 
 /// Appends to `metrics.jsonl`.
 ///
-/// A training line has `split: "train"`, `step`, `loss`, the objective's metrics, `learning_rate`, `grad_norm`,
-/// `responses`, `tokens` and `seconds`; a validation line `split: "validation"`, `step`, `loss` and the metrics. Numbers
-/// that are not finite are `null`.
+/// A training line has `split: "train"`, `step`, `loss`, the objective's metrics, those of [`crate::diagnostics`] over the
+/// step's responses, `learning_rate`, `grad_norm`, `responses`, `tokens` and `seconds`; a validation line
+/// `split: "validation"`, `step`, `loss`, the metrics over the validation responses (all of them, also those that the
+/// objective leaves out), and `reward` where a judge rates the policy's answers; a line with `split: "sample"` has `step`,
+/// `prompt` and `answer`. Numbers that are not finite are `null`, and what is not defined is left out: what compares with the
+/// start is missing on the training lines of objectives that need no reference scores, such as SFT.
 pub struct MetricsLog {
     path: PathBuf,
     file: File,
+    tokenizer: Option<Tokenizer>,
 }
 
 impl MetricsLog {
@@ -33,13 +38,23 @@ impl MetricsLog {
             write_file(path, kept.as_bytes())?;
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(|e| Error::write(path, e))?;
-        Ok(Self { path: path.into(), file })
+        Ok(Self { path: path.into(), file, tokenizer: None })
     }
 
-    fn write(&mut self, mut line: Map<String, Value>, means: &Means) -> Result<()> {
+    /// Also writes answers; without a tokenizer they are left out.
+    #[must_use]
+    pub fn with_answers(self, tokenizer: Tokenizer) -> Self {
+        Self { tokenizer: Some(tokenizer), ..self }
+    }
+
+    fn write_means(&mut self, mut line: Map<String, Value>, means: &Means) -> Result<()> {
         line.insert("loss".into(), json!(means.loss));
         line.extend(means.metrics.iter().map(|(name, value)| ((*name).to_string(), json!(value))));
-        let text = format!("{}\n", Value::Object(line));
+        self.write(&Value::Object(line))
+    }
+
+    fn write(&mut self, line: &Value) -> Result<()> {
+        let text = format!("{line}\n");
         self.file.write_all(text.as_bytes()).map_err(|e| Error::write(&self.path, e))
     }
 }
@@ -65,10 +80,18 @@ impl Observer for MetricsLog {
                     "grad_norm": report.grad_norm, "responses": report.responses, "tokens": report.tokens,
                     "seconds": report.seconds,
                 });
-                self.write(object(line), &report.means)
+                self.write_means(object(line), &report.means)
             }
             Event::Validation { step, means, .. } => {
-                self.write(object(json!({"split": "validation", "step": step})), means)
+                self.write_means(object(json!({"split": "validation", "step": step})), means)
+            }
+            Event::Samples { step, prompts, answers } => {
+                let Some(tokenizer) = self.tokenizer.clone() else { return Ok(()) };
+                for (prompt, answer) in prompts.iter().zip(*answers) {
+                    let (prompt, answer) = (tokenizer.decode(prompt)?, tokenizer.decode(answer)?);
+                    self.write(&json!({"split": "sample", "step": step, "prompt": prompt, "answer": answer}))?;
+                }
+                Ok(())
             }
         }
     }

@@ -6,7 +6,9 @@ use burn::tensor::{Device, Tensor};
 
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
+use crate::features::PromptFeatures;
 use crate::feedback::{FeedbackSet, Split};
+use crate::objective::Needs;
 use crate::score::{LogProb, Scores, score_set};
 use crate::t5::{NamedParameters, T5};
 use crate::tensor_file::{TensorFile, write_values};
@@ -14,30 +16,51 @@ use crate::tensor_file::{TensorFile, write_values};
 /// Raised whenever the same inputs would give other scores than before.
 const VERSION: &str = "rpo reference scores 1";
 
-/// `log pi_ref(y|x)` of every response of a data set, by its row.
+/// `log pi_ref(y|x)` of every response of a data set, or of one part of it, by its row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReferenceScores {
     /// Sum over tokens, in nats.
     log_probs: Vec<f32>,
+    /// No response is empty: 0 stands for rows that were not scored.
     tokens: Vec<usize>,
 }
 
-/// The reference scores that an objective asks for.
+/// The reference scores that an objective asks for, or that show what it does.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct References {
-    /// Of the responses.
+    /// Of the responses: of all where the objective needs them, else perhaps of those that validate.
     pub matched: Option<ReferenceScores>,
     /// Of the responses as answers to other prompts ([`Split::mismatched`]).
     pub mismatched: Option<ReferenceScores>,
+    /// What its encoder says of the prompts.
+    pub features: Option<PromptFeatures>,
+}
+
+impl References {
+    /// What an objective with these needs reads of `model`, the reference, on `split` and its mismatched pairs; of the
+    /// responses that validate in any case, to show what becomes of them.
+    pub fn compute(model: &T5, needs: Needs, split: &Split, mismatched: Option<&Split>, budget: usize) -> Self {
+        let scores = |split: &Split| ReferenceScores::compute(model, split, budget, &mut |_| ());
+        let held_out = || Split { validation: split.validation.clone(), ..Split::default() };
+        Self {
+            matched: match (needs.reference, split.validation.groups.is_empty()) {
+                (true, _) => Some(scores(split)),
+                (false, false) => Some(scores(&held_out())),
+                (false, true) => None,
+            },
+            mismatched: mismatched.filter(|_| needs.mismatched).map(scores),
+            features: needs.features.then(|| PromptFeatures::compute(model, split, budget)),
+        }
+    }
 }
 
 impl ReferenceScores {
-    /// Scores from known values, `log_probs` being sums over `tokens` tokens each.
+    /// Scores from known values, `log_probs` being sums over `tokens` tokens each; 0 tokens for a row without score.
     pub fn new(log_probs: Vec<f32>, tokens: Vec<usize>) -> Self {
         Self { log_probs, tokens }
     }
 
-    /// Number of responses.
+    /// One more than the largest row.
     pub fn len(&self) -> usize {
         self.log_probs.len()
     }
@@ -47,7 +70,12 @@ impl ReferenceScores {
         self.log_probs.is_empty()
     }
 
-    /// `ell_ref(y|x)` of the response in `row`.
+    /// `log pi_ref(y|x)`, summed over tokens in nats, of the response in `row`, if that was scored.
+    pub fn log_prob(&self, row: usize) -> Option<f64> {
+        self.tokens.get(row).filter(|tokens| **tokens > 0).map(|_| f64::from(self.log_probs[row]))
+    }
+
+    /// `ell_ref(y|x)` of the response in `row`, which was scored.
     pub fn ell(&self, row: usize, kind: LogProb) -> f64 {
         let sum = f64::from(self.log_probs[row]);
         match kind {
@@ -67,7 +95,7 @@ impl ReferenceScores {
         }
     }
 
-    /// Scores all responses of `split` in batches of similar length of at most `budget` tokens. `model` must not track
+    /// Scores all responses of `split`, one part of which may be empty, in batches of similar length of at most `budget` tokens. `model` must not track
     /// gradients. `progress` hears how many responses are done.
     pub fn compute(model: &T5, split: &Split, budget: usize, progress: &mut dyn FnMut(usize)) -> Self {
         let mut scores = Self { log_probs: vec![0.0; tokens(split).len()], tokens: tokens(split) };
@@ -123,8 +151,9 @@ impl ReferenceScores {
 
 /// Tokens of each response, by row.
 fn tokens(split: &Split) -> Vec<usize> {
-    let mut tokens = vec![0; split.train.responses() + split.validation.responses()];
-    split.train.iter().chain(split.validation.iter()).for_each(|r| tokens[r.row] = r.ids.len());
+    let responses = || split.train.iter().chain(split.validation.iter());
+    let mut tokens = vec![0; responses().map(|r| r.row + 1).max().unwrap_or(0)];
+    responses().for_each(|r| tokens[r.row] = r.ids.len());
     tokens
 }
 

@@ -1,6 +1,7 @@
 //! The record of a run as TensorBoard events: `events.out.tfevents.*`, a TFRecord file of `Event` protocol buffers.
 //!
-//! Two message types with six fields in all, so they are encoded by hand rather than by a protocol buffer compiler.
+//! A few message types with a dozen fields in all, so they are encoded by hand rather than by a protocol buffer compiler. The
+//! numbers of the fields are those of `event.proto`, `summary.proto`, `tensor.proto` and `types.proto` of TensorFlow.
 
 use std::fs::File;
 use std::io::Write;
@@ -8,13 +9,15 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
 use crate::train::{Event, Means, Observer};
 
-/// Writes scalars `train/...` and `validation/...` that TensorBoard shows. Every start of a run makes a new file, as
+/// Writes scalars `train/...` and `validation/...` and texts `sample/...` that TensorBoard shows. Every start of a run makes a new file, as
 /// TensorBoard expects; where steps overlap it shows the newer one.
 pub struct TensorBoard {
     path: PathBuf,
     file: File,
+    tokenizer: Option<Tokenizer>,
 }
 
 impl TensorBoard {
@@ -26,16 +29,26 @@ impl TensorBoard {
         std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
         let path = dir.join(format!("events.out.tfevents.{:.6}.rpo", now()));
         let file = File::create(&path).map_err(|e| Error::write(&path, e))?;
-        let mut log = Self { path, file };
+        let mut log = Self { path, file, tokenizer: None };
         log.record(&[double(1, now()), bytes(3, b"brain.Event:2")].concat())?;
         Ok(log)
+    }
+
+    /// Also writes answers; without a tokenizer they are left out.
+    #[must_use]
+    pub fn with_answers(self, tokenizer: Tokenizer) -> Self {
+        Self { tokenizer: Some(tokenizer), ..self }
     }
 
     fn scalars(&mut self, step: usize, scalars: &[(String, f64)]) -> Result<()> {
         let value =
             |(tag, value): &(String, f64)| bytes(1, &[bytes(1, tag.as_bytes()), float(2, *value as f32)].concat());
-        let summary: Vec<u8> = scalars.iter().flat_map(value).collect();
-        self.record(&[double(1, now()), varint(2, step as u64), bytes(5, &summary)].concat())
+        self.summary(step, &scalars.iter().flat_map(value).collect::<Vec<u8>>())
+    }
+
+    /// An event with a summary, whose values are encoded already.
+    fn summary(&mut self, step: usize, summary: &[u8]) -> Result<()> {
+        self.record(&[double(1, now()), varint(2, step as u64), bytes(5, summary)].concat())
     }
 
     /// One TFRecord: length, its checksum, the message, its checksum.
@@ -62,8 +75,36 @@ impl Observer for TensorBoard {
                 self.scalars(report.step, &scalars)
             }
             Event::Validation { step, means, .. } => self.scalars(*step, &named("validation", means)),
+            Event::Samples { step, prompts, answers } => {
+                let Some(tokenizer) = &self.tokenizer else { return Ok(()) };
+                let mut summary = Vec::new();
+                for (i, (prompt, answer)) in prompts.iter().zip(*answers).enumerate() {
+                    let said = format!(
+                        "Prompt:\n\n{}\n\nAnswer:\n\n{}\n",
+                        verbatim(&tokenizer.decode(prompt)?),
+                        verbatim(&tokenizer.decode(answer)?)
+                    );
+                    summary.extend(text(&format!("sample/{}", i + 1), &said));
+                }
+                self.summary(*step, &summary)
+            }
         }
     }
+}
+
+/// A value of a summary for TensorBoard's text plugin: `Summary.Value` with tag (1), tensor (8) and metadata (9). The tensor
+/// has `dtype = DT_STRING` (1: 7), a shape (2) of one dimension (2) of size (1) 1, and the text (8); the metadata the plugin's
+/// name (1: 1) and `data_class = DATA_CLASS_TENSOR` (4: 2).
+fn text(tag: &str, text: &str) -> Vec<u8> {
+    let shape = bytes(2, &varint(1, 1));
+    let tensor = [varint(1, 7), bytes(2, &shape), bytes(8, text.as_bytes())].concat();
+    let metadata = [bytes(1, &bytes(1, b"text")), varint(4, 2)].concat();
+    bytes(1, &[bytes(1, tag.as_bytes()), bytes(8, &tensor), bytes(9, &metadata)].concat())
+}
+
+/// As a block of Markdown that is shown as it is.
+fn verbatim(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
 }
 
 /// Seconds since 1970.
@@ -112,6 +153,15 @@ mod tests {
         assert_eq!(varint(2, 300), [0x10, 0xac, 0x02]);
         assert_eq!(bytes(1, b"ab"), [0x0a, 2, b'a', b'b']);
         assert_eq!(float(2, 1.0), [0x15, 0, 0, 0x80, 0x3f]);
+    }
+
+    #[test]
+    fn texts_by_hand() {
+        let tensor = [&[0x08, 7, 0x12, 4, 0x12, 2, 0x08, 1, 0x42, 2][..], b"hi"].concat();
+        let metadata = [&[0x0a, 6, 0x0a, 4][..], b"text", &[0x20, 2]].concat();
+        let value = [&[0x0a, 1, b't', 0x42, 12][..], &tensor, &[0x4a, 10], &metadata].concat();
+        assert_eq!(text("t", "hi"), [&[0x0a, 29][..], &value].concat());
+        assert_eq!(verbatim("a # b\nc"), "    a # b\n    c");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use rpo::objective::{
     SftRows, Step, Threshold, Transform, ZeroPoint,
 };
 use rpo::optim::{Optimizer, OptimizerConfig};
-use rpo::reference::{ReferenceScores, References};
+use rpo::reference::References;
 use rpo::score::{Learner, LogProb, Scores, score};
 use rpo::t5::{Config, NamedParameters, RandomWeights, T5, ValueKind};
 use rpo::train::{Event, Observer, Progress, StepReport, TrainConfig, Trainer, learner};
@@ -33,7 +33,8 @@ fn cases() -> Vec<Case> {
     let defaults = ObjectiveConfig::ALL.map(|(name, _)| ObjectiveConfig::named(name).expect("listed"));
     let mut cases: Vec<Case> = defaults.into_iter().filter(|c| c.name() != "dro").map(plain).collect();
     for log_prob in [LogProb::Mean, LogProb::Sum] {
-        for partition in [Partition::Sum, Partition::Mean, Partition::Sampled, Partition::BatchMean] {
+        for partition in [Partition::Fitted, Partition::Sum, Partition::Mean, Partition::Sampled, Partition::BatchMean]
+        {
             cases.push(plain(ObjectiveConfig::Rpo(RpoConfig {
                 tau: 0.5,
                 partition,
@@ -112,11 +113,12 @@ impl Prepared {
     fn new(case: &Case, data: Split) -> Self {
         let (reference, policy) = (model(1), model(2));
         let mismatched = data.mismatched(3).expect("many prompts");
-        let scores = |split: &Split| Some(ReferenceScores::compute(&reference.valid(), split, 1000, &mut |_| ()));
-        let references = References { matched: scores(&data), mismatched: scores(&mismatched) };
         let mut objective = case.config.build().expect("valid");
+        let references = References::compute(&reference.valid(), objective.needs(), &data, Some(&mismatched), 1000);
         objective.prepare(&data, &references).expect("defined");
-        let learner = learner(policy, objective.needs(), 5).expect("random");
+        let mut learner = learner(policy, objective.needs(), 5).expect("random");
+        // A head of zeros, as values start, lets no gradient through.
+        learner.value = learner.value.map(|value| value.map_parameters(|_, _, values| values.add_scalar(0.02)));
         let policy_mismatched = sums(&learner.policy.valid(), &mismatched);
         Self { objective, learner, data, mismatched, policy_mismatched, name: format!("{:?}", case.config) }
     }
@@ -218,9 +220,8 @@ fn every_trainable_tensor_is_reached_and_the_reference_is_not() {
         }
         // Reference scores from a model that tracks gradients: they are plain numbers, and nothing flows back.
         let reference = model(1);
-        let scores = |split| Some(ReferenceScores::compute(&reference, split, 1000, &mut |_| ()));
-        let references = References { matched: scores(&p.data), mismatched: scores(&p.mismatched) };
         let mut objective = case.config.build().expect("valid");
+        let references = References::compute(&reference, objective.needs(), &p.data, Some(&p.mismatched), 1000);
         objective.prepare(&p.data, &references).expect("defined");
         let p = Prepared { objective, ..p };
         let (data, spans) = p.spans(&[0, 2, 3]);
@@ -306,6 +307,7 @@ fn neither_accumulation_nor_recomputation_changes_anything() {
                 references: &References::default(),
                 config: &config,
                 saving: None,
+                judge: None,
                 stop: &AtomicBool::new(false),
             };
             let mut steps = Steps(Vec::new());
@@ -348,9 +350,8 @@ fn data_without_a_preference_is_refused_where_one_is_needed() {
     for (name, _) in ObjectiveConfig::ALL.into_iter().filter(|(name, _)| *name != "sft") {
         let mut data = data();
         data.train.groups.iter_mut().flat_map(|g| &mut g.responses).for_each(|r| r.reward = 0.1);
-        let scores = ReferenceScores::compute(&model(1).valid(), &data, 1000, &mut |_| ());
-        let references = References { matched: Some(scores.clone()), mismatched: Some(scores) };
         let mut objective = ObjectiveConfig::named(name).expect("listed").build().expect("valid");
+        let references = References::compute(&model(1).valid(), objective.needs(), &data, Some(&data), 1000);
         let said = objective.prepare(&data, &references).expect_err("all equal").to_string();
         assert!(said.contains("rewards equal 0.1:"), "{name}: {said}");
     }

@@ -9,12 +9,16 @@ use rpo::burn;
 use rpo::checkpoint::{Checkpoint, StoredAs, init};
 use rpo::feedback::{FeedbackSet, Limits, ReadOptions, ReadSummary, Split};
 use rpo::metrics::MetricsLog;
-use rpo::objective::{DroConfig, GroupCentredConfig, KtoConfig, ObjectiveConfig, RpoConfig, SingleResponse};
+use rpo::objective::{
+    DroConfig, GroupCentredConfig, KtoConfig, Needs, ObjectiveConfig, RpoConfig, SftConfig, SftRows, SingleResponse,
+};
 use rpo::optim::{Adafactor, Algorithm, Optimizer, OptimizerConfig};
 use rpo::reference::{ReferenceScores, References};
 use rpo::score::LogProb;
 use rpo::t5::Config;
-use rpo::train::{Event, Observer, Progress, RunDir, Saving, Summary, TrainConfig, Trainer, learner};
+use rpo::train::{
+    Answered, BestBy, Event, Judge, Observer, Progress, RunDir, Saving, Summary, TrainConfig, Trainer, learner,
+};
 
 const WORDS: [&str; 12] = ["red", "blue", "green", "one", "two", "three", "say", "yes", "no", "and", "or", "not"];
 
@@ -65,6 +69,17 @@ impl Bench {
         config: &TrainConfig,
         stop_after: Option<usize>,
     ) -> Summary {
+        self.try_train(out, objective, config, stop_after, None).expect("trains")
+    }
+
+    fn try_train(
+        &self,
+        out: &str,
+        objective: &ObjectiveConfig,
+        config: &TrainConfig,
+        stop_after: Option<usize>,
+        judge: Option<&Judge<'_>>,
+    ) -> rpo::Result<Summary> {
         let device = Device::flex().autodiff();
         let origin = self.checkpoint();
         let (split, _) = self.data();
@@ -72,27 +87,32 @@ impl Bench {
         let mut objective = objective.build().expect("valid");
         let needs = objective.needs();
         let mismatched = needs.mismatched.then(|| split.mismatched(1).expect("many prompts"));
-        let scores = |split: &Split| ReferenceScores::compute(&model.valid(), split, 512, &mut |_| ());
-        let references = References { matched: Some(scores(&split)), mismatched: mismatched.as_ref().map(scores) };
+        let references = References::compute(&model.valid(), needs, &split, mismatched.as_ref(), 512);
         objective.prepare(&split, &references).expect("defined");
         let path = self.path(out);
         let (run, (learner, optimizer, progress)) = if path.exists() {
             let run = RunDir::open(&path).expect("run");
-            let state = run.resume(config, objective.as_mut(), &device).expect("resumes");
+            let state = run.resume(config, objective.as_mut(), &device)?;
             (run, state)
         } else {
             let optimizer = Optimizer::new(config.optimizer.clone()).expect("valid");
             let learner = learner(model, needs, config.seed).expect("fresh");
             (RunDir::create(&path).expect("run"), (learner, optimizer, Progress::default()))
         };
-        let mut log = MetricsLog::open(&run.path("metrics.jsonl"), progress.step).expect("log");
+        let log = MetricsLog::open(&run.path("metrics.jsonl"), progress.step).expect("log");
+        let mut log = log.with_answers(origin.tokenizer().expect("tokenizer"));
         let stop = AtomicBool::new(false);
         let mut stopper = Stopper { after: stop_after, stop: &stop };
         let saving = Some(Saving { run: &run, origin: &origin });
         let objective = objective.as_mut();
         let trainer =
-            Trainer { objective, data: split, mismatched, references: &references, config, saving, stop: &stop };
-        trainer.run(learner, optimizer, progress, &mut [&mut log, &mut stopper]).expect("trains").1
+            Trainer { objective, data: split, mismatched, references: &references, config, saving, judge, stop: &stop };
+        Ok(trainer.run(learner, optimizer, progress, &mut [&mut log, &mut stopper])?.1)
+    }
+
+    /// The lines of a part of the record.
+    fn lines(&self, out: &str, split: &str) -> Vec<serde_json::Value> {
+        self.metrics(out).into_iter().filter(|line| line["split"] == split).collect()
     }
 
     fn metrics(&self, out: &str) -> Vec<serde_json::Value> {
@@ -203,7 +223,7 @@ fn the_first_validation_needs_no_pass_and_says_the_same() {
     for (name, _) in ObjectiveConfig::ALL {
         let objective = ObjectiveConfig::named(name).expect("listed");
         let summary = bench.train(name, &objective, &config, None);
-        let (first, last) = (summary.progress.first_validation, summary.last_validation);
+        let (first, last) = (summary.progress.first_validation, summary.progress.last_validation);
         let (first, last) = (first.expect("validated"), last.expect("validated"));
         assert!((first - last).abs() < 1e-4 * (1.0 + last.abs()), "{name}: {first} and {last}");
     }
@@ -220,7 +240,7 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
         (ObjectiveConfig::GroupCentred(GroupCentredConfig::default()), config(8).optimizer),
     ] {
         let bench = Bench::new();
-        let config = TrainConfig { optimizer, ..config(8) };
+        let config = TrainConfig { optimizer, sample_every: Some(5), patience: Some(9), ..config(8) };
         bench.train("whole", &objective, &config, None);
         // Step 4 is no validation step: what was saved there is saved because of the interruption.
         let stopped = bench.train("parts", &objective, &config, Some(4));
@@ -283,4 +303,121 @@ fn an_output_directory_that_exists_is_refused() {
     let bench = Bench::new();
     let said = RunDir::create(&bench.path("model")).expect_err("exists").to_string();
     assert!(said.contains("already exists"), "{said}");
+}
+
+fn centred() -> ObjectiveConfig {
+    ObjectiveConfig::GroupCentred(GroupCentredConfig::default())
+}
+
+/// So large a learning rate that nothing gets better.
+fn harmful() -> TrainConfig {
+    let optimizer = OptimizerConfig { learning_rate: 0.3, ..OptimizerConfig::default() };
+    TrainConfig { optimizer, validate_every: Some(1), warmup_steps: Some(0), ..config(5) }
+}
+
+#[test]
+fn the_start_is_best_where_training_does_harm() {
+    let bench = Bench::new();
+    let summary = bench.train("run", &centred(), &harmful(), None);
+    let start = summary.progress.first_validation.expect("validated");
+    assert_eq!((summary.progress.best, summary.progress.start), (Some((start, 0)), Some(start)));
+    assert!(!bench.path("run/best").exists() && bench.path("run/last").exists());
+}
+
+#[test]
+fn patience_ends_a_run_and_more_of_it_goes_on() {
+    let bench = Bench::new();
+    let config = TrainConfig { patience: Some(2), ..harmful() };
+    let first = bench.train("run", &centred(), &config, None);
+    assert!(first.ran_out_of_patience && !first.interrupted && first.progress.step == 2);
+    let (weights, metrics) = (bench.weights("run/last"), bench.metrics("run"));
+    let again = bench.train("run", &centred(), &config, None);
+    assert_eq!(first, again);
+    assert!(weights == bench.weights("run/last") && metrics == bench.metrics("run"), "nothing was done");
+    let more = bench.train("run", &centred(), &TrainConfig { patience: Some(4), ..config }, None);
+    assert!(more.ran_out_of_patience && more.progress.step == 4);
+}
+
+#[test]
+fn every_line_says_what_a_loss_does_not() {
+    let bench = Bench::new();
+    let all = ["log_prob_best", "log_prob_worst", "mass_kept", "kl_estimate", "reward_weighted_log_ratio"];
+    let has = |line: &serde_json::Value, names: &[&str]| names.iter().all(|name| line[name].is_f64());
+    bench.train("rpo", &rpo(), &config(6), None);
+    let (train, held_out) = (bench.lines("rpo", "train"), bench.lines("rpo", "validation"));
+    assert_eq!((train.len(), held_out.len()), (6, 3));
+    assert!(train.iter().chain(&held_out).all(|line| has(line, &all)), "{train:?} {held_out:?}");
+    assert_eq!((&held_out[0]["mass_kept"], &held_out[0]["kl_estimate"]), (&1.0.into(), &0.0.into()));
+    assert!(held_out[0].get("tau_b").is_none(), "the start ranks nothing");
+    assert!(has(&held_out[1], &["tau_b", "spearman"]) && has(&train[5], &["tau_b", "spearman"]));
+    // The first step sees the start.
+    assert!((train[0]["mass_kept"].as_f64().expect("number") - 1.0).abs() < 1e-4);
+
+    // SFT on the best responses has scores of the start for the held-out responses only, the others among them.
+    let sft = ObjectiveConfig::Sft(SftConfig { rows: SftRows::Best, ..SftConfig::default() });
+    bench.train("sft", &sft, &config(6), None);
+    let (train, held_out) = (bench.lines("sft", "train"), bench.lines("sft", "validation"));
+    assert!(train.iter().all(|line| line.get("mass_kept").is_none() && line.get("log_prob_best").is_none()));
+    assert!(held_out.iter().all(|line| has(line, &all)) && has(&held_out[2], &["tau_b"]));
+    assert_eq!(held_out[0]["log_prob_worst"], bench.lines("rpo", "validation")[0]["log_prob_worst"]);
+}
+
+#[test]
+fn a_judge_rates_answers_and_may_decide_what_is_best() {
+    let bench = Bench::new();
+    // The shorter the better.
+    let judge = |answers: &[Answered]| Ok(answers.iter().map(|(_, answer)| -(answer.len() as f64)).collect());
+    let config = TrainConfig { best_by: BestBy::Reward, ..config(12) };
+    let summary = bench.try_train("run", &rpo(), &config, None, Some(&judge)).expect("trains");
+    let rewards: Vec<f64> =
+        bench.lines("run", "validation").iter().map(|line| line["reward"].as_f64().expect("rated")).collect();
+    assert_eq!((rewards.len(), summary.progress.start), (5, Some(rewards[0])));
+    let (best, step) = summary.progress.best.expect("rated");
+    let highest = rewards.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    assert_eq!((best, rewards[step / 3]), (highest, highest));
+    assert_eq!(bench.path("run/best").exists(), step > 0);
+    let broken = |_: &[Answered]| Err(rpo::Error::Data("no opinion".into()));
+    let said = bench.try_train("broken", &rpo(), &config, None, Some(&broken)).expect_err("broken").to_string();
+    assert!(said.contains("no opinion"), "{said}");
+}
+
+#[test]
+fn measures_that_cannot_be_had_are_refused_by_name() {
+    let bench = Bench::new();
+    let by = |best_by| TrainConfig { best_by, ..config(1) };
+    let said = |out: &str, config: &TrainConfig| match bench.try_train(out, &rpo(), config, None, None) {
+        Ok(_) => String::new(),
+        Err(problem) => problem.to_string(),
+    };
+    let complaint = said("a", &by(BestBy::Reward));
+    assert!(complaint.contains("best-by") && complaint.contains("judge"), "{complaint}");
+    assert_eq!(said("b", &by(BestBy::TauB)), "");
+    let complaint = said("b", &by(BestBy::Mass));
+    assert!(complaint.contains("best by tau_b"), "another measure on resuming: {complaint}");
+    let mut split = bench.data().0;
+    split.validation.groups.iter_mut().for_each(|g| g.responses.truncate(1));
+    let checked = |config: TrainConfig, split: &Split| match config.check(Needs::default(), split) {
+        Ok(()) => String::new(),
+        Err(problem) => problem.to_string(),
+    };
+    assert!(checked(by(BestBy::TauB), &split).contains("no held-out prompt has two with different rewards"));
+    assert_eq!(checked(by(BestBy::Mass), &split), "");
+    split.validation.groups.clear();
+    assert!(checked(by(BestBy::Mass), &split).contains("no held-out prompts"));
+    assert!(
+        checked(TrainConfig { patience: Some(3), ..config(1) }, &split).contains("patience: there are no held-out")
+    );
+    assert!(checked(TrainConfig { sample_every: Some(0), ..config(1) }, &split).contains("sample-every: 0"));
+}
+
+#[test]
+fn answers_are_shown_at_the_start_at_the_end_and_between() {
+    let bench = Bench::new();
+    bench.train("run", &rpo(), &TrainConfig { sample_every: Some(3), ..config(5) }, None);
+    let lines = bench.lines("run", "sample");
+    let steps: Vec<u64> = lines.iter().filter_map(|line| line["step"].as_u64()).collect();
+    assert_eq!(steps, [0, 0, 0, 0, 3, 3, 3, 3, 5, 5, 5, 5]);
+    assert!(lines.iter().all(|line| line["prompt"].as_str().is_some_and(|p| p.starts_with("say"))));
+    assert!(lines.iter().all(|line| line["answer"].is_string()));
+    assert_eq!(lines[0]["prompt"], lines[4]["prompt"]);
 }

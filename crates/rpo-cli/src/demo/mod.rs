@@ -153,6 +153,7 @@ fn settings(
         split_seed: seed,
         max_prompt_tokens: 64,
         max_response_tokens: 64,
+        judge: None,
         objective,
         train: TrainConfig { epochs: 6, seed, optimizer, ..TrainConfig::default() },
         columns: ReadOptions::default(),

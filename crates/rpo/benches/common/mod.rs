@@ -12,7 +12,7 @@ use rpo::burn;
 use rpo::feedback::{FeedbackSet, PromptGroup, Response, Split};
 use rpo::objective::{ObjectiveConfig, RpoConfig};
 use rpo::optim::Optimizer;
-use rpo::reference::{ReferenceScores, References};
+use rpo::reference::References;
 use rpo::t5::{Config, RandomWeights, T5};
 use rpo::train::{Observer, Progress, TrainConfig, Trainer, learner};
 
@@ -87,11 +87,11 @@ pub fn train(policy: T5, data: FeedbackSet, config: &TrainConfig, observer: &mut
     let data = Split { train: data, ..Split::default() };
     let mut objective = ObjectiveConfig::Rpo(RpoConfig::default()).build().expect("valid");
     let started = Instant::now();
-    let scores = ReferenceScores::compute(&policy.valid(), &data, config.micro_batch_tokens, &mut |_| ());
+    let references = References::compute(&policy.valid(), objective.needs(), &data, None, config.micro_batch_tokens);
     let seconds = started.elapsed().as_secs_f64();
-    let references = References { matched: Some(scores), mismatched: None };
     objective.prepare(&data, &references).expect("defined");
     let stop = AtomicBool::new(false);
+    let learner = learner(policy, objective.needs(), 1).expect("random");
     let trainer = Trainer {
         objective: objective.as_mut(),
         data,
@@ -99,9 +99,9 @@ pub fn train(policy: T5, data: FeedbackSet, config: &TrainConfig, observer: &mut
         references: &references,
         config,
         saving: None,
+        judge: None,
         stop: &stop,
     };
-    let learner = learner(policy, objective.needs(), 1).expect("random");
     let optimizer = Optimizer::new(config.optimizer.clone()).expect("valid");
     trainer.run(learner, optimizer, Progress::default(), &mut [observer]).expect("trains");
     seconds

@@ -51,6 +51,13 @@ pub struct PromptGroup {
     pub responses: Vec<Response>,
 }
 
+impl PromptGroup {
+    /// Whether the rewards differ, so that they rank the responses.
+    pub fn ranks(&self) -> bool {
+        self.responses.iter().any(|r| r.reward != self.responses[0].reward)
+    }
+}
+
 /// The largest number of tokens of a prompt and of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

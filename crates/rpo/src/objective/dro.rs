@@ -12,7 +12,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, ValueNeed, given, known, positive, rows, values,
+    ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, ValueNeed, given, known, positive, rows, strength,
+    values,
 };
 use crate::error::Result;
 use crate::feedback::Split;
@@ -66,7 +67,7 @@ impl Dro {
     /// # Errors
     /// If `tau` or the value's learning rate is not a positive number.
     pub fn new(config: DroConfig) -> Result<Self> {
-        positive("tau", config.tau)?;
+        strength("tau", config.tau)?;
         if let Some(rate) = config.value_learning_rate {
             positive("value-learning-rate", rate)?;
         }
@@ -83,6 +84,7 @@ impl Objective for Dro {
     fn prepare(&mut self, split: &Split, references: &References) -> Result<Preparation> {
         let reference = given(references.matched.as_ref(), "DRO")?;
         let scale = RewardScale::of(split, self.config.standardize_rewards)?;
+        scale.fits(split, self.config.tau)?;
         self.by_row = vec![None; rows(split)];
         for r in split.train.iter().chain(split.validation.iter()) {
             let reference = reference.ell(r.row, self.config.log_prob);

@@ -11,7 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, positive, rows, values};
+use super::{ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, rows, strength, values};
 use crate::error::{Error, Result};
 use crate::feedback::Split;
 use crate::reference::References;
@@ -55,7 +55,7 @@ impl GroupCentred {
     /// # Errors
     /// If `tau` is not a positive number.
     pub fn new(config: GroupCentredConfig) -> Result<Self> {
-        positive("tau", config.tau)?;
+        strength("tau", config.tau)?;
         Ok(Self { config, by_row: Vec::new() })
     }
 }
@@ -68,6 +68,7 @@ impl Objective for GroupCentred {
     fn prepare(&mut self, split: &Split, references: &References) -> Result<Preparation> {
         let reference = given(references.matched.as_ref(), "group-centred regression")?;
         let scale = RewardScale::of(split, self.config.standardize_rewards)?;
+        scale.fits(split, self.config.tau)?;
         self.by_row = vec![None; rows(split)];
         let groups = split.train.groups.iter().chain(&split.validation.groups);
         let mut singles = 0;

@@ -9,7 +9,7 @@
 use burn::tensor::activation::sigmoid;
 use serde::{Deserialize, Serialize};
 
-use super::{ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, positive, rows, values};
+use super::{ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, rows, strength, values};
 use crate::error::{Error, Result};
 use crate::feedback::Split;
 use crate::reference::References;
@@ -106,11 +106,11 @@ impl Kto {
     /// # Errors
     /// If `beta` or a weight is not a positive number, or the threshold no number.
     pub fn new(config: KtoConfig) -> Result<Self> {
-        positive("beta", config.beta)?;
+        strength("beta", config.beta)?;
         for (field, weight) in
             [("desirable-weight", config.desirable_weight), ("undesirable-weight", config.undesirable_weight)]
         {
-            weight.map_or(Ok(()), |w| positive(field, w))?;
+            weight.map_or(Ok(()), |w| strength(field, w))?;
         }
         match config.threshold {
             Threshold::AtLeast(t) if !t.is_finite() => {

@@ -5,6 +5,7 @@
 
 mod dro;
 mod group_centred;
+mod intercept;
 mod kto;
 mod qrpo;
 mod rpo;
@@ -23,7 +24,7 @@ pub use rpo::{Partition, Rpo, RpoConfig, SingleResponse};
 pub use sft::{Sft, SftConfig, SftRows};
 
 use crate::error::{Error, Result};
-use crate::feedback::Split;
+use crate::feedback::{Response, Split};
 use crate::reference::{ReferenceScores, References};
 use crate::score::Scores;
 use crate::t5::ValueKind;
@@ -35,6 +36,8 @@ pub struct Needs {
     pub reference: bool,
     /// Log-probabilities of the responses as answers to other prompts, under policy and reference.
     pub mismatched: bool,
+    /// What the reference's encoder says of the prompts.
+    pub features: bool,
     /// All responses of a prompt in the same loss.
     pub whole_prompts: bool,
     /// A value network that is trained beside the policy.
@@ -106,15 +109,7 @@ pub trait Objective: Send {
     }
 
     /// Goes on from [`Objective::memory`], after `prepare` on the same data.
-    ///
-    /// # Errors
-    /// If it is of other data.
-    fn recall(&mut self, memory: &[f32]) -> Result<()> {
-        match memory.len() == self.memory().len() {
-            true => Ok(()),
-            false => Err(Error::Data("what the objective remembers is of another run".into())),
-        }
-    }
+    fn recall(&mut self, _memory: &[f32]) {}
 }
 
 /// What the policy said of a response during a step.
@@ -160,6 +155,16 @@ impl ObjectiveConfig {
         serde_json::from_value(serde_json::json!({ "name": name })).ok()
     }
 
+    /// The objective of this name as the authors' script of RPO (arXiv 2506.13702) has it.
+    pub fn published(name: &str) -> Option<Self> {
+        Some(match Self::named(name)? {
+            Self::Rpo(_) => Self::Rpo(RpoConfig::published()),
+            Self::Dro(dro) => Self::Dro(DroConfig { value_network: ValueKind::SharedEncoder, ..dro }),
+            Self::Kto(kto) => Self::Kto(KtoConfig { zero_point: ZeroPoint::Matched, ..kto }),
+            other => other,
+        })
+    }
+
     /// The objective in its state before `prepare`.
     ///
     /// # Errors
@@ -196,6 +201,21 @@ fn positive(field: &'static str, value: f64) -> Result<()> {
     }
 }
 
+/// A setting that scales log-ratios: positive, and such that neither gradients vanish nor targets overflow in 32 bits.
+fn strength(field: &'static str, value: f64) -> Result<()> {
+    positive(field, value)?;
+    match (1e-6..=1e6).contains(&value) {
+        true => Ok(()),
+        false => Err(Error::Setting {
+            field,
+            problem: format!(
+                "{value} is outside of 0.000001 to 1000000, beyond which targets are infinite or gradients vanish in 32 \
+                 bits"
+            ),
+        }),
+    }
+}
+
 /// The scores that an objective asked for; without them the caller made a mistake.
 fn given<'a>(scores: Option<&'a ReferenceScores>, objective: &str) -> Result<&'a ReferenceScores> {
     scores.ok_or_else(|| Error::Data(format!("{objective} needs reference scores that were not computed")))
@@ -209,11 +229,22 @@ struct RewardScale {
     standardize: bool,
 }
 
+/// Rewards over `tau` beyond this leave targets whose squares overflow in 32 bits.
+const LARGEST_TARGET: f64 = 1e12;
+
 impl RewardScale {
     /// # Errors
-    /// If all training rewards are equal: then there is nothing to learn.
+    /// If all training rewards are equal: then there is nothing to learn. If they are too large to have a standard
+    /// deviation.
     fn of(split: &Split, standardize: bool) -> Result<Self> {
         let (mean, sd) = split.train.reward_mean_sd();
+        if !sd.is_finite() {
+            let largest = split.train.iter().map(|r| r.reward.abs()).fold(0.0, f64::max);
+            return Err(Error::Data(format!(
+                "the training rewards reach {largest:e}, too large for a standard deviation in 64 bits. Check the reward \
+                 column, or rescale it"
+            )));
+        }
         let first = split.train.iter().next().map_or(0.0, |r| r.reward);
         if split.train.iter().all(|r| r.reward == first) {
             return Err(Error::Data(format!(
@@ -222,6 +253,20 @@ impl RewardScale {
             )));
         }
         Ok(Self { mean, sd, standardize })
+    }
+
+    /// Refuses rewards that, over a temperature of `tau`, are no log-ratios that numbers of 32 bits can hold.
+    fn fits(self, split: &Split, tau: f64) -> Result<()> {
+        let largest = |a: f64, r: &Response| if r.reward.abs() > a.abs() { r.reward } else { a };
+        let largest = split.train.iter().chain(split.validation.iter()).fold(0.0, largest);
+        let target = (self.apply(largest) / tau).abs();
+        match target <= LARGEST_TARGET {
+            true => Ok(()),
+            false => Err(Error::Data(format!(
+                "a reward of {largest:e} at tau {tau} asks for a log-ratio of {target:.0e}, which 32 bits cannot square. \
+                 Check the reward column, raise `tau` or set `standardize-rewards = true`"
+            ))),
+        }
     }
 
     fn apply(self, reward: f64) -> f64 {

@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, positive, rows, values};
+use super::{ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, rows, strength, values};
 use crate::error::{Error, Result};
 use crate::feedback::{Response, Split};
 use crate::reference::References;
@@ -32,7 +32,8 @@ pub enum Transform {
 }
 
 impl Transform {
-    fn apply(self, q: f64) -> f64 {
+    /// `f(q)` of a quantile inside `(0, 1)`.
+    pub fn apply(self, q: f64) -> f64 {
         match self {
             Self::Identity => q,
             Self::Log => q.ln(),
@@ -104,7 +105,7 @@ impl Qrpo {
     /// # Errors
     /// If `beta` is not a positive number.
     pub fn new(config: QrpoConfig) -> Result<Self> {
-        positive("beta", config.beta)?;
+        strength("beta", config.beta)?;
         Ok(Self { config, by_row: Vec::new() })
     }
 }
@@ -128,11 +129,16 @@ impl Distribution {
         Self { rewards: weighted.into_iter().map(|(r, _)| r).collect(), cumulative }
     }
 
+    /// All rows, copies counted.
+    fn total(&self) -> f64 {
+        self.cumulative[self.rewards.len()]
+    }
+
     /// The share below `reward`, and half of the share at it.
     fn quantile(&self, reward: f64) -> f64 {
         let below = self.cumulative[self.rewards.partition_point(|&r| r < reward)];
         let up_to = self.cumulative[self.rewards.partition_point(|&r| r <= reward)];
-        0.5 * (below + up_to) / self.cumulative[self.rewards.len()]
+        0.5 * (below + up_to) / self.total()
     }
 }
 
@@ -158,7 +164,7 @@ impl Objective for Qrpo {
             let among = if single { &all } else { &own };
             for r in &group.responses {
                 // A validation reward beyond all training rewards would have quantile 0 or 1.
-                let half = 0.5 / all.rewards.len() as f64;
+                let half = 0.5 / all.total();
                 let q = among.quantile(r.reward).clamp(half, 1.0 - half);
                 self.by_row[r.row] =
                     Some(Row { reference: reference.ell(r.row, log_prob), reward: transform.apply(q) });
@@ -215,6 +221,7 @@ fn normal_quantile(q: f64) -> f64 {
 mod tests {
     use super::super::testing::{problem, scores};
     use super::*;
+    use crate::feedback::PromptGroup;
 
     #[test]
     fn quantiles_count_ties_by_half() {
@@ -257,6 +264,21 @@ mod tests {
         let loss = qrpo.loss(&scores(&[-0.5, -3.0], &rows), Step { rows: &rows, mismatched: &[] });
         let got = f64::from(loss.sum.into_scalar::<f32>());
         assert!((got - want).abs() < 1e-5, "{got} for {want}");
+    }
+
+    #[test]
+    fn quantiles_reach_as_far_as_all_rows_with_their_copies_allow() {
+        let (mut split, references) = problem(&[&[(-1.0, 0.0), (-2.0, 10.0)], &[(-1.0, 10.0)]]);
+        split.train.groups[0].responses[0].copies = 7;
+        let single = split.train.groups.remove(1);
+        split
+            .validation
+            .groups
+            .push(PromptGroup { responses: vec![Response { reward: 99.0, ..single.responses[0].clone() }], ..single });
+        let mut qrpo = Qrpo::new(QrpoConfig::default()).expect("valid");
+        qrpo.prepare(&split, &references).expect("defined");
+        // Seven copies and one: half a row of eight below the top.
+        assert_eq!(qrpo.by_row[2].expect("used").reward, 1.0 - 0.5 / 8.0);
     }
 
     #[test]

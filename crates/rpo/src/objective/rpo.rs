@@ -13,11 +13,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::intercept::{Fit, Prompt, fit};
 use super::{
-    ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, log_sum_exp, positive, values,
+    ByRow, Loss, Needs, Objective, Preparation, RewardScale, Seen, Step, given, known, log_sum_exp, strength, values,
 };
 use crate::error::{Error, Result};
-use crate::feedback::{Response, Split};
+use crate::features::PromptFeatures;
+use crate::feedback::{PromptGroup, Response, Split};
 use crate::reference::{ReferenceScores, References};
 use crate::score::{LogProb, Scores};
 
@@ -25,6 +27,10 @@ use crate::score::{LogProb, Scores};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Partition {
+    /// Fitted to the data instead of summed: the prompt's mean of `r - tau log-ratio`, drawn towards what the other prompts
+    /// tell as far as the variances within and between prompts advise. Follows the policy, without gradient. Assumes
+    /// nothing about where the rated responses come from.
+    Fitted,
     /// The sum over the responses, as in the paper.
     #[default]
     Sum,
@@ -79,10 +85,25 @@ impl Default for RpoConfig {
     }
 }
 
+impl RpoConfig {
+    /// As the authors' script sets it, but for its shape error ([`Partition::BatchMean`]).
+    pub fn published() -> Self {
+        Self {
+            tau: 5.0,
+            log_prob: LogProb::Mean,
+            partition: Partition::Sum,
+            single_response: SingleResponse::Global,
+            standardize_rewards: true,
+        }
+    }
+}
+
 /// RPO with the targets that `prepare` worked out.
 pub struct Rpo {
     config: RpoConfig,
     targets: ByRow<Target>,
+    /// For [`Partition::Fitted`], where [`Target::partition`] is not used.
+    fitted: Option<Fitted>,
 }
 
 /// All that the loss needs of one response besides the policy's score.
@@ -94,14 +115,56 @@ struct Target {
     reward: f64,
     /// `V_hat(x)`.
     partition: f64,
+    /// Number of the prompt, those of training first.
+    group: usize,
+}
+
+/// How many prompts a fit looks at, those that the policy saw last: what it said of others long ago says little of where it
+/// stands. On 770 prompts of the demo, 3 epochs at tau 0.1, the reward was 2.38, 2.47, 2.42 and 2.36 with 32, 128, 512 and all.
+const WINDOW: usize = 128;
+
+/// What the fitted partition is estimated from.
+struct Fitted {
+    /// 1 and the features of each prompt, `width` numbers each.
+    design: Vec<f64>,
+    width: usize,
+    /// Rows of each training prompt.
+    rows: Vec<Vec<usize>>,
+    /// By what a sum over the tokens of each row is divided.
+    divisors: Vec<f64>,
+    /// [`Objective::memory`]: `log p(y|x)` of each row when the policy last saw it, summed over tokens; then for each
+    /// training prompt in which step that was, 0 for the start; then how many steps there were.
+    memory: Vec<f32>,
+    fit: Fit,
+}
+
+impl Fitted {
+    /// The row of the design of a prompt.
+    fn design(&self, group: usize) -> &[f64] {
+        &self.design[group * self.width..][..self.width]
+    }
+
+    /// The training prompts that were seen last, those of one step in order.
+    fn latest(&self) -> Vec<usize> {
+        let n = self.rows.len();
+        let seen = &self.memory[self.divisors.len()..][..n];
+        let mut order: Vec<usize> = (0..n).filter(|&i| !self.rows[i].is_empty()).collect();
+        let by_step = |a: &usize, b: &usize| seen[*b].total_cmp(&seen[*a]).then(a.cmp(b));
+        if order.len() > WINDOW {
+            order.select_nth_unstable_by(WINDOW, by_step);
+            order.truncate(WINDOW);
+            order.sort_unstable();
+        }
+        order
+    }
 }
 
 impl Rpo {
     /// # Errors
     /// If `tau` is not a positive number.
     pub fn new(config: RpoConfig) -> Result<Self> {
-        positive("tau", config.tau)?;
-        Ok(Self { config, targets: Vec::new() })
+        strength("tau", config.tau)?;
+        Ok(Self { config, targets: Vec::new(), fitted: None })
     }
 
     /// `V_hat` of these responses.
@@ -117,14 +180,14 @@ impl Rpo {
         let exponents = responses.iter().map(|r| {
             let weight = match kind {
                 Partition::Sampled => (r.copies as f64).ln(),
-                Partition::Sum | Partition::Mean | Partition::BatchMean => reference.ell(r.row, log_prob),
+                _ => reference.ell(r.row, log_prob),
             };
             weight + scale.apply(r.reward) / tau
         });
         let divisor = match kind {
-            Partition::Sum | Partition::BatchMean => 1,
             Partition::Mean => responses.len(),
             Partition::Sampled => responses.iter().map(|r| r.copies).sum(),
+            Partition::Sum | Partition::BatchMean | Partition::Fitted => 1,
         };
         tau * (log_sum_exp(exponents) - (divisor as f64).ln())
     }
@@ -132,18 +195,20 @@ impl Rpo {
 
 impl Objective for Rpo {
     fn needs(&self) -> Needs {
-        Needs { reference: true, ..Needs::default() }
+        let fitted = self.config.partition == Partition::Fitted;
+        Needs { reference: true, features: fitted, whole_prompts: fitted, ..Needs::default() }
     }
 
     fn prepare(&mut self, split: &Split, references: &References) -> Result<Preparation> {
         let reference = given(references.matched.as_ref(), "RPO")?;
         let RpoConfig { log_prob, partition, single_response, standardize_rewards, .. } = self.config;
         let scale = RewardScale::of(split, standardize_rewards)?;
+        scale.fits(split, self.config.tau)?;
         let over_all = if partition == Partition::Sampled { partition } else { Partition::Mean };
         let pooled = self.partition(over_all, split.train.iter(), reference, scale);
         let mut singles = 0;
         let mut targets = vec![None; reference.len()];
-        for group in split.train.groups.iter().chain(&split.validation.groups) {
+        for (i, group) in split.train.groups.iter().chain(&split.validation.groups).enumerate() {
             let n = group.responses.len();
             singles += usize::from(n == 1);
             let v_hat = match (n, single_response) {
@@ -156,6 +221,7 @@ impl Objective for Rpo {
                     reference: reference.ell(r.row, log_prob),
                     reward: scale.apply(r.reward),
                     partition: v_hat,
+                    group: i,
                 });
             }
         }
@@ -168,6 +234,10 @@ impl Objective for Rpo {
             ));
         }
         self.targets = targets;
+        if partition == Partition::Fitted {
+            self.fitted = Some(self.start_fit(split, reference, references.features.as_ref()));
+            self.refit();
+        }
         let [mean, sd] = scale.facts();
         let facts = vec![
             mean,
@@ -183,6 +253,30 @@ impl Objective for Rpo {
         self.targets[row].is_some()
     }
 
+    fn follow(&mut self, policy: &[Seen]) {
+        if let Some(fitted) = &mut self.fitted {
+            let (n, last) = (fitted.divisors.len(), fitted.memory.len() - 1);
+            fitted.memory[last] += 1.0;
+            for Seen { row, log_prob } in policy {
+                fitted.memory[*row] = *log_prob;
+                let Some(Target { group, .. }) = self.targets[*row] else { continue };
+                fitted.memory[n + group] = fitted.memory[last];
+            }
+            self.refit();
+        }
+    }
+
+    fn memory(&self) -> &[f32] {
+        self.fitted.as_ref().map_or(&[], |fitted| &fitted.memory)
+    }
+
+    fn recall(&mut self, memory: &[f32]) {
+        if let Some(fitted) = &mut self.fitted {
+            fitted.memory = memory.to_vec();
+            self.refit();
+        }
+    }
+
     fn loss(&self, scores: &Scores, step: Step<'_>) -> Loss {
         let RpoConfig { tau, log_prob, partition, .. } = self.config;
         let targets = known(&self.targets, scores);
@@ -192,19 +286,103 @@ impl Objective for Rpo {
                     mean_variance(step.rows.iter().filter_map(|&row| self.targets[row]).map(|t| t.partition));
                 (Some(mean), variance)
             }
-            Partition::Sum | Partition::Mean | Partition::Sampled => (None, 0.0),
+            _ => (None, 0.0),
         };
-        let target = |t: &Target| t.reference + (t.reward - coupled.unwrap_or(t.partition)) / tau;
-        let wanted: Vec<f32> = targets.iter().map(|t| target(t) as f32).collect();
         let ell = scores.ell(log_prob);
+        let (partitions, between) = match &self.fitted {
+            Some(fitted) => self.fitted_partitions(fitted, &targets, &values(&ell)),
+            None => (targets.iter().map(|t| coupled.unwrap_or(t.partition)).collect(), 0.0),
+        };
+        let target = |(t, v_hat): (&Target, f64)| (t.reference + (t.reward - v_hat) / tau) as f32;
+        let wanted: Vec<f32> = targets.iter().zip(partitions).map(target).collect();
         let residual = ell.clone() - scores.constant(&wanted);
         let n = targets.len() as f64;
         // The broadcast averages (a_i + V_j / tau)^2 over all j: the square at the mean V plus its variance / tau^2.
-        let sum = residual.clone().square().sum().mul_scalar(0.5).add_scalar(0.5 * n * variance / (tau * tau));
+        let constant = (n * variance + between) / (tau * tau);
+        let sum = (residual.clone().square().sum().add_scalar(constant)).mul_scalar(0.5);
         let log_ratio = values(&ell).iter().zip(&targets).map(|(e, t)| e - t.reference).sum();
         let residuals = values(&residual).iter().map(|r| r.abs()).sum();
         Loss { sum, count: targets.len(), metrics: vec![("log_ratio", log_ratio), ("absolute_residual", residuals)] }
     }
+}
+
+/// The fitted partition.
+impl Rpo {
+    fn start_fit(&self, split: &Split, reference: &ReferenceScores, features: Option<&PromptFeatures>) -> Fitted {
+        let groups = || split.train.groups.iter().chain(&split.validation.groups);
+        let used = |g: &PromptGroup| -> Vec<usize> {
+            g.responses.iter().map(|r| r.row).filter(|&row| self.targets[row].is_some()).collect()
+        };
+        let rows: Vec<Vec<usize>> = split.train.groups.iter().map(used).collect();
+        let mut divisors = vec![1.0; reference.len()];
+        if self.config.log_prob == LogProb::Mean {
+            groups().flat_map(|g| &g.responses).for_each(|r| divisors[r.row] = r.ids.len() as f64);
+        }
+        let mut memory: Vec<f32> = (0..reference.len()).map(|row| reference.ell(row, LogProb::Sum) as f32).collect();
+        memory.resize(memory.len() + rows.len() + 1, 0.0);
+        let of_group = |g: &PromptGroup| features.map_or(&[][..], |f| f.of(g.responses[0].row));
+        let (design, width) = design(groups().map(of_group), rows.len());
+        Fitted { design, width, rows, divisors, memory, fit: Fit::default() }
+    }
+
+    /// `d = r - tau log-ratio`.
+    fn own_value(&self, target: &Target, ell: f64) -> f64 {
+        target.reward - self.config.tau * (ell - target.reference)
+    }
+
+    fn refit(&mut self) {
+        let Some(fitted) = &self.fitted else { return };
+        let mut squares = 0.0;
+        let prompts = fitted.latest().into_iter().map(|group| {
+            let value = |row: &usize| {
+                let ell = f64::from(fitted.memory[*row]) / fitted.divisors[*row];
+                self.targets[*row].as_ref().map(|t| self.own_value(t, ell))
+            };
+            let values: Vec<f64> = fitted.rows[group].iter().filter_map(value).collect();
+            let (mean, variance) = mean_variance(values.iter().copied());
+            squares += variance * values.len() as f64;
+            Prompt { count: values.len(), mean, design: fitted.design(group) }
+        });
+        let prompts: Vec<Prompt<'_>> = prompts.collect();
+        let fit = fit(&prompts, squares);
+        if let Some(fitted) = &mut self.fitted {
+            fitted.fit = fit;
+        }
+    }
+
+    /// `V_hat` of each response's prompt, given the policy's `ell` of all its responses; and what the sum of the squares of
+    /// `d - V_hat` lacks of that whose gradient it has, with `V` integrated out ([`super::intercept`]).
+    fn fitted_partitions(&self, fitted: &Fitted, targets: &[Target], ells: &[f64]) -> (Vec<f64>, f64) {
+        let mut v_hats = Vec::with_capacity(targets.len());
+        let mut lacking = 0.0;
+        for own in targets.chunk_by(|a, b| a.group == b.group) {
+            let n = own.len() as f64;
+            let values = own.iter().zip(&ells[v_hats.len()..]).map(|(t, ell)| self.own_value(t, *ell));
+            let mean = values.sum::<f64>() / n;
+            let expected = fitted.fit.expected(fitted.design(own[0].group));
+            let v_hat = fitted.fit.value(own.len(), mean, expected);
+            lacking += n * (mean - v_hat) * (v_hat - expected);
+            v_hats.extend(own.iter().map(|_| v_hat));
+        }
+        (v_hats, lacking)
+    }
+}
+
+/// A row for each prompt: 1, then its features, centred and scaled so that over the first `train` prompts their squares sum to
+/// 1 on average.
+fn design<'a>(features: impl Iterator<Item = &'a [f32]> + Clone, train: usize) -> (Vec<f64>, usize) {
+    let width = features.clone().next().map_or(0, <[f32]>::len);
+    let mut centre = vec![0.0; width];
+    for row in features.clone().take(train) {
+        centre.iter_mut().zip(row).for_each(|(sum, f)| *sum += f64::from(*f) / train as f64);
+    }
+    let squares = |row: &[f32]| row.iter().zip(&centre).map(|(f, c)| (f64::from(*f) - c).powi(2)).sum::<f64>();
+    let size = (features.clone().take(train).map(squares).sum::<f64>() / train as f64).sqrt().max(1e-12);
+    let row = |row: &'a [f32]| {
+        let scaled = row.iter().zip(&centre).map(move |(f, c)| (f64::from(*f) - c) / size);
+        std::iter::once(1.0).chain(scaled).collect::<Vec<f64>>()
+    };
+    (features.flat_map(row).collect(), width + 1)
 }
 
 /// Mean and population variance.

@@ -67,6 +67,47 @@ fn the_sampled_partition_weighs_copies_and_not_the_reference() {
 }
 
 #[test]
+fn the_fitted_partition_by_hand_and_as_the_policy_moves() {
+    // Rewards 1, 3 and 5, 9: the means 2 and 7 about 4.5, lambda 1/2 (`intercept` has the arithmetic).
+    let (split, reference) = problem(&[&[(-3.0, 1.0), (-4.0, 3.0)], &[(-2.0, 5.0), (-6.0, 9.0)]]);
+    let mut fitted = prepared(RpoConfig { partition: Partition::Fitted, ..raw(2.0) }, &split, &reference);
+    // The policy moves by log-ratios 0.5 and -0.5 in the first prompt: d = 0 and 4, V_hat = (2 * 2 + 4.5 / 2) / 2.5 = 2.5.
+    let ells = [-2.5, -4.5, -2.0, -6.0];
+    let d: [f64; 4] = [0.0, 4.0, 5.0, 9.0];
+    let likelihood = |lambda: f64, mu: f64| {
+        let pair = |a: f64, b: f64| {
+            let mean = (a + b) / 2.0;
+            (a - mean).powi(2) + (b - mean).powi(2) + 2.0 * lambda / (2.0 + lambda) * (mean - mu).powi(2)
+        };
+        0.5 * (pair(d[0], d[1]) + pair(d[2], d[3])) / 4.0
+    };
+    let got = loss(&fitted, &ells, &[0, 1, 2, 3]);
+    assert!((got - likelihood(0.5, 4.5)).abs() < 1e-5, "{got}");
+    let residuals = |v: [f64; 2]| (d[0] - v[0]).abs() + (d[1] - v[0]).abs() + (d[2] - v[1]).abs() + (d[3] - v[1]).abs();
+    let told = fitted.loss(&scores(&ells, &[0, 1, 2, 3]), Step { rows: &[0, 1, 2, 3], mismatched: &[] }).metrics;
+    assert!((told[1].1 - residuals([2.5, (2.0 * 7.0 + 0.5 * 4.5) / 2.5]) / 2.0).abs() < 1e-5, "{told:?}");
+    // After the step it is fitted again: squares within 8 + 8 over 2, between 25 = 8 + 2 v2, lambda = 8 / 8.5.
+    let seen: Vec<Seen> = ells.iter().enumerate().map(|(row, &log_prob)| Seen { row, log_prob }).collect();
+    fitted.follow(&seen);
+    let got = loss(&fitted, &ells, &[0, 1, 2, 3]);
+    assert!((got - likelihood(8.0 / 8.5, 4.5)).abs() < 1e-5, "{got}");
+    // What it remembers makes another one equal.
+    let mut other = prepared(RpoConfig { partition: Partition::Fitted, ..raw(2.0) }, &split, &reference);
+    other.recall(fitted.memory());
+    assert_eq!(loss(&other, &ells, &[0, 1, 2, 3]), got);
+}
+
+#[test]
+fn rewards_that_no_number_of_32_bits_can_hold_are_refused() {
+    for (rewards, standardize_rewards) in [([1e200, -1e200], true), ([1e200, 0.0], false), ([1e30, 0.0], false)] {
+        let (split, reference) = problem(&[&[(-3.0, rewards[0]), (-5.0, rewards[1])]]);
+        let config = RpoConfig { standardize_rewards, ..raw(1.0) };
+        let said = Rpo::new(config).expect("valid").prepare(&split, &reference).expect_err("too large").to_string();
+        assert!(said.contains(&format!("{:e}", rewards[0])) && said.contains("reward column"), "{said}");
+    }
+}
+
+#[test]
 fn one_response_cancels_its_reward_unless_the_partition_is_pooled() {
     let (split, reference) = problem(&[&[(-3.0, 5.0)], &[(-2.0, 0.0), (-4.0, 1.0)]]);
     let with = |single_response| prepared(RpoConfig { single_response, ..raw(1.0) }, &split, &reference);

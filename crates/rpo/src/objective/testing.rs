@@ -25,7 +25,8 @@ pub(super) fn problem(groups: &[&[(f32, f64)]]) -> (Split, References) {
     };
     let log_probs: Vec<f32> = groups.iter().flat_map(|g| g.iter().map(|(l, _)| *l)).collect();
     let tokens = vec![2; log_probs.len()];
-    let references = References { matched: Some(ReferenceScores::new(log_probs, tokens)), mismatched: None };
+    let references =
+        References { matched: Some(ReferenceScores::new(log_probs, tokens)), mismatched: None, features: None };
     (Split { train, validation: FeedbackSet::default() }, references)
 }
 

@@ -80,9 +80,10 @@ type Updated = (Tensor<1>, Vec<Tensor<1>>);
 
 /// Settings of the optimizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", from = "Written")]
 pub struct OptimizerConfig {
-    /// Largest learning rate, reached after the warm-up.
+    /// Largest learning rate, reached after the warm-up. Where none is written: 1e-4 for AdamW, as the authors of RPO have
+    /// it; 1e-3 for Adafactor, whose updates are relative to their own size, as transformers advises for T5.
     pub learning_rate: f64,
     /// Decoupled weight decay, as a multiple of the learning rate.
     pub weight_decay: f64,
@@ -92,10 +93,37 @@ pub struct OptimizerConfig {
     pub algorithm: Algorithm,
 }
 
-impl Default for OptimizerConfig {
+/// The settings as they are written, any of them or none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct Written {
+    learning_rate: Option<f64>,
+    weight_decay: f64,
+    max_grad_norm: f64,
+    algorithm: Algorithm,
+}
+
+impl Default for Written {
     fn default() -> Self {
         let algorithm = Algorithm::AdamW(AdamW::default());
-        Self { learning_rate: 1e-4, weight_decay: 0.01, max_grad_norm: 1.0, algorithm }
+        Self { learning_rate: None, weight_decay: 0.01, max_grad_norm: 1.0, algorithm }
+    }
+}
+
+impl From<Written> for OptimizerConfig {
+    fn from(written: Written) -> Self {
+        let Written { learning_rate, weight_decay, max_grad_norm, algorithm } = written;
+        let usual = match algorithm {
+            Algorithm::AdamW(_) => 1e-4,
+            Algorithm::Adafactor(_) => 1e-3,
+        };
+        Self { learning_rate: learning_rate.unwrap_or(usual), weight_decay, max_grad_norm, algorithm }
+    }
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Written::default().into()
     }
 }
 

@@ -31,6 +31,16 @@ impl Default for Decoding {
     }
 }
 
+impl Decoding {
+    /// As the RPO authors draw answers: temperature 0.7, top-k 50, top-p 0.95, repetition penalty 1.2, no trigram twice, 128
+    /// tokens.
+    pub fn published() -> Self {
+        let processors =
+            Processors { repetition_penalty: 1.2, no_repeat_ngram_size: 3, temperature: 0.7, top_k: 50, top_p: 0.95 };
+        Self { sample: true, processors, ..Self::default() }
+    }
+}
+
 /// Continues each prompt: token ids up to and including `</s>`, or `max_new_tokens` of them.
 ///
 /// `first` is the index of the first prompt among all that are to be answered; it decides the random numbers. `model`

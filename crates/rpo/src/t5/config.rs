@@ -196,6 +196,11 @@ impl Config {
         }
     }
 
+    /// The file's `dropout_rate`, which we do not apply: what it was trained with before.
+    pub fn dropout_rate(&self) -> f64 {
+        self.raw.get("dropout_rate").and_then(Value::as_f64).unwrap_or(0.0)
+    }
+
     /// The file's text: everything that was read, in the dtype that the weights beside it have.
     pub fn to_json(&self, dtype: &str) -> String {
         let mut raw = self.raw.clone();
@@ -224,6 +229,9 @@ mod tests {
         assert!(config.tie_word_embeddings && config.scale_decoder_outputs);
         assert_eq!((config.pad_token_id, config.eos_token_id, config.decoder_start_token_id), (0, 1, 0));
         assert!(config.to_json("float32").contains("custom"), "unknown fields survive");
+        assert_eq!(config.dropout_rate(), 0.0);
+        let dropout = MINIMAL.replace("\"custom\":[1]", "\"dropout_rate\":0.1");
+        assert_eq!(Config::parse(&dropout).expect("valid").dropout_rate(), 0.1);
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub enum ValueKind {
     SharedEncoder,
 }
 
-/// `V(x)`: mean of a prompt's encoder states, then a head.
+/// `V(x)`: mean of a prompt's encoder states, then a head. The head starts at zero, the mean of standardised rewards: a random
+/// head would begin with values as noisy as the rewards themselves, which the policy follows until they are unlearned.
 #[derive(Module, Debug)]
 pub struct ValueNetwork {
     /// Absent when it reads the policy's encoder.
@@ -62,12 +63,12 @@ impl ValueNetwork {
         };
         Ok(match kind {
             ValueKind::OwnEncoder => {
-                Self { own: Some(own()), hidden: None, head: Affine::new(root.at("value_head"), d_model, 1)? }
+                Self { own: Some(own()), hidden: None, head: Affine::zero(root.at("value_head"), d_model, 1)? }
             }
             ValueKind::SharedEncoder => Self {
                 own: None,
                 hidden: Some(Affine::new(root.at("value_hidden"), d_model, d_model)?),
-                head: Affine::new(root.at("value_head"), d_model, 1)?,
+                head: Affine::zero(root.at("value_head"), d_model, 1)?,
             },
         })
     }
@@ -101,6 +102,12 @@ impl ValueNetwork {
 impl Affine {
     fn new(mut at: Builder<'_>, inputs: usize, outputs: usize) -> Result<Self> {
         let weight = at.param("weight", [outputs, inputs], Init::Normal((inputs as f64).powf(-0.5)))?;
+        Ok(Self { weight, bias: at.param("bias", [outputs], Init::Constant(0.0))? })
+    }
+
+    /// Tells zero of everything at first.
+    fn zero(mut at: Builder<'_>, inputs: usize, outputs: usize) -> Result<Self> {
+        let weight = at.param("weight", [outputs, inputs], Init::Constant(0.0))?;
         Ok(Self { weight, bias: at.param("bias", [outputs], Init::Constant(0.0))? })
     }
 

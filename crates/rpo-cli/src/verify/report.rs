@@ -1,0 +1,403 @@
+//! The report of `rpo verify`: tables, charts and JSON of measured runs. It trains and measures nothing.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rpo::finite::Responses;
+use rpo::statistics::{Interval, geometric_interval, mean_interval};
+
+use super::problem::{BASE, Condition, GROUPS, objectives};
+use super::search::GRID;
+use super::{Measure, Outcome, Run, Setting, judged};
+use crate::report::{Axes, Column, Page, Series, print_table, show};
+
+/// All that was found.
+struct Found<'a> {
+    conditions: &'a [Condition],
+    settings: &'a [Setting],
+    outcomes: &'a [Outcome],
+}
+
+/// What is reported of measures.
+#[derive(Clone, Copy)]
+struct Quantity {
+    title: &'static str,
+    note: &'static str,
+    digits: usize,
+    value: fn(&Measure) -> f64,
+    interval: fn(&[f64]) -> Interval,
+}
+
+/// Positive, and problems differ by factors.
+const DISTANCE: Quantity = Quantity {
+    title: "Distance to the optimum: KL(pi || pi*) and surprise",
+    note: "At the end of training, geometric mean in nats; less is better. Where the start is nearer, training by that \
+        objective did harm.",
+    digits: 2,
+    value: |m| m.distance,
+    interval: geometric_interval,
+};
+const MASS: Quantity = Quantity {
+    title: "Probability of the possible responses",
+    note: "At the end of training, mean. What is missing to 1 goes to texts that are no response of the problem and counts in \
+        the distance as -ln of it.",
+    digits: 3,
+    value: |m| m.mass,
+    interval: mean_interval,
+};
+const REWARD: Quantity = Quantity {
+    title: "Expected reward",
+    note: "At the end of training, mean. More is not better: the optimum at tau pays for reward with nearness to the start.",
+    digits: 2,
+    value: |m| m.reward,
+    interval: mean_interval,
+};
+
+const INTRODUCTION: &str = "36 prompts, 27 possible responses each (under `lengths`: 39, of one to three words), a T5 of its \
+    own for every problem that first imitates a crowd. That start is also the reference, from which rated responses are \
+    drawn (under `uniform`: from all possible ones with equal chances). Distance is KL(pi || pi*) to the exact optimum \
+    of reward under a KL penalty of tau, in nats, of the policy conditioned on the possible responses, plus -ln of the \
+    probability that it gives to them: the surprise of having to condition. tau times the KL is what the conditioned \
+    policy misses of the best possible value. Reward has mean 0 and standard deviation 1 over all pairs. With 95 % \
+    intervals over the problems.";
+
+const NAMES: &str = "Objectives use sums of log-probabilities and the condition's tau. With `mean log-prob` an objective has an \
+    optimum of its own, not pi*: log-probabilities are averaged over tokens, as in the published code (where all responses \
+    are equally long, as if tau were divided by their tokens). `rpo published` is the published configuration whatever \
+    tau is: tau 5, mean log-prob, partition by sum, standardised rewards. KTO and QRPO have other optima too; see the last \
+    table.";
+
+const OWN: &str = "QRPO's optimum is proportional to pi_ref exp(f(q) / beta), q being the quantile of a reward under the \
+    reference (half of what is equal counted); given is the distance to it. KTO's optimum is the reference conditioned on \
+    the desirable responses (for beta <= 1, see the documentation of the source); given is -ln of the probability of \
+    desirable responses, the least KL from any policy that answers with nothing else, its threshold being the mean of its \
+    training rewards and prompts without a desirable response left out. Geometric means in nats.";
+
+const STOP: &str = "The lowest distance on the way, geometric mean over the problems, and the step at which it was. It is looked \
+    for after the fact, on the same problems and under the same falling learning rate: what the best early stop could have \
+    given, not what a user would have known. Step 0 is the start.";
+
+const EDGE: &str = "A * marks a learning rate at which the grid ends.";
+
+/// Prints the main tables, and writes `report.html` and `verify.json` to the new directory `out`.
+pub fn write(
+    out: &Path,
+    seeds: u64,
+    steps: usize,
+    conditions: &[Condition],
+    settings: &[Setting],
+    outcomes: &[Outcome],
+) -> Result<()> {
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let start = |c: &Condition| {
+        let problems: Vec<Measure> = judged(settings, c).map(|s| s.at_start(c.tau)).collect();
+        serde_json::json!({ "condition": c.label, "problems": problems })
+    };
+    let starts: Vec<_> = conditions.iter().map(start).collect();
+    let json = serde_json::json!({
+        "seeds": seeds, "steps": steps, "learning_rates": GRID, "starts": starts, "outcomes": outcomes
+    });
+    let path = out.join("verify.json");
+    std::fs::write(&path, serde_json::to_string(&json)?).with_context(|| format!("cannot write {}", path.display()))?;
+
+    let found = Found { conditions, settings, outcomes };
+    let mut page = Page::new("Objectives on problems with a known optimum", INTRODUCTION);
+    page.paragraph(NAMES);
+    page.paragraph(&format!(
+        "{seeds} problems, {steps} optimizer steps of 32 responses. Each objective chose its learning rate under each \
+         condition by the distance at the end on a problem apart: from {GRID:?}, downhill from 3e-4 and 1e-3 until both \
+         neighbours of the best are worse."
+    ));
+    tables(&mut page, &found);
+    charts(&mut page, &found);
+    let path = out.join("report.html");
+    page.write(&path)?;
+    println!("{}: this, the learning rates, the best stopping points and charts", path.display());
+    if let Some(warning) = at_edges(outcomes) {
+        tracing::warn!("{warning}");
+    }
+    Ok(())
+}
+
+fn tables(page: &mut Page, found: &Found<'_>) {
+    measured(page, found, DISTANCE);
+    if let Some(warning) = at_edges(found.outcomes) {
+        page.paragraph(&format!("{EDGE} {warning}"));
+    }
+    for quantity in [MASS, REWARD] {
+        measured(page, found, quantity);
+    }
+    own_optima(page, found);
+    let names: Vec<(String, &str)> = found.names().map(|name| (name.to_string(), name)).collect();
+    let stops = Section { title: "Best stopping point", note: STOP, printed: false };
+    table(page, found, &stops, &names, |name, c| Some(cell(found.outcome(name, c)?, best_stop)));
+    let rates = Section { title: "Learning rates chosen", note: EDGE, printed: false };
+    table(page, found, &rates, &names, |name, c| {
+        let outcome = found.outcome(name, c)?;
+        let mark = if outcome.at_edge { "*" } else { "" };
+        Some(outcome.learning_rate.map_or_else(|| "none".into(), |rate| format!("{rate:e}{mark}")))
+    });
+}
+
+impl Found<'_> {
+    /// The objectives that took part, in their order.
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        let took_part = |name: &&str| self.outcomes.iter().any(|o| o.objective == *name);
+        objectives(BASE.tau).into_iter().map(|e| e.name).filter(took_part)
+    }
+
+    fn outcome(&self, name: &str, condition: &Condition) -> Option<&Outcome> {
+        self.outcomes.iter().find(|o| o.objective == name && o.condition == condition.label)
+    }
+}
+
+/// The policy at the start and after each objective.
+fn measured(page: &mut Page, found: &Found<'_>, quantity: Quantity) {
+    let Quantity { title, note, digits, value, interval } = quantity;
+    let rows = std::iter::once(("start".to_string(), None)).chain(found.names().map(|n| (n.to_string(), Some(n))));
+    let rows: Vec<(String, Option<&str>)> = rows.collect();
+    table(page, found, &Section { title, note, printed: true }, &rows, |name, c| {
+        let Some(name) = name else {
+            let values: Vec<f64> = judged(found.settings, c).map(|s| value(&s.at_start(c.tau))).collect();
+            return Some(show(interval(&values), digits));
+        };
+        let outcome = found.outcome(name, c)?;
+        let mark = if outcome.at_edge { "*" } else { "" };
+        let ends = |paths: &[&[Measure]]| {
+            let values: Option<Vec<f64>> = paths.iter().map(|path| path.last().map(value)).collect();
+            values.map(|values| format!("{}{mark}", show(interval(&values), digits)))
+        };
+        Some(cell(outcome, ends))
+    });
+}
+
+/// The objectives whose optimum is another one than `pi*`, held to their own.
+fn own_optima(page: &mut Page, found: &Found<'_>) {
+    let at =
+        |name: &'static str| [("start", false), ("end", true)].map(|(at, end)| (format!("{name}, {at}"), (name, end)));
+    let rows: Vec<(String, (&str, bool))> = found.names().flat_map(at).collect();
+    let section = Section { title: "Distance of KTO and QRPO to their own optimum", note: OWN, printed: true };
+    table(page, found, &section, &rows, |(name, end), c| {
+        let outcome = found.outcome(name, c)?;
+        let place = |path: &[Measure]| if *end { path.last()?.own } else { path.first()?.own };
+        let values: Vec<f64> = outcome.runs.iter().filter_map(Run::path).filter_map(place).collect();
+        (!values.is_empty()).then(|| show(geometric_interval(&values), 2))
+    });
+}
+
+/// What `read` says of the runs from start to end, or why there are none.
+fn cell(outcome: &Outcome, read: impl Fn(&[&[Measure]]) -> Option<String>) -> String {
+    if outcome.runs.iter().any(|run| matches!(run, Run::Undefined(_))) {
+        return "undefined".into();
+    }
+    let paths: Vec<&[Measure]> = outcome.runs.iter().filter_map(Run::path).collect();
+    let (all, lost) = (outcome.runs.len(), outcome.runs.len() - paths.len());
+    match (outcome.learning_rate, lost) {
+        (None, _) => "diverged".into(),
+        (Some(_), 0) => read(&paths).unwrap_or_else(|| "-".into()),
+        (Some(_), _) => format!("{lost} of {all} diverged"),
+    }
+}
+
+/// The step at which the geometric mean of the distances is lowest.
+fn best_stop(paths: &[&[Measure]]) -> Option<String> {
+    let shortest = paths.iter().map(|path| path.len()).min()?;
+    let at = |i: usize| {
+        let distances: Vec<f64> = paths.iter().map(|path| (DISTANCE.value)(&path[i])).collect();
+        (paths[0][i].step, (DISTANCE.interval)(&distances))
+    };
+    let best = (0..shortest).map(at).min_by(|a, b| a.1.mean.total_cmp(&b.1.mean));
+    best.map(|(step, distance)| format!("{} at {step}", show(distance, DISTANCE.digits)))
+}
+
+/// What the reader has to know of rates at which the grid ends; `None` if there are none.
+fn at_edges(outcomes: &[Outcome]) -> Option<String> {
+    let cells = outcomes.iter().filter(|o| o.at_edge);
+    let cell = |o: &Outcome| {
+        let rate = o.learning_rate.map_or_else(String::new, |rate| format!(" ({rate:e})"));
+        format!("{} under {}{rate}", o.objective, o.condition)
+    };
+    let cells: Vec<String> = cells.map(cell).collect();
+    (!cells.is_empty()).then(|| {
+        format!("the grid of learning rates ends at the chosen one, another might be better: {}", cells.join("; "))
+    })
+}
+
+/// What stands above a table.
+struct Section<'a> {
+    title: &'a str,
+    note: &'a str,
+    /// Whether the terminal shows it too.
+    printed: bool,
+}
+
+/// Tables of `cell` by row and condition, one for each group of conditions; rows without any cell are left out.
+fn table<R>(
+    page: &mut Page,
+    found: &Found<'_>,
+    section: &Section<'_>,
+    rows: &[(String, R)],
+    cell: impl Fn(&R, &Condition) -> Option<String>,
+) {
+    let mut note = Some(section.note);
+    for group in GROUPS {
+        let conditions: Vec<&Condition> = found.conditions.iter().filter(|c| c.group() == group).collect();
+        let filled = rows.iter().filter_map(|(label, row)| {
+            let cells: Vec<Option<String>> = conditions.iter().map(|c| cell(row, c)).collect();
+            let shown = cells.iter().any(Option::is_some);
+            let cells = cells.into_iter().map(|text| text.unwrap_or_else(|| "-".into()));
+            shown.then(|| std::iter::once(label.clone()).chain(cells).collect())
+        });
+        let filled: Vec<Vec<String>> = filled.collect();
+        if filled.is_empty() {
+            continue;
+        }
+        let labels = conditions.iter().map(|c| Column::Number(c.label));
+        let columns: Vec<Column> = std::iter::once(Column::Text("objective")).chain(labels).collect();
+        let heading = format!("{}, {group}", section.title);
+        page.heading(&heading);
+        note.take().into_iter().for_each(|note| page.paragraph(note));
+        page.table(&columns, &filled);
+        if section.printed {
+            println!("{heading}");
+            print_table(&columns, &filled);
+            println!();
+        }
+    }
+}
+
+/// Where along a chart a condition is, if it belongs there.
+type Place = fn(&Condition) -> Option<f64>;
+
+fn charts(page: &mut Page, found: &Found<'_>) {
+    let base = found.conditions.iter().find(|c| c.label == BASE.label).or(found.conditions.first());
+    if let Some(condition) = base {
+        way(page, found, condition);
+    }
+    let number = |c: &Condition| match c.responses {
+        Responses::Each(n) if Condition { label: BASE.label, responses: BASE.responses, ..*c } == BASE => {
+            Some(n as f64)
+        }
+        _ => None,
+    };
+    let tau = |c: &Condition| (Condition { label: BASE.label, tau: BASE.tau, ..*c } == BASE).then_some(c.tau);
+    let places: [(&str, Place); 2] = [("responses per prompt", number), ("tau", tau)];
+    for (what, place) in places {
+        if found.conditions.iter().filter_map(place).count() > 1 {
+            page.heading(&format!("Distance to the optimum by {what}"));
+            let axes = Axes { x: what, y: "distance", log_x: true, log_y: true };
+            page.chart(&format!("distance by {what}"), &axes, &distances(found, place));
+        }
+    }
+}
+
+/// Two charts of training under one condition.
+fn way(page: &mut Page, found: &Found<'_>, condition: &Condition) {
+    let label = condition.label;
+    let path = |x: fn(&Measure) -> f64, y: fn(&Measure) -> f64| -> Vec<Series> {
+        let paths = found.names().filter_map(|name| Some((name, found.outcome(name, condition)?)));
+        paths.map(|(name, outcome)| Series::line(name, mean_path(outcome, x, y))).collect()
+    };
+    page.heading("The way to the optimum");
+    page.paragraph(&format!(
+        "Expected reward against KL(pi || pi_ref) as training goes on, under `{label}`, beside what is possible at best. \
+         Means over the problems."
+    ));
+    let mut series = path(|m| m.kl_to_reference, |m| m.reward);
+    series.push(Series::line("best possible", frontier(found.settings, condition)));
+    page.chart("reward against KL", &Axes::linear("KL(pi || pi_ref)", "expected reward"), &series);
+    page.paragraph(&format!("Distance to the optimum as training goes on, under `{label}`. Means over the problems."));
+    let axes = Axes { x: "step", y: "distance", log_x: false, log_y: true };
+    page.chart("distance by step", &axes, &path(|m| m.step as f64, DISTANCE.value));
+}
+
+/// `(KL to the reference, reward)` of the optimum as tau falls, mean over the problems.
+fn frontier(settings: &[Setting], condition: &Condition) -> Vec<(f64, f64)> {
+    let n = judged(settings, condition).count() as f64;
+    let point = |i: i32| {
+        let tau = 10f64.powf(1.5 - f64::from(i) / 16.0);
+        let each = judged(settings, condition).map(|s| {
+            let best = s.problem.optimum(&s.reference, tau);
+            (best.kl(&s.reference) / n, s.problem.expected_reward(&best) / n)
+        });
+        each.fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1))
+    };
+    (0..40).map(point).collect()
+}
+
+/// `(x, y)` along training, mean over the problems; empty unless every run came to its end.
+fn mean_path(outcome: &Outcome, x: fn(&Measure) -> f64, y: fn(&Measure) -> f64) -> Vec<(f64, f64)> {
+    let paths: Option<Vec<&[Measure]>> = outcome.runs.iter().map(Run::path).collect();
+    let paths = paths.unwrap_or_default();
+    let shortest = paths.iter().map(|path| path.len()).min().unwrap_or(0);
+    let mean = |i: usize, value: fn(&Measure) -> f64| {
+        paths.iter().map(|path| value(&path[i])).sum::<f64>() / paths.len() as f64
+    };
+    (0..shortest).map(|i| (mean(i, x), mean(i, y))).collect()
+}
+
+/// The distance to the optimum of each objective over the conditions to which `place` gives a place.
+fn distances(found: &Found<'_>, place: Place) -> Vec<Series> {
+    let mut placed: Vec<(f64, &Condition)> = found.conditions.iter().filter_map(|c| Some((place(c)?, c))).collect();
+    placed.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let at_end = |name: &str, c: &Condition| {
+        let ends = found.outcome(name, c)?.runs.iter().map(|run| run.end().map(DISTANCE.value));
+        ends.collect::<Option<Vec<f64>>>().map(|ends| (DISTANCE.interval)(&ends))
+    };
+    let series = |name: &'static str| {
+        let points = placed.iter().filter_map(|(x, c)| at_end(name, c).map(|i| ((*x, i.mean), (i.low, i.high))));
+        let (points, intervals) = points.unzip();
+        Series { label: name.into(), points, intervals }
+    };
+    found.names().map(series).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measure(step: usize, distance: f64) -> Measure {
+        Measure {
+            step,
+            distance,
+            kl_to_optimum: distance,
+            surprise: 0.0,
+            mass: 1.0,
+            kl_to_reference: 0.0,
+            reward: 0.0,
+            own: None,
+        }
+    }
+
+    fn outcome(runs: Vec<Run>) -> Outcome {
+        Outcome { objective: "dro", condition: "4", learning_rate: Some(3e-2), at_edge: true, tried: vec![], runs }
+    }
+
+    #[test]
+    fn the_best_stop_is_one_step_for_all_problems() {
+        let paths = [[4.0, 1.0, 9.0], [4.0, 9.0, 2.0]].map(|d| [0, 10, 20].map(|s| measure(s, d[s / 10])));
+        let paths: Vec<&[Measure]> = paths.iter().map(<[Measure; 3]>::as_slice).collect();
+        // Geometric means 4, 3 and 4.24: not the 1 and 2 of each problem's own best.
+        let stop = best_stop(&paths).expect("some");
+        assert!(stop.starts_with("3.00 [") && stop.ends_with("] at 10"), "{stop}");
+        assert_eq!(best_stop(&[]), None);
+    }
+
+    #[test]
+    fn a_cell_says_why_there_is_no_number() {
+        let read = |_: &[&[Measure]]| Some("number".to_string());
+        let ended = || Run::Ended(vec![measure(0, 1.0)]);
+        assert_eq!(cell(&outcome(vec![ended(), ended()]), read), "number");
+        assert_eq!(cell(&outcome(vec![ended(), Run::Diverged(String::new())]), read), "1 of 2 diverged");
+        assert_eq!(cell(&outcome(vec![Run::Undefined(String::new())]), read), "undefined");
+        let nothing = Outcome { learning_rate: None, ..outcome(vec![Run::Diverged(String::new())]) };
+        assert_eq!(cell(&nothing, read), "diverged");
+    }
+
+    #[test]
+    fn rates_at_the_end_of_the_grid_are_named() {
+        let warning = at_edges(&[outcome(vec![])]).expect("one is at the edge");
+        assert!(warning.ends_with(": dro under 4 (3e-2)"), "{warning}");
+        assert_eq!(at_edges(&[Outcome { at_edge: false, ..outcome(vec![]) }]), None);
+    }
+}

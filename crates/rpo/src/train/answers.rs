@@ -1,0 +1,56 @@
+//! What the policy itself says to a few prompts, for a judge to rate and for people to read. Token ids only.
+
+use crate::error::Result;
+use crate::feedback::FeedbackSet;
+use crate::sample::{Decoding, generate};
+use crate::statistics::mean;
+use crate::t5::T5;
+
+/// Token ids of a prompt and of an answer to it.
+pub type Answered = (Vec<u32>, Vec<u32>);
+
+/// Rates answers: a finite reward for each.
+pub type Judge<'a> = dyn Fn(&[Answered]) -> Result<Vec<f64>> + 'a;
+
+/// How many prompts a judge gets answers to at each validation, at most.
+pub(super) const JUDGED: usize = 64;
+/// How many prompts people get answers to.
+pub(super) const SHOWN: usize = 4;
+/// Prompts answered together.
+const TOGETHER: usize = 16;
+
+/// At most `wanted` prompts, evenly spread over the data.
+pub(super) fn some_prompts(data: &FeedbackSet, wanted: usize) -> Vec<Vec<u32>> {
+    let n = data.groups.len();
+    let few = wanted.min(n);
+    (0..few).map(|i| data.groups[i * n / few].prompt.clone()).collect()
+}
+
+/// An answer to each prompt, drawn with the published settings. `seed` decides the random numbers, so that answers at
+/// different steps differ by the policy alone.
+pub(super) fn answers(policy: &T5, prompts: &[Vec<u32>], seed: u64) -> Vec<Vec<u32>> {
+    let decoding = Decoding { seed, ..Decoding::published() };
+    let batches = prompts.chunks(TOGETHER).enumerate();
+    batches.flat_map(|(i, batch)| generate(policy, batch, i * TOGETHER, &decoding)).collect()
+}
+
+/// Mean of what `judge` gives to the policy's answers.
+pub(super) fn reward(judge: &Judge<'_>, policy: &T5, prompts: &[Vec<u32>], seed: u64) -> Result<Option<f64>> {
+    let pairs: Vec<Answered> = prompts.iter().cloned().zip(answers(policy, prompts, seed)).collect();
+    Ok(mean(&judge(&pairs)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feedback::PromptGroup;
+
+    #[test]
+    fn prompts_are_spread_over_the_data() {
+        let group = |id| PromptGroup { prompt: vec![id], prompt_truncated: false, responses: Vec::new() };
+        let data = FeedbackSet { groups: (0..10).map(group).collect() };
+        assert_eq!(some_prompts(&data, 4).concat(), [0, 2, 5, 7]);
+        assert_eq!(some_prompts(&data, 20).len(), 10);
+        assert!(some_prompts(&FeedbackSet::default(), 4).is_empty());
+    }
+}

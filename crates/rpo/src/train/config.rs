@@ -1,0 +1,159 @@
+//! Settings of the loop: plain data with its defaults, and what makes them impossible.
+
+use serde::{Deserialize, Serialize};
+
+use super::Means;
+use crate::error::{Error, Result};
+use crate::feedback::{FeedbackSet, PromptGroup, Split};
+use crate::objective::Needs;
+use crate::optim::OptimizerConfig;
+
+/// By what one validation is better than another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BestBy {
+    /// The objective's own loss, lower being better. Losses of different objectives or settings are not to be compared, and a
+    /// lower loss need not be a better model: see [`crate::diagnostics`].
+    #[default]
+    Loss,
+    /// `tau_b`, higher being better: how the log-ratios to the start rank the rated responses of a prompt. The start, which
+    /// ranks nothing, counts as 0.
+    TauB,
+    /// `mass_kept`, higher being better: the probability of the rated responses.
+    Mass,
+    /// What a judge gives to the policy's own answers, higher being better.
+    Reward,
+}
+
+impl BestBy {
+    /// Its name in the metrics.
+    pub fn metric(self) -> &'static str {
+        match self {
+            Self::Loss => "loss",
+            Self::TauB => "tau_b",
+            Self::Mass => "mass_kept",
+            Self::Reward => "reward",
+        }
+    }
+
+    /// What a validation after `step` steps is worth; `None` where it is not defined.
+    pub(super) fn of(self, means: &Means, step: usize) -> Option<f64> {
+        let start_ranks_nothing = (self == Self::TauB && step == 0).then_some(0.0);
+        match self {
+            Self::Loss => Some(means.loss),
+            Self::TauB | Self::Mass | Self::Reward => means.metric(self.metric()).or(start_ranks_nothing),
+        }
+    }
+
+    /// Whether `a` is strictly better than `b`.
+    pub(super) fn better(self, a: f64, b: f64) -> bool {
+        if self == Self::Loss { a < b } else { a > b }
+    }
+}
+
+/// Settings of the loop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct TrainConfig {
+    /// Passes over the training responses.
+    pub epochs: usize,
+    /// Stop after this many optimizer steps instead.
+    pub max_steps: Option<usize>,
+    /// Responses of an optimizer step.
+    pub batch_size: usize,
+    /// Tokens, prompts included, of a micro-batch: bounds memory, changes nothing else.
+    pub micro_batch_tokens: usize,
+    /// Keep only what enters each block for the gradients and compute the rest again: less memory, a third more time.
+    pub recompute: bool,
+    /// Steps of linear warm-up; by default 150, but at most a tenth of all steps.
+    pub warmup_steps: Option<usize>,
+    /// Optimizer steps between validations, each of which also saves; by default a tenth of all steps.
+    pub validate_every: Option<usize>,
+    /// By what validations are compared: the start, which is the first of them, with what comes after it.
+    pub best_by: BestBy,
+    /// Stop after this many validations in a row without a new best.
+    pub patience: Option<usize>,
+    /// Optimizer steps between answers to a few prompts, for people to read; none by default.
+    pub sample_every: Option<usize>,
+    /// Decides the order of the data.
+    pub seed: u64,
+    /// The optimizer.
+    pub optimizer: OptimizerConfig,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 1,
+            max_steps: None,
+            batch_size: 32,
+            micro_batch_tokens: 4096,
+            recompute: false,
+            warmup_steps: None,
+            validate_every: None,
+            best_by: BestBy::Loss,
+            patience: None,
+            sample_every: None,
+            seed: 42,
+            optimizer: OptimizerConfig::default(),
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// The first setting that is impossible.
+    pub fn validate(&self) -> Result<()> {
+        for (field, value) in [
+            ("batch-size", self.batch_size),
+            ("epochs", self.epochs),
+            ("micro-batch-tokens", self.micro_batch_tokens),
+            ("patience", self.patience.unwrap_or(1)),
+            ("sample-every", self.sample_every.unwrap_or(1)),
+        ] {
+            if value == 0 {
+                return Err(Error::Setting { field, problem: "0 is not a positive number".into() });
+            }
+        }
+        self.optimizer.validate()
+    }
+
+    /// Checks the ranges, and that an objective with these needs can be trained on this data.
+    ///
+    /// # Errors
+    /// The first setting that is impossible.
+    pub fn check(&self, needs: Needs, data: &Split) -> Result<()> {
+        self.validate()?;
+        let largest = data.train.groups.iter().map(|g| g.responses.len()).max().unwrap_or(0);
+        if needs.whole_prompts && largest > self.batch_size {
+            let problem = format!(
+                "the objective compares all the responses of a prompt; one prompt has {largest}, a step only {}",
+                self.batch_size
+            );
+            return Err(Error::Setting { field: "batch-size", problem });
+        }
+        self.check_measure(&data.validation)
+    }
+
+    /// That what is `best` can be told at all on these validation responses.
+    fn check_measure(&self, validation: &FeedbackSet) -> Result<()> {
+        let refuse = |field, problem: &str| Err(Error::Setting { field, problem: problem.into() });
+        let by = self.best_by;
+        match (validation.groups.is_empty(), by) {
+            (true, _) if self.patience.is_some() => {
+                refuse("patience", "there are no held-out prompts to validate on; raise `validation-fraction`")
+            }
+            (true, BestBy::TauB | BestBy::Mass | BestBy::Reward) => {
+                refuse("best-by", "there are no held-out prompts to validate on; raise `validation-fraction`")
+            }
+            (false, BestBy::TauB) if !validation.groups.iter().any(PromptGroup::ranks) => refuse(
+                "best-by",
+                "`tau-b` compares the responses of a prompt, and no held-out prompt has two with different rewards; \
+                 use `loss`, or `reward` with a judge",
+            ),
+            _ => Ok(()),
+        }
+    }
+}

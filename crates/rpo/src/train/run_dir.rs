@@ -1,0 +1,147 @@
+//! The directory of a run: what is saved there and how a run goes on from it.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor};
+
+use super::{BestBy, Progress, TrainConfig, learner};
+use crate::checkpoint::{self, Checkpoint, StoredAs};
+use crate::error::{Error, Result};
+use crate::files::write_file;
+use crate::objective::Objective;
+use crate::optim::{Flat, Optimizer};
+use crate::score::Learner;
+use crate::t5::{NamedParameters, ValueNetwork};
+use crate::tensor_file::{TensorFile, write_safetensors, write_values};
+
+const OPTIMIZER: &str = "optimizer.safetensors";
+const VALUE: &str = "value.safetensors";
+const MEMORY: &str = "objective.safetensors";
+
+/// The directory of a run: `best/`, where something was better than the start, and `last/` are Hugging Face directories, `last/resume/` holds what resuming needs.
+#[derive(Clone, Debug)]
+pub struct RunDir {
+    dir: PathBuf,
+}
+
+impl RunDir {
+    /// Makes a new directory for a run.
+    ///
+    /// # Errors
+    /// If it exists or cannot be made.
+    pub fn create(dir: &Path) -> Result<Self> {
+        if dir.exists() {
+            return Err(Error::Exists { path: dir.into() });
+        }
+        std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
+        Ok(Self { dir: dir.into() })
+    }
+
+    /// Opens the directory of a run that is to go on.
+    ///
+    /// # Errors
+    /// If there is no such directory.
+    pub fn open(dir: &Path) -> Result<Self> {
+        match dir.is_dir() {
+            true => Ok(Self { dir: dir.into() }),
+            false => Err(Error::NoModel { name: dir.display().to_string(), problem: "there is no such run".into() }),
+        }
+    }
+
+    /// A path inside.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The state to go on from; `objective` is prepared on the run's data and takes up what it had learned.
+    ///
+    /// # Errors
+    /// If it is missing or unreadable.
+    pub fn resume(
+        &self,
+        config: &TrainConfig,
+        objective: &mut dyn Objective,
+        device: &Device,
+    ) -> Result<(Learner, Optimizer, Progress)> {
+        let last = Checkpoint::open(&self.path("last"))?;
+        let resume = last.dir().join("resume");
+        let path = resume.join("progress.json");
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::read(&path, e))?;
+        let progress: Progress =
+            serde_json::from_str(&text).map_err(|e| Error::weights(&path, format!("unreadable: {e}")))?;
+        if progress.best_by != config.best_by {
+            let [was, is] = [progress.best_by, config.best_by].map(BestBy::metric);
+            let problem = format!("this run has its best by {was}, which cannot be compared with {is}");
+            return Err(Error::Setting { field: "best-by", problem });
+        }
+        let memory = objective.memory().len();
+        if memory > 0 {
+            let path = resume.join(MEMORY);
+            let missing = || Error::weights(&path, "tensor `memory` is missing");
+            objective.recall(&TensorFile::open(&path)?.read("memory", &[memory])?.ok_or_else(missing)?);
+        }
+        let mut learner = learner(last.load(device)?, objective.needs(), config.seed)?;
+        learner.value = learner.value.map(|value| load_value(value, &resume.join(VALUE))).transpose()?;
+        let state = resume.join(OPTIMIZER);
+        let optimizer = Optimizer::resume(config.optimizer.clone(), progress.step, &learner, &state)?;
+        Ok((learner, optimizer, progress))
+    }
+}
+
+fn load_value(value: ValueNetwork, path: &Path) -> Result<ValueNetwork> {
+    let mut file = TensorFile::open(path)?;
+    let mut problem = None;
+    let value = value.map_parameters(|name, shape, old| {
+        let missing = || Error::weights(path, format!("tensor `{name}` is missing"));
+        let device = old.device();
+        match file.read(name, &[shape.iter().product()]).and_then(|values| values.ok_or_else(missing)) {
+            Ok(values) => Tensor::from_floats(values.as_slice(), &device),
+            Err(e) => {
+                problem.get_or_insert(e);
+                old
+            }
+        }
+    });
+    problem.map_or(Ok(value), Err)
+}
+
+/// Where a run leaves its models.
+#[derive(Clone, Copy, Debug)]
+pub struct Saving<'a> {
+    /// Where checkpoints go.
+    pub run: &'a RunDir,
+    /// The model that was started from; its tokenizer is saved with each checkpoint.
+    pub origin: &'a Checkpoint,
+}
+
+impl Saving<'_> {
+    /// Puts the policy into `best/`.
+    pub(super) fn best(&self, learner: &Learner) -> Result<()> {
+        checkpoint::save(&learner.policy, self.origin, StoredAs::F32, &self.run.path("best"), |_| Ok(()))
+    }
+
+    /// Puts the policy and all that resuming needs into `last/`.
+    pub(super) fn last(
+        &self,
+        learner: &Learner,
+        optimizer: &Optimizer,
+        objective: &dyn Objective,
+        progress: &Progress,
+    ) -> Result<()> {
+        checkpoint::save(&learner.policy, self.origin, StoredAs::F32, &self.run.path("last"), |dir| {
+            let resume = dir.join("resume");
+            std::fs::create_dir(&resume).map_err(|e| Error::write(&resume, e))?;
+            optimizer.save(learner, &resume.join(OPTIMIZER))?;
+            if let Some(value) = &learner.value {
+                let named = value.parameters().into_iter().map(|p| (p.name, Flat::of(&p.values)));
+                write_safetensors(named.collect::<Vec<_>>().into_iter(), &resume.join(VALUE))?;
+            }
+            let memory = objective.memory();
+            if !memory.is_empty() {
+                write_values("memory", memory, &resume.join(MEMORY))?;
+            }
+            let text = serde_json::to_string_pretty(progress).unwrap_or_default();
+            write_file(&resume.join("progress.json"), text.as_bytes())
+        })
+    }
+}
