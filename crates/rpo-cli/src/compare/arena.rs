@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use rpo::checkpoint::Checkpoint;
-use rpo::feedback::{FeedbackSet, Split, held_out_prompts};
+use rpo::feedback::{Split, held_out_prompts};
 use rpo::sample::{Decoding, generate};
 use rpo::t5::T5;
 use rpo::tokenizer::Tokenizer;
@@ -116,7 +116,7 @@ impl<'a> Arena<'a> {
     pub fn start(&self) -> Result<Start> {
         let Comparison { out, decoding, judged_by, resume, .. } = self.comparison;
         let settings = self.comparison.all().next().context("no objective to compare")?;
-        let model = load(&settings.model, settings)?;
+        let model = load(&Checkpoint::find(&settings.model)?, settings)?;
         let now = Start {
             basis: Basis {
                 data_fingerprint: self.split.fingerprint(),
@@ -236,11 +236,14 @@ impl<'a> Arena<'a> {
         let summary = train(settings, self.trained_on(), resume, self.stop, &mut [&mut ranks])?;
         self.go_on()?;
         // What a user would deploy: the lowest held-out loss, where any step was better than the start.
-        let model = match summary.progress.best {
-            Some((_, step)) if settings.out.join("best").is_dir() => Model { name: "best".into(), step },
-            _ => Model { name: "last".into(), step: summary.progress.step },
+        let (model, checkpoint) = match (summary.progress.best, Checkpoint::open(&settings.out.join("best"))) {
+            (Some((_, step)), Ok(best)) => (Model { name: "best".into(), step }, best),
+            _ => {
+                let model = Model { name: "last".into(), step: summary.progress.step };
+                (model, Checkpoint::open(&settings.out.join("last"))?)
+            }
         };
-        let policy = load(&settings.out.join(&model.name).display().to_string(), settings)?;
+        let policy = load(&checkpoint, settings)?;
         let now = self.log_probs(&policy, settings)?;
         let judged = Judged {
             model,
@@ -255,12 +258,10 @@ impl<'a> Arena<'a> {
 
     /// What runs see: `best/` is chosen on the prompts set aside for choosing, if there are any.
     fn trained_on(&self) -> Split {
-        let mut split = self.split.clone();
-        if !self.choosing.is_empty() {
-            let groups = self.choosing.iter().map(|&i| self.split.validation.groups[i].clone()).collect();
-            split.validation = FeedbackSet { groups };
+        match self.choosing.is_empty() {
+            true => self.split.clone(),
+            false => self.split.with_held_out(&self.choosing),
         }
-        split
     }
 
     /// # Errors
@@ -309,8 +310,8 @@ fn with_equal_steps(settings: &mut Settings, split: &Split) {
     settings.train.max_steps.get_or_insert(settings.train.epochs * all);
 }
 
-fn load(model: &str, settings: &Settings) -> Result<T5> {
-    Ok(Checkpoint::find(model)?.load(&device::find(&settings.device)?)?)
+fn load(checkpoint: &Checkpoint, settings: &Settings) -> Result<T5> {
+    Ok(checkpoint.load(&device::find(&settings.device)?)?)
 }
 
 /// The mean reward of each prompt over the draws; empty without draws.

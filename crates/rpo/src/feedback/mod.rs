@@ -224,6 +224,20 @@ impl FeedbackSet {
 }
 
 impl Split {
+    /// The same training part with only these of the held-out prompts. Rows are counted anew in their old order, so that
+    /// there are no gaps.
+    #[must_use]
+    pub fn with_held_out(&self, prompts: &[usize]) -> Self {
+        let groups = prompts.iter().map(|&i| self.validation.groups[i].clone()).collect();
+        let mut split = Self { train: self.train.clone(), validation: FeedbackSet { groups } };
+        let parts = [&mut split.train, &mut split.validation];
+        let mut all: Vec<&mut Response> =
+            parts.into_iter().flat_map(|part| &mut part.groups).flat_map(|group| &mut group.responses).collect();
+        all.sort_by_key(|response| response.row);
+        all.into_iter().enumerate().for_each(|(row, response)| response.row = row);
+        split
+    }
+
     /// A hash of token ids, rewards and which prompts are held out, in hexadecimal: equal for equal splits alone.
     pub fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();
@@ -337,5 +351,33 @@ impl<'a> Grouping<'a> {
         let single_responses = set.groups.iter().filter(|g| g.responses.len() == 1).count();
         let summary = ReadSummary { prompts: set.groups.len(), tokens: set.tokens(), single_responses, ..self.summary };
         Ok((set, summary))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fewer_held_out_prompts_leave_no_gaps_in_the_rows() {
+        let group = |rows: &[usize]| PromptGroup {
+            prompt: vec![1],
+            prompt_truncated: false,
+            responses: rows
+                .iter()
+                .map(|&row| Response { row, ids: vec![1], truncated: false, reward: row as f64, copies: 1 })
+                .collect(),
+        };
+        let train = FeedbackSet { groups: vec![group(&[0, 1]), group(&[4])] };
+        let split = Split { train, validation: FeedbackSet { groups: vec![group(&[2, 3]), group(&[5, 6])] } };
+        let fewer = split.with_held_out(&[1]);
+        let rows = |set: &FeedbackSet| set.iter().map(|r| (r.row, r.reward)).collect::<Vec<_>>();
+        assert_eq!(rows(&fewer.train), [(0, 0.0), (1, 1.0), (2, 4.0)]);
+        assert_eq!(rows(&fewer.validation), [(3, 5.0), (4, 6.0)]);
+        assert_ne!(split.fingerprint(), fewer.fingerprint());
+        assert_eq!(split.fingerprint(), split.clone().fingerprint());
+        let mut rated = split.clone();
+        rated.validation.groups[0].responses[0].reward = 2.5;
+        assert_ne!(split.fingerprint(), rated.fingerprint());
     }
 }
