@@ -283,9 +283,20 @@ fn references(
         (false, true) => None,
     };
     let mismatched = mismatched.map(|m| scores(m, "reference scores of mismatched pairs")).transpose()?;
-    let features =
-        needs.features.then(|| PromptFeatures::compute(&reference, split, settings.train.micro_batch_tokens.max(1)));
+    let features = needs.features.then(|| features(settings, &reference, split)).transpose()?;
     Ok(References { matched, mismatched, features })
+}
+
+/// What the reference's encoder says of the prompts.
+fn features(settings: &Settings, reference: &T5, split: &Split) -> Result<PromptFeatures> {
+    let bar = progress::bar("features of prompts", split.train.groups.len() + split.validation.groups.len());
+    let mut count = |done: usize| bar.set_position(done as u64);
+    let (budget, cache) = (settings.train.micro_batch_tokens.max(1), settings.cache.join("reference"));
+    let (features, cached) = PromptFeatures::cached(reference, split, budget, &cache, &mut count)?;
+    bar.finish_and_clear();
+    let how = if cached { "taken from the cache" } else { "computed and cached" };
+    println!("features of prompts: {how}");
+    Ok(features)
 }
 
 fn save_settings(settings: &Settings, path: &Path) -> Result<()> {

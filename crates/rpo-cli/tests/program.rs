@@ -240,7 +240,7 @@ fn settings_and_data_that_do_harm_are_warned_of() {
         "{inspected}"
     );
     // Healthy data, and the same answers to every prompt.
-    let (_, err) = said("rpo --data graded.jsonl --out d --partition sampled");
+    let (_, err) = said("rpo --data graded.jsonl --out d");
     assert!(!err.contains("warning"), "{err}");
     let (_, err) = said("rpo --data data.jsonl --out e --partition sum");
     assert!(!err.contains("warning"), "{err}");

@@ -173,7 +173,7 @@ pub fn harms(facts: &Facts, objective: &ObjectiveConfig) -> Vec<String> {
         {
             said.push(format!(
                 "the partition of the paper counts the rated responses, {:.1} a prompt here, as if they were all that could \
-                 be said: it draws all probability to them, the bad ones among them. Use --partition sampled --log-prob sum \
+                 be said: it draws all probability to them, the bad ones among them. Use --partition fitted \
                  unless they are",
                 facts.mean_responses()
             ));

@@ -1,13 +1,17 @@
 //! What the reference's encoder says of a prompt, in a few numbers: from these a value can be told without a network of its
 //! own. It knows prompts, not rewards.
 
+use std::path::Path;
+
 use burn::tensor::{Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use rpo_ops::{Segments, segment_mean};
 
+use crate::error::Result;
 use crate::feedback::{PromptGroup, Split};
+use crate::reference::{fingerprint, kept};
 use crate::t5::T5;
 
 /// Numbers that are kept of each prompt.
@@ -28,16 +32,11 @@ pub struct PromptFeatures {
 impl PromptFeatures {
     /// The mean over a prompt's encoder states, `(d_model)`; of wider ones, projections on [`WIDTH`] random directions, which
     /// nearly keep distances (Johnson and Lindenstrauss). `model` must not track gradients; `budget` bounds the tokens of a
-    /// pass.
-    pub fn compute(model: &T5, split: &Split, budget: usize) -> Self {
-        let groups: Vec<&PromptGroup> = split.train.groups.iter().chain(&split.validation.groups).collect();
-        let rows = groups.iter().flat_map(|g| &g.responses).map(|r| r.row + 1).max().unwrap_or(0);
-        let mut prompts = vec![0; rows];
-        for (i, group) in groups.iter().enumerate() {
-            group.responses.iter().for_each(|r| prompts[r.row] = i as u32);
-        }
+    /// pass. `progress` hears how many prompts are done.
+    pub fn compute(model: &T5, split: &Split, budget: usize, progress: &mut dyn FnMut(usize)) -> Self {
+        let groups = groups(split);
         let directions = directions(model);
-        let width = directions.as_ref().map_or(model.config().d_model, |d| d.dims()[1]);
+        let width = width(model);
         let mut values = vec![0.0; groups.len() * width];
         let mut order: Vec<usize> = (0..groups.len()).collect();
         order.sort_by_key(|&i| groups[i].prompt.len());
@@ -60,8 +59,27 @@ impl PromptFeatures {
             for (&i, mean) in batch.iter().zip(means.chunks(width)) {
                 values[i * width..][..width].copy_from_slice(mean);
             }
+            progress(from);
         }
-        Self { width, values, prompts }
+        Self { width, values, prompts: places(&groups) }
+    }
+
+    /// Takes the features from `cache`, or computes them and leaves them there. The flag says whether they were cached.
+    ///
+    /// # Errors
+    /// If the cache directory cannot be written.
+    pub fn cached(
+        model: &T5,
+        split: &Split,
+        budget: usize,
+        cache: &Path,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(Self, bool)> {
+        let path = cache.join(format!("{}.prompts.safetensors", fingerprint(model, split)));
+        let (groups, width) = (groups(split), width(model));
+        let compute = || Self::compute(model, split, budget, progress).values;
+        let (values, cached) = kept(&path, "features", groups.len() * width, compute)?;
+        Ok((Self { width, values, prompts: places(&groups) }, cached))
     }
 
     /// How many numbers are kept of a prompt.
@@ -75,6 +93,24 @@ impl PromptFeatures {
     }
 }
 
+fn groups(split: &Split) -> Vec<&PromptGroup> {
+    split.train.groups.iter().chain(&split.validation.groups).collect()
+}
+
+/// Place of the prompt of each row.
+fn places(groups: &[&PromptGroup]) -> Vec<u32> {
+    let rows = groups.iter().flat_map(|g| &g.responses).map(|r| r.row + 1).max().unwrap_or(0);
+    let mut places = vec![0; rows];
+    for (i, group) in groups.iter().enumerate() {
+        group.responses.iter().for_each(|r| places[r.row] = i as u32);
+    }
+    places
+}
+
+fn width(model: &T5) -> usize {
+    model.config().d_model.min(WIDTH)
+}
+
 /// `(d_model, WIDTH)` standard normal numbers, or nothing for models that are no wider.
 fn directions(model: &T5) -> Option<Tensor<2>> {
     let d_model = model.config().d_model;
@@ -84,4 +120,45 @@ fn directions(model: &T5) -> Option<Tensor<2>> {
     let mut rng = ChaCha8Rng::seed_from_u64(SEED);
     let numbers: Vec<f32> = (0..d_model * WIDTH).map(|_| StandardNormal.sample(&mut rng)).collect();
     Some(Tensor::from_data(TensorData::new(numbers, [d_model, WIDTH]), &model.device()))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::finite::{FiniteProblem, Lengths};
+    use crate::t5::RandomWeights;
+
+    #[test]
+    fn features_are_the_means_of_the_encoders_states_whatever_the_batches() {
+        let model = T5::new(&FiniteProblem::config(), &mut RandomWeights::new(1), &Device::flex()).expect("random");
+        let split = Split { train: FiniteProblem::new(1, Lengths::Equal).behaviour(2, 1), ..Split::default() };
+        let together = PromptFeatures::compute(&model, &split, 10_000, &mut |_| ());
+        let apart = PromptFeatures::compute(&model, &split, 1, &mut |_| ());
+        for group in &split.train.groups {
+            let n = group.prompt.len();
+            let states = model.encode(&group.prompt, &Segments::from_lengths([n]));
+            let states: Vec<f32> = states.into_data().try_to_vec().expect("f32");
+            for response in &group.responses {
+                for (k, feature) in together.of(response.row).iter().enumerate() {
+                    let mean = (0..n).map(|t| states[t * together.width() + k]).sum::<f32>() / n as f32;
+                    assert!((feature - mean).abs() < 1e-5, "{feature} for {mean}");
+                }
+                let close = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-5;
+                assert!(together.of(response.row).iter().zip(apart.of(response.row)).all(close));
+            }
+        }
+    }
+
+    #[test]
+    fn cached_features_are_the_same() {
+        let model = T5::new(&FiniteProblem::config(), &mut RandomWeights::new(1), &Device::flex()).expect("random");
+        let split = Split { train: FiniteProblem::new(1, Lengths::Equal).behaviour(2, 1), ..Split::default() };
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let features = || PromptFeatures::cached(&model, &split, 100, dir.path(), &mut |_| ()).expect("computed");
+        let (first, cached) = features();
+        assert!(!cached);
+        assert_eq!(features(), (first, true));
+    }
 }

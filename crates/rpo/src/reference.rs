@@ -49,7 +49,7 @@ impl References {
                 (false, true) => None,
             },
             mismatched: mismatched.filter(|_| needs.mismatched).map(scores),
-            features: needs.features.then(|| PromptFeatures::compute(model, split, budget)),
+            features: needs.features.then(|| PromptFeatures::compute(model, split, budget, &mut |_| ())),
         }
     }
 }
@@ -121,33 +121,32 @@ impl ReferenceScores {
         cache: &Path,
         progress: &mut dyn FnMut(usize),
     ) -> Result<(Self, bool)> {
-        let path = cache.join(format!("{}.safetensors", fingerprint(model, split)));
-        if path.exists() {
-            match Self::load(&path, split) {
-                Ok(scores) => return Ok((scores, true)),
-                Err(e) => tracing::warn!("{e}; computing the reference scores again"),
-            }
-        }
-        let scores = Self::compute(model, split, budget, progress);
-        scores.save(&path)?;
-        Ok((scores, false))
-    }
-
-    fn load(path: &Path, split: &Split) -> Result<Self> {
         let tokens = tokens(split);
-        let log_probs = TensorFile::open(path)?
-            .read("log_probs", &[tokens.len()])?
-            .ok_or_else(|| Error::weights(path, "tensor `log_probs` is missing"))?;
-        Ok(Self { log_probs, tokens })
+        let path = cache.join(format!("{}.safetensors", fingerprint(model, split)));
+        let compute = || Self::compute(model, split, budget, progress).log_probs;
+        let (log_probs, cached) = kept(&path, "log_probs", tokens.len(), compute)?;
+        Ok((Self { log_probs, tokens }, cached))
     }
+}
 
-    fn save(&self, path: &Path) -> Result<()> {
-        let dir = path.parent().unwrap_or(path);
-        std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
-        let partial = path.with_extension("partial");
-        write_values("log_probs", &self.log_probs, &partial)?;
-        std::fs::rename(&partial, path).map_err(|e| Error::write(path, e))
+/// Takes the `n` numbers of tensor `name` from the file at `path`, or computes them and leaves them there. The flag says
+/// whether they were there.
+pub(crate) fn kept(path: &Path, name: &str, n: usize, compute: impl FnOnce() -> Vec<f32>) -> Result<(Vec<f32>, bool)> {
+    if path.exists() {
+        let missing = || Error::weights(path, format!("tensor `{name}` is missing"));
+        let found = TensorFile::open(path).and_then(|mut file| file.read(name, &[n])?.ok_or_else(missing));
+        match found {
+            Ok(values) => return Ok((values, true)),
+            Err(e) => tracing::warn!("{e}; computing it again"),
+        }
     }
+    let values = compute();
+    let dir = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
+    let partial = path.with_extension("partial");
+    write_values(name, &values, &partial)?;
+    std::fs::rename(&partial, path).map_err(|e| Error::write(path, e))?;
+    Ok((values, false))
 }
 
 /// Tokens of each response, by row.
@@ -160,7 +159,7 @@ fn tokens(split: &Split) -> Vec<usize> {
 
 /// A hash of the weights and configuration, of the token ids (and with them of data, tokenizer and truncation), and of
 /// the device and number format that the scores are computed with.
-fn fingerprint(model: &T5, split: &Split) -> String {
+pub(crate) fn fingerprint(model: &T5, split: &Split) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(VERSION.as_bytes());
     hasher.update(format!("{:?}", model.device()).as_bytes());

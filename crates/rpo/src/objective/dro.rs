@@ -6,6 +6,9 @@
 //! loss = 1/2 mean( (r - V(x) - tau (ell_theta(y|x) - ell_ref(y|x)))^2 )
 //! ```
 //!
+//! Defaults: `tau = 1` as in the paper's experiments, with its policy and value apart and both at the policy's learning rate;
+//! the value's head starts at zero ([`crate::t5::ValueNetwork`]). On a real task `tau` deserves the same care as RPO's.
+//!
 //! The policy's gradient is divided by `tau`, as in the paper: `-(r - V - tau log-ratio) grad ell_theta`. The value's
 //! gradient is the loss's own.
 

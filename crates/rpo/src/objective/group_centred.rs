@@ -12,7 +12,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, by_prompt, given, known, rows, strength, values,
+    ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, by_prompt, given, known, ranked, rows, strength,
+    values,
 };
 use crate::error::{Error, Result};
 use crate::feedback::Split;
@@ -89,6 +90,7 @@ impl Objective for GroupCentred {
                     .into(),
             ));
         }
+        ranked(split, "group-centred regression")?;
         let dropped = ("prompts with a single response, left out".into(), f64::from(singles));
         Ok(Preparation { facts: scale.facts().into_iter().chain([dropped]).collect() })
     }

@@ -5,6 +5,10 @@
 //! z_0  = max(0, mean over the step of log pi_theta(y'|x) / pi_ref(y'|x)),  y' an answer to another prompt; no gradient
 //! loss = mean( lambda (1 - sigmoid(+- beta (log pi_theta(y|x) / pi_ref(y|x) - z_0))) ),  + if desirable, - if not
 //! ```
+//!
+//! Defaults: `beta = 0.1`, on sums of log-probabilities, weights that reach the range of the paper's equation 8, and `z_0` from
+//! mismatched pairs of the whole step, as the paper has them. The paper's warning about small steps holds: a mean over few
+//! pairs is a noisy `z_0`.
 
 use burn::tensor::activation::sigmoid;
 use serde::{Deserialize, Serialize};

@@ -24,13 +24,14 @@ pub use rpo::{Partition, Rpo, RpoConfig, SingleResponse};
 pub use sft::{Sft, SftConfig, SftRows};
 
 use crate::error::{Error, Result};
-use crate::feedback::{Response, Split};
+use crate::feedback::{PromptGroup, Response, Split};
 use crate::reference::{ReferenceScores, References};
 use crate::score::Scores;
 use crate::t5::ValueKind;
 
 /// What an objective reads beyond the policy's scores.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[allow(clippy::struct_excessive_bools)] // Each is a need of its own, and any of them go together.
 pub struct Needs {
     /// Log-probabilities of the responses under the reference.
     pub reference: bool,
@@ -213,6 +214,19 @@ fn strength(field: &'static str, value: f64) -> Result<()> {
                  bits"
             ),
         }),
+    }
+}
+
+/// Refuses data on which an objective that compares a prompt's responses has nothing but rounding to follow: no prompt has
+/// responses with different rewards.
+fn ranked(split: &Split, objective: &str) -> Result<()> {
+    match split.train.groups.iter().any(PromptGroup::ranks) {
+        true => Ok(()),
+        false => Err(Error::Data(format!(
+            "none of the {} training prompts has responses with different rewards, so that {objective} has nothing to \
+             compare. Check the reward column, or keep ratings that tell a prompt's responses apart",
+            split.train.groups.len()
+        ))),
     }
 }
 

@@ -9,13 +9,24 @@
 //! loss     = 1/2 mean( (ell_theta(y|x) - ell_ref(y|x) - (r - V_hat(x)) / tau)^2 )
 //! ```
 //!
-//! Read the other way round, the target of `ell_theta` is `log softmax_i( ell_ref(y_i|x) + r_i / tau )`.
+//! Read the other way round, the target of `ell_theta` is `log softmax_i( ell_ref(y_i|x) + r_i / tau )`: all probability to
+//! the rated responses, the bad ones among them, and none to those that nobody rated. That is right only if they are all
+//! there are. [`Partition::Fitted`], the default, keeps the regression and estimates `V` otherwise: at the optimum
+//! `d_i = r_i - tau log-ratio_i` is `V(x)` for every response, so that `V` can be read off the policy itself,
+//!
+//! ```text
+//! V_hat(x) = ( n mean_i(d_i) + lambda m(x) ) / (n + lambda)
+//! ```
+//!
+//! with `m(x)` what the other prompts tell of this one and `lambda` the variance of `d` within prompts over that between them
+//! ([`super::intercept`] derives it). It needs neither a network nor that the responses come from the reference; where a
+//! prompt has one response, `m(x)` is all there is to compare it with.
 
 use serde::{Deserialize, Serialize};
 
 use super::intercept::{Fit, Prompt, fit};
 use super::{
-    ByRow, Loss, Needs, Objective, Preparation, RewardScale, Seen, Step, by_prompt, given, known, log_sum_exp,
+    ByRow, Loss, Needs, Objective, Preparation, RewardScale, Seen, Step, by_prompt, given, known, log_sum_exp, ranked,
     strength, values,
 };
 use crate::error::{Error, Result};
@@ -158,9 +169,14 @@ impl Fitted {
 
 impl Rpo {
     /// # Errors
-    /// If `tau` is not a positive number.
+    /// If `tau` is not a positive number, or the settings contradict each other.
     pub fn new(config: RpoConfig) -> Result<Self> {
         strength("tau", config.tau)?;
+        if config.partition == Partition::Fitted && config.single_response == SingleResponse::Sft {
+            let problem = "`sft` cancels a reward with the prompt's own partition, which the fitted one is not; use `global` or \
+                           `drop`, or another `partition`";
+            return Err(Error::Setting { field: "single-response", problem: problem.into() });
+        }
         Ok(Self { config, targets: Vec::new(), fitted: None })
     }
 
@@ -206,6 +222,9 @@ impl Objective for Rpo {
         let RpoConfig { log_prob, partition, single_response, standardize_rewards, .. } = self.config;
         let scale = RewardScale::of(split, standardize_rewards)?;
         scale.fits(split, self.config.tau)?;
+        if partition != Partition::BatchMean && split.train.groups.iter().all(|g| g.responses.len() > 1) {
+            ranked(split, "RPO")?;
+        }
         let over_all = if partition == Partition::Sampled { partition } else { Partition::Mean };
         let pooled = self.partition(over_all, split.train.iter(), reference, scale);
         let mut singles = 0;

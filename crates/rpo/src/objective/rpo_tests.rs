@@ -76,7 +76,7 @@ fn the_fitted_partition_by_hand_and_as_the_policy_moves() {
     let d: [f64; 4] = [0.0, 4.0, 5.0, 9.0];
     let likelihood = |lambda: f64, mu: f64| {
         let pair = |a: f64, b: f64| {
-            let mean = (a + b) / 2.0;
+            let mean = f64::midpoint(a, b);
             (a - mean).powi(2) + (b - mean).powi(2) + 2.0 * lambda / (2.0 + lambda) * (mean - mu).powi(2)
         };
         0.5 * (pair(d[0], d[1]) + pair(d[2], d[3])) / 4.0
