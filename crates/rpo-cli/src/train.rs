@@ -283,7 +283,8 @@ fn references(
         (false, true) => None,
     };
     let mismatched = mismatched.map(|m| scores(m, "reference scores of mismatched pairs")).transpose()?;
-    let features = needs.features.then(|| features(settings, &reference, split)).transpose()?;
+    let features =
+        (needs.features && split.mostly_single()).then(|| features(settings, &reference, split)).transpose()?;
     Ok(References { matched, mismatched, features })
 }
 

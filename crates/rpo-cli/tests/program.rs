@@ -85,7 +85,12 @@ const TRAIN: &str = "train rpo --model model --data data.jsonl --out run";
 #[test]
 fn train_generate_and_resume() {
     let place = Place::with_model();
-    let said = place.ok(&format!("{TRAIN} --max-steps 6 --batch-size 8 --learning-rate 0.01"));
+    let said = place.ok(&format!("{TRAIN} --published --max-steps 6 --batch-size 8 --learning-rate 0.01"));
+    let config = std::fs::read_to_string(place.path("run/config.toml")).expect("settings");
+    for set in ["tau = 5.0", "partition = \"sum\"", "log-prob = \"mean\"", "warmup-steps = 150", "learning-rate = 0.01"]
+    {
+        assert!(config.contains(set), "{set}: {config}");
+    }
     assert!(said.contains("held-out loss:") && said.contains("reference scores: computed and cached"), "{said}");
     assert_eq!(names(&place.path("run")), ["best", "config.toml", "last", "metrics.jsonl", "tensorboard"]);
     let answer = place.ok("generate --model run/best --max-new-tokens 5 say");
@@ -413,7 +418,7 @@ fn objectives_are_verified() {
     let json = std::fs::read_to_string(place.path("verified/verify.json")).expect("written");
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     let outcome = &json["outcomes"][1];
-    assert_eq!((&outcome["objective"], &outcome["condition"]), (&"rpo published".into(), &"1".into()));
+    assert_eq!((&outcome["objective"], &outcome["condition"]), (&"rpo fitted".into(), &"1".into()));
     let end = &outcome["runs"][1]["ended"][2];
     assert_eq!(end["step"], 2);
     assert!(end["mass"].as_f64().is_some_and(|mass| mass > 0.0 && mass < 1.0), "{end}");

@@ -1,5 +1,9 @@
 //! What the reference's encoder says of a prompt, in a few numbers: from these a value can be told without a network of its
 //! own. It knows prompts, not rewards.
+//!
+//! They are used where most prompts have one response. Measured by `rpo verify` (6 problems, distance to the optimum with and
+//! without them): 0.34 and 0.39 with one response, 0.35 and 0.40 with one that was drawn uniformly; no difference with two or
+//! four, where a prompt's own responses say more, and on real ratings they then told less of held-out prompts than the mean.
 
 use std::path::Path;
 

@@ -32,7 +32,7 @@ pub struct References {
     pub matched: Option<ReferenceScores>,
     /// Of the responses as answers to other prompts ([`Split::mismatched`]).
     pub mismatched: Option<ReferenceScores>,
-    /// What its encoder says of the prompts.
+    /// What its encoder says of the prompts, where most of them have one response.
     pub features: Option<PromptFeatures>,
 }
 
@@ -49,7 +49,8 @@ impl References {
                 (false, true) => None,
             },
             mismatched: mismatched.filter(|_| needs.mismatched).map(scores),
-            features: needs.features.then(|| PromptFeatures::compute(model, split, budget, &mut |_| ())),
+            features: (needs.features && split.mostly_single())
+                .then(|| PromptFeatures::compute(model, split, budget, &mut |_| ())),
         }
     }
 }

@@ -256,7 +256,7 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
 fn single_responses_can_be_left_out() {
     let bench = Bench::new();
     let config = TrainConfig { max_steps: None, epochs: 1, batch_size: 1, validate_every: Some(1000), ..config(0) };
-    let with = |single_response| ObjectiveConfig::Rpo(RpoConfig { single_response, ..RpoConfig::default() });
+    let with = |single_response| ObjectiveConfig::Rpo(RpoConfig { single_response, ..RpoConfig::published() });
     let all = bench.train("all", &with(SingleResponse::Global), &config, None);
     let some = bench.train("some", &with(SingleResponse::Drop), &config, None);
     let (split, _) = bench.data();

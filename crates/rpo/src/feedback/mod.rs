@@ -224,6 +224,11 @@ impl FeedbackSet {
 }
 
 impl Split {
+    /// Whether most training prompts have one response, so that there is little but other prompts to compare it with.
+    pub fn mostly_single(&self) -> bool {
+        2 * self.train.groups.iter().filter(|g| g.responses.len() == 1).count() > self.train.groups.len()
+    }
+
     /// The same training part with only these of the held-out prompts. Rows are counted anew in their old order, so that
     /// there are no gaps.
     #[must_use]

@@ -37,7 +37,7 @@ pub struct Needs {
     pub reference: bool,
     /// Log-probabilities of the responses as answers to other prompts, under policy and reference.
     pub mismatched: bool,
-    /// What the reference's encoder says of the prompts.
+    /// What the reference's encoder says of the prompts, if most of them have one response ([`Split::mostly_single`]).
     pub features: bool,
     /// All responses of a prompt in the same loss, or as many as a step holds.
     pub whole_prompts: bool,

@@ -209,12 +209,7 @@ impl Rpo {
 impl Objective for Rpo {
     fn needs(&self) -> Needs {
         let fitted = self.config.partition == Partition::Fitted;
-        Needs {
-            reference: true,
-            features: fitted && std::env::var("NOFEAT").is_err(),
-            whole_prompts: fitted,
-            ..Needs::default()
-        }
+        Needs { reference: true, features: fitted, whole_prompts: fitted, ..Needs::default() }
     }
 
     fn prepare(&mut self, split: &Split, references: &References) -> Result<Preparation> {
