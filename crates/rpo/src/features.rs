@@ -34,7 +34,7 @@ pub struct PromptFeatures {
 }
 
 impl PromptFeatures {
-    /// The mean over a prompt's encoder states, `(d_model)`; of wider ones, projections on [`WIDTH`] random directions, which
+    /// The mean over a prompt's encoder states, `(d_model)`; of wider ones, projections on 64 random directions, which
     /// nearly keep distances (Johnson and Lindenstrauss). `model` must not track gradients; `budget` bounds the tokens of a
     /// pass. `progress` hears how many prompts are done.
     pub fn compute(model: &T5, split: &Split, budget: usize, progress: &mut dyn FnMut(usize)) -> Self {
