@@ -1,5 +1,6 @@
 //! Who rates answers: a function, or a program of the user's.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -48,10 +49,16 @@ pub fn ask(command: &str, answers: &[(String, String)]) -> Result<Vec<f64>> {
     Ok(rewards)
 }
 
-/// The program `command` as the training loop, which knows token ids only, asks it.
-pub fn of_tokens(command: &str, tokenizer: &Tokenizer) -> impl Fn(&[Answered]) -> rpo::Result<Vec<f64>> {
+/// The program `command` as the training loop, which knows token ids only, asks it. `prompts` are the user's own texts by
+/// their token ids.
+pub fn of_tokens(
+    command: &str,
+    tokenizer: &Tokenizer,
+    prompts: HashMap<Vec<u32>, String>,
+) -> impl Fn(&[Answered]) -> rpo::Result<Vec<f64>> {
     move |answers| {
-        let texts = answers.iter().map(|(prompt, answer)| Ok((tokenizer.decode(prompt)?, tokenizer.decode(answer)?)));
+        let prompt = |ids: &Vec<u32>| prompts.get(ids).map_or_else(|| tokenizer.decode(ids), |text| Ok(text.clone()));
+        let texts = answers.iter().map(|(ids, answer)| Ok((prompt(ids)?, tokenizer.decode(answer)?)));
         let texts = texts.collect::<rpo::Result<Vec<_>>>()?;
         ask(command, &texts).map_err(|problem| rpo::Error::Data(format!("{problem:#}")))
     }

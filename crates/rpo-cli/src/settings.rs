@@ -73,8 +73,18 @@ fn longest() -> usize {
 }
 
 impl Settings {
-    /// Merges the file, if any, with `flags`, pairs of a dotted setting and its value.
-    pub fn resolve(file: Option<&Path>, flags: Vec<(String, Value)>) -> Result<Self> {
+    /// Merges the file, if any, with `flags`, pairs of a dotted setting and its value. A flag `published` wins over the file,
+    /// the other flags over it.
+    pub fn resolve(file: Option<&Path>, mut flags: Vec<(String, Value)>) -> Result<Self> {
+        let asked = flags.iter().position(|(name, value)| name == "published" && value.as_bool() == Some(true));
+        if let Some(at) = asked {
+            flags.remove(at);
+            let mut named = merge(file, flags.clone())?;
+            let published = published(&named)?;
+            named = over(merge(file, vec![])?, published);
+            flags.into_iter().for_each(|(name, value)| set(&mut named, &name, value));
+            return Self::from_table(named, file);
+        }
         Self::from_table(merge(file, flags)?, file)
     }
 
@@ -212,6 +222,24 @@ mod tests {
         assert_eq!(settings.objective, ObjectiveConfig::Rpo(RpoConfig { tau: 2.0, ..RpoConfig::default() }));
         std::fs::write(&file, settings.to_toml().expect("TOML")).expect("write");
         assert_eq!(Settings::resolve(Some(&file), vec![]).expect("valid"), settings);
+    }
+
+    #[test]
+    fn published_settings_win_over_a_file_and_flags_over_them() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let file = dir.path().join("run.toml");
+        let written = "model = \"a\"\ndata = \"d\"\nout = \"o\"\n[objective]\nname = \"rpo\"\ntau = 0.3\n[train]\nbatch-size = 8\n";
+        std::fs::write(&file, written).expect("write");
+        let flags = |more: &[&str]| more.iter().map(|text| assignment(text).expect("valid")).collect::<Vec<_>>();
+        let settings = Settings::resolve(Some(&file), flags(&["published=true", "train.epochs=3"])).expect("valid");
+        assert_eq!(settings.objective, ObjectiveConfig::Rpo(RpoConfig::published()));
+        let train = &settings.train;
+        assert_eq!((train.batch_size, train.warmup_steps, train.epochs), (32, Some(150), 3));
+        // In the file it fills what the file leaves open.
+        std::fs::write(&file, format!("published = true\n{written}")).expect("write");
+        let settings = Settings::resolve(Some(&file), vec![]).expect("valid");
+        let tau = RpoConfig { tau: 0.3, ..RpoConfig::published() };
+        assert_eq!((settings.objective, settings.train.batch_size), (ObjectiveConfig::Rpo(tau), 8));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use rpo::checkpoint::Checkpoint;
 use rpo::features::PromptFeatures;
-use rpo::feedback::{FeedbackSet, ReadSummary, Split};
+use rpo::feedback::{FeedbackSet, ReadSummary, Split, held_out_prompts};
 use rpo::metrics::MetricsLog;
 use rpo::objective::{Needs, ObjectiveConfig};
 use rpo::optim::Optimizer;
@@ -183,7 +183,14 @@ pub fn train(
     let tokenizer = origin.tokenizer()?;
     let mut log = MetricsLog::open(&run.path("metrics.jsonl"), progress.step)?.with_answers(tokenizer.clone());
     let mut tensorboard = TensorBoard::create(&run.path("tensorboard"))?.with_answers(tokenizer.clone());
-    let judge = settings.judge.as_ref().map(|command| judge::of_tokens(command, &tokenizer));
+    let judge = match &settings.judge {
+        Some(command) => {
+            let ids = split.validation.groups.iter().map(|g| g.prompt.clone());
+            let prompts = ids.zip(held_out_prompts(&settings.data, &settings.columns, &split)?).collect();
+            Some(judge::of_tokens(command, &tokenizer, prompts))
+        }
+        None => None,
+    };
     let mut display = TrainingProgress::new();
     let trainer = Trainer {
         objective: objective.as_mut(),

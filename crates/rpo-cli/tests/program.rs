@@ -305,6 +305,7 @@ fn objectives_are_compared() {
         (format!("{common} x --learning-rate 0.1 --learning-rates 0.1"), "leave out --learning-rate"),
         (format!("{common} x --objectives sft,ppo"), "no objective `ppo`"),
         (format!("{common} x --seeds 0"), "--seeds 0"),
+        (format!("{common} x --set train.patience=2"), "train.patience: contestants train for equal steps"),
         (format!("{common} x --validation-fraction 0"), "nothing to compare on"),
         (format!("{common} x --objectives sft --judge false"), "the judge `false` ended with"),
     ] {

@@ -235,7 +235,8 @@ impl<'a> Arena<'a> {
         let resume = record::can_go_on(&settings.out)?;
         let summary = train(settings, self.trained_on(), resume, self.stop, &mut [&mut ranks])?;
         self.go_on()?;
-        // What a user would deploy: the lowest held-out loss, where any step was better than the start.
+        // What a user would deploy: the lowest held-out loss, where any step was better than the start. Where none was, a
+        // user would keep the start; `last` then shows what the objective did to it.
         let (model, checkpoint) = match (summary.progress.best, Checkpoint::open(&settings.out.join("best"))) {
             (Some((_, step)), Ok(best)) => (Model { name: "best".into(), step }, best),
             _ => {

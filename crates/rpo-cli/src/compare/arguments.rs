@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rpo::objective::ObjectiveConfig;
-use rpo::sample::{Decoding, Processors};
+use rpo::sample::Decoding;
+use rpo::train::BestBy;
 use toml::{Table, Value};
 
 use super::{Candidate, Comparison};
@@ -73,22 +74,37 @@ pub fn resolve(arguments: Arguments) -> Result<Comparison> {
             let mut base = table.clone();
             base.insert("objective".into(), Value::Table(objective));
             let base = Settings::from_table(base, config.as_deref()).with_context(|| label.clone())?;
+            refuse_unequal(&base)?;
             let candidates = candidates(&label, &base, &rates, seeds);
             Ok((base.out, (label, candidates)))
         })
         .collect::<Result<Vec<_>>>()?;
     let (outs, contestants): (Vec<PathBuf>, Vec<_>) = contestants.into_iter().unzip();
-    let processors =
-        Processors { repetition_penalty: 1.2, no_repeat_ngram_size: 3, temperature: 0.7, top_k: 50, top_p: 0.95 };
     Ok(Comparison {
         title: "Objectives compared".into(),
         introduction: String::new(),
         out: outs.into_iter().next().context("no objective to compare")?,
         contestants,
-        decoding: Decoding { sample: true, max_new_tokens, processors, ..Decoding::default() },
+        decoding: Decoding { max_new_tokens, ..Decoding::published() },
         judged_by: judge,
         resume,
     })
+}
+
+/// Refuses settings that would end runs unequally early, or choose `best/` by what is judged.
+fn refuse_unequal(settings: &Settings) -> Result<()> {
+    let refused = [
+        ("train.patience", settings.train.patience.is_some()),
+        ("train.best-by", settings.train.best_by != BestBy::Loss),
+        ("judge", settings.judge.is_some()),
+    ];
+    match refused.into_iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((name, _)) => bail!(
+            "{name}: contestants train for equal steps, and their best step is that of the lowest loss of their own; leave it \
+             out (answers are rated with --judge)"
+        ),
+    }
 }
 
 /// A candidate for each learning rate, with a run for each seed.

@@ -200,18 +200,19 @@ impl FeedbackSet {
         (mean, variance.sqrt())
     }
 
-    /// Parts groups of more than `most` responses into groups of the same prompt, about equally large.
+    /// Parts groups of more than `most` responses into groups of the same prompt that differ by one response at most.
     pub fn part_groups(&mut self, most: usize) {
         let parts = |group: PromptGroup| {
             let n = group.responses.len();
-            let size = n.div_ceil(n.div_ceil(most));
-            if n <= most {
+            let count = n.div_ceil(most);
+            if count < 2 {
                 return vec![group];
             }
-            let PromptGroup { prompt, prompt_truncated, responses } = group;
-            let part =
-                |part: &[Response]| PromptGroup { prompt: prompt.clone(), prompt_truncated, responses: part.to_vec() };
-            responses.chunks(size).map(part).collect()
+            let part = |i: usize| {
+                let responses = group.responses[i * n / count..(i + 1) * n / count].to_vec();
+                PromptGroup { prompt: group.prompt.clone(), prompt_truncated: group.prompt_truncated, responses }
+            };
+            (0..count).map(part).collect()
         };
         self.groups = std::mem::take(&mut self.groups).into_iter().flat_map(parts).collect();
     }

@@ -24,10 +24,12 @@
 //! ```
 //!
 //! `s2`, and `v2 + w2`, are found by moments (analysis of variance), the share of the features by restricted likelihood over
-//! a few values. If no prompt has two responses, `s2` and `v2` cannot be told apart, and are taken to be equal.
+//! a few values. Where hardly any prompt has two responses, or none has two with different rewards, `s2` and `v2` cannot be told apart, and are taken to be equal.
 
 /// How many responses prompts have beyond which they are counted together with others, where only weights depend on it.
 const COUNTED: usize = 32;
+/// `s2` is estimated from at least as many differences within prompts as the number of prompts divided by this.
+const PROMPTS_PER_DIFFERENCE: usize = 8;
 /// Shares of the variance between prompts that features may explain.
 const SHARES: [f64; 11] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97];
 
@@ -36,6 +38,8 @@ const SHARES: [f64; 11] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.9
 pub(super) struct Prompt<'a> {
     /// Its responses.
     pub count: usize,
+    /// Whether their rewards differ, so that they tell of the scatter within prompts.
+    pub ranks: bool,
     /// Their mean of `d`.
     pub mean: f64,
     /// 1, then its features.
@@ -75,6 +79,11 @@ impl Fit {
         self.coefficients.iter().zip(design).map(|(b, f)| b * f).sum()
     }
 
+    /// The same with another `lambda`.
+    pub fn with_lambda(&self, lambda: f64) -> Self {
+        Self { lambda, ..self.clone() }
+    }
+
     /// `V_hat` of a prompt of which `expected` is told, and whose `n` responses have this mean of `d`.
     pub fn value(&self, n: usize, mean: f64, expected: f64) -> f64 {
         let own = match self.lambda.is_finite() {
@@ -88,13 +97,20 @@ impl Fit {
 /// Estimates everything from prompts, and from the sum of the squares of what their responses differ from their means.
 pub(super) fn fit(prompts: &[Prompt<'_>], squares_within: f64) -> Fit {
     let width = prompts.first().map_or(1, |p| p.design.len());
-    let own_mean = || Fit { coefficients: vec![0.0; width], ..Fit::default() };
+    let alike = |lambda| {
+        let mut coefficients = vec![0.0; width];
+        coefficients[0] = prompts.iter().map(|p| p.mean).sum::<f64>() / prompts.len().max(1) as f64;
+        Fit { coefficients, lambda, ..Fit::default() }
+    };
     if prompts.len() < 2 {
-        return own_mean();
+        return alike(0.0);
     }
-    let (within, between) = variances(prompts, squares_within);
+    let ranks = prompts.iter().any(|p| p.ranks);
+    let differences = if ranks { prompts.iter().map(|p| p.count - 1).sum() } else { 0 };
+    let single = differences * PROMPTS_PER_DIFFERENCE < prompts.len();
+    let within = if single { 0.0 } else { squares_within / differences as f64 };
+    let between = between(prompts, within);
     let classes = classes(prompts, width);
-    let single = prompts.iter().all(|p| p.count == 1);
     let shares = if width > 1 && between > 0.0 { &SHARES[..] } else { &SHARES[..1] };
     let candidates = shares.iter().filter_map(|&share| {
         let rest = (1.0 - share) * between;
@@ -104,25 +120,24 @@ pub(super) fn fit(prompts: &[Prompt<'_>], squares_within: f64) -> Fit {
         Some((criterion, Fit { coefficients, lambda, within: s2, between, explained: share }))
     });
     let best = candidates.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, fit)| fit);
-    // Nothing scatters at all: the prompts' own means say everything.
-    best.unwrap_or_else(own_mean)
+    // Nothing scatters at all.
+    best.unwrap_or_else(|| alike(if single { 1.0 } else { 0.0 }))
 }
 
-/// `s2` and `v2 + w2` by the analysis of variance; for single responses their sum, as the second.
-fn variances(prompts: &[Prompt<'_>], squares_within: f64) -> (f64, f64) {
+/// `v2 + w2` by the analysis of variance, given `s2`.
+fn between(prompts: &[Prompt<'_>], within: f64) -> f64 {
     let groups = prompts.len() as f64;
     let sum = |of: &dyn Fn(&Prompt<'_>) -> f64| prompts.iter().map(of).sum::<f64>();
     let all = sum(&|p| p.count as f64);
     let grand = sum(&|p| p.count as f64 * p.mean) / all;
     let squares = sum(&|p| p.count as f64 * (p.mean - grand).powi(2));
-    let within = if all > groups { squares_within / (all - groups) } else { 0.0 };
     let size = (all - sum(&|p| (p.count as f64).powi(2)) / all) / (groups - 1.0);
-    (within, ((squares / (groups - 1.0) - within) / size).max(0.0))
+    ((squares / (groups - 1.0) - within) / size).max(0.0)
 }
 
 fn classes(prompts: &[Prompt<'_>], width: usize) -> Vec<Class> {
     let mut classes: Vec<Class> = Vec::new();
-    for Prompt { count, mean, design } in prompts {
+    for Prompt { count, mean, design, .. } in prompts {
         // Beyond `COUNTED`, powers of two.
         let responses = if *count <= COUNTED { *count } else { count.next_power_of_two() };
         let at = classes.iter().position(|c| c.responses == responses).unwrap_or_else(|| {
@@ -204,7 +219,12 @@ mod tests {
     use super::*;
 
     fn prompt<'a>(values: &[f64], design: &'a [f64]) -> Prompt<'a> {
-        Prompt { count: values.len(), mean: values.iter().sum::<f64>() / values.len() as f64, design }
+        Prompt {
+            count: values.len(),
+            ranks: values.len() > 1,
+            mean: values.iter().sum::<f64>() / values.len() as f64,
+            design,
+        }
     }
 
     fn without_features(groups: &[&[f64]]) -> Fit {
@@ -239,6 +259,10 @@ mod tests {
         let single = without_features(&[&[0.0], &[4.0], &[8.0]]);
         assert!((single.expected(&[1.0]) - 4.0).abs() < 1e-12);
         assert_eq!((single.lambda, single.value(1, 0.0, 4.0)), (1.0, 2.0));
+        // One pair among many single responses says as good as nothing of the scatter within.
+        let values: Vec<[f64; 1]> = (0..20).map(|i| [f64::from(i)]).collect();
+        let nearly: Vec<&[f64]> = values.iter().map(|v| &v[..]).chain([&[3.0, 3.0][..]]).collect();
+        assert_eq!(without_features(&nearly).lambda, 1.0);
     }
 
     /// `1/2 (d - X b)' S^-1 (d - X b)` at the `b` that makes it least, `S` being the covariance of all responses.
@@ -299,7 +323,8 @@ mod tests {
         let noise = |i: usize| ((i * 71) as f64 * 1.234).cos();
         let told: Vec<f64> = (0..n).map(|i| 5.0 + 3.0 * at(i, 0) - 2.0 * at(i, 2) + 0.3 * noise(i)).collect();
         let fitted = |means: &[f64]| {
-            let prompts = means.iter().zip(&design).map(|(m, d)| Prompt { count: 1, mean: *m, design: d });
+            let prompts =
+                means.iter().zip(&design).map(|(m, d)| Prompt { count: 1, ranks: false, mean: *m, design: d });
             fit(&prompts.collect::<Vec<_>>(), 0.0)
         };
         let fit = fitted(&told);

@@ -112,6 +112,8 @@ pub struct Rpo {
     targets: ByRow<Target>,
     /// For [`Partition::Fitted`], where [`Target::partition`] is not used.
     fitted: Option<Fitted>,
+    /// See [`WINDOW`].
+    window: usize,
 }
 
 /// All that the loss needs of one response besides the policy's score.
@@ -143,7 +145,12 @@ struct Fitted {
     /// [`Objective::memory`]: `log p(y|x)` of each row when the policy last saw it, summed over tokens; then for each
     /// training prompt in which step that was, 0 for the start; then how many steps there were.
     memory: Vec<f32>,
+    /// See [`WINDOW`].
+    window: usize,
     fit: Fit,
+    /// At the start. Held-out losses keep to it: as the policy learns its training responses by heart the scatter within
+    /// prompts vanishes, and with a `lambda` of these the loss of others would fall by itself.
+    first_lambda: f64,
 }
 
 impl Fitted {
@@ -152,15 +159,18 @@ impl Fitted {
         &self.design[group * self.width..][..self.width]
     }
 
-    /// The training prompts that were seen last, those of one step in order.
+    /// The training prompts that the policy saw last; before the first step, all of them. Those not seen yet come in an order
+    /// that has nothing to do with the data's, which may be sorted.
     fn latest(&self) -> Vec<usize> {
         let n = self.rows.len();
         let seen = &self.memory[self.divisors.len()..][..n];
         let mut order: Vec<usize> = (0..n).filter(|&i| !self.rows[i].is_empty()).collect();
-        let by_step = |a: &usize, b: &usize| seen[*b].total_cmp(&seen[*a]).then(a.cmp(b));
-        if order.len() > WINDOW {
-            order.select_nth_unstable_by(WINDOW, by_step);
-            order.truncate(WINDOW);
+        let started = self.memory.last().is_some_and(|steps| *steps > 0.0);
+        let mixed = |i: usize| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let by_step = |a: &usize, b: &usize| seen[*b].total_cmp(&seen[*a]).then(mixed(*a).cmp(&mixed(*b)));
+        if started && order.len() > self.window {
+            order.select_nth_unstable_by(self.window, by_step);
+            order.truncate(self.window);
             order.sort_unstable();
         }
         order
@@ -177,7 +187,7 @@ impl Rpo {
                            `drop`, or another `partition`";
             return Err(Error::Setting { field: "single-response", problem: problem.into() });
         }
-        Ok(Self { config, targets: Vec::new(), fitted: None })
+        Ok(Self { config, targets: Vec::new(), fitted: None, window: WINDOW })
     }
 
     /// `V_hat` of these responses.
@@ -229,6 +239,7 @@ impl Objective for Rpo {
             singles += usize::from(n == 1);
             let v_hat = match (n, single_response) {
                 (1, SingleResponse::Drop) => continue,
+                _ if partition == Partition::Fitted => f64::NAN,
                 (1, SingleResponse::Global) => pooled,
                 _ => self.partition(partition, group.responses.iter(), reference, scale),
             };
@@ -253,6 +264,7 @@ impl Objective for Rpo {
         if partition == Partition::Fitted {
             self.fitted = Some(self.start_fit(split, reference, references.features.as_ref()));
             self.refit();
+            self.fitted.iter_mut().for_each(|fitted| fitted.first_lambda = fitted.fit.lambda);
         }
         let [mean, sd] = scale.facts();
         let mut facts = vec![
@@ -345,7 +357,7 @@ impl Rpo {
         memory.resize(memory.len() + rows.len() + 1, 0.0);
         let of_group = |g: &PromptGroup| features.map_or(&[][..], |f| f.of(g.responses[0].row));
         let (design, width) = design(groups().map(of_group), rows.len());
-        Fitted { design, width, rows, divisors, memory, fit: Fit::default() }
+        Fitted { design, width, rows, divisors, memory, window: self.window, fit: Fit::default(), first_lambda: 0.0 }
     }
 
     /// `d = r - tau log-ratio`.
@@ -364,7 +376,10 @@ impl Rpo {
             let values: Vec<f64> = fitted.rows[group].iter().filter_map(value).collect();
             let (mean, variance) = mean_variance(values.iter().copied());
             squares += variance * values.len() as f64;
-            Prompt { count: values.len(), mean, design: fitted.design(group) }
+            let reward = |row: &usize| self.targets[*row].as_ref().map(|t| t.reward);
+            let rewards = || fitted.rows[group].iter().filter_map(reward);
+            let ranks = rewards().any(|r| Some(r) != rewards().next());
+            Prompt { count: values.len(), ranks, mean, design: fitted.design(group) }
         });
         let prompts: Vec<Prompt<'_>> = prompts.collect();
         let fit = fit(&prompts, squares);
@@ -378,11 +393,13 @@ impl Rpo {
     fn fitted_partitions(&self, fitted: &Fitted, targets: &[Target], ells: &[f64], scores: &Scores) -> (Vec<f64>, f64) {
         let mut v_hats = Vec::with_capacity(targets.len());
         let mut lacking = 0.0;
+        let held_out = fitted.fit.with_lambda(fitted.first_lambda);
         for (own, ells) in by_prompt(targets, scores).zip(by_prompt(ells, scores)) {
             let n = own.len() as f64;
             let mean = own.iter().zip(ells).map(|(t, ell)| self.own_value(t, *ell)).sum::<f64>() / n;
-            let expected = fitted.fit.expected(fitted.design(own[0].group));
-            let v_hat = fitted.fit.value(own.len(), mean, expected);
+            let fit = if own[0].group < fitted.rows.len() { &fitted.fit } else { &held_out };
+            let expected = fit.expected(fitted.design(own[0].group));
+            let v_hat = fit.value(own.len(), mean, expected);
             lacking += n * (mean - v_hat) * (v_hat - expected);
             v_hats.extend(own.iter().map(|_| v_hat));
         }

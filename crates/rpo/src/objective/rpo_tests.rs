@@ -102,6 +102,51 @@ fn the_fitted_partition_by_hand_and_as_the_policy_moves() {
 }
 
 #[test]
+fn the_fit_looks_at_all_prompts_before_the_first_step_and_then_at_those_seen_last() {
+    let groups: Vec<[(f32, f64); 1]> = (0..40).map(|i| [(-3.0, f64::from(i / 20))]).collect();
+    let slices: Vec<&[(f32, f64)]> = groups.iter().map(|g| &g[..]).collect();
+    let (split, reference) = problem(&slices);
+    let mut rpo = Rpo::new(RpoConfig { partition: Partition::Fitted, ..raw(1.0) }).expect("valid");
+    rpo.window = 4;
+    rpo.prepare(&split, &reference).expect("defined");
+    let expected = |rpo: &Rpo| rpo.fitted.as_ref().map(|f| f.fit.expected(&[1.0])).expect("fitted");
+    assert!((expected(&rpo) - 0.5).abs() < 1e-12, "sorted data do not matter: {}", expected(&rpo));
+    // Of the last four, log-ratios 1, 1, 2, 2 and rewards 0, 0, 1, 1: d = -1.
+    let seen = |rows: &[usize], log_prob: f32| rows.iter().map(|&row| Seen { row, log_prob }).collect::<Vec<_>>();
+    rpo.follow(&seen(&[5, 6], -2.0));
+    rpo.follow(&seen(&[30, 31], -1.0));
+    assert!((expected(&rpo) + 1.0).abs() < 1e-12, "{}", expected(&rpo));
+    let mut other = Rpo::new(RpoConfig { partition: Partition::Fitted, ..raw(1.0) }).expect("valid");
+    other.window = 4;
+    other.prepare(&split, &reference).expect("defined");
+    other.recall(rpo.memory());
+    assert_eq!(expected(&other), expected(&rpo));
+    // Both go on alike.
+    for rpo in [&mut rpo, &mut other] {
+        rpo.follow(&seen(&[0], -3.0));
+    }
+    assert_eq!(expected(&other), expected(&rpo));
+    assert!((expected(&rpo) + 1.0).abs() > 0.1, "the oldest is out");
+}
+
+#[test]
+fn held_out_losses_keep_to_the_variances_of_the_start() {
+    let (mut split, reference) =
+        problem(&[&[(-3.0, 1.0), (-4.0, 3.0)], &[(-2.0, 5.0), (-6.0, 9.0)], &[(-2.0, 0.0), (-2.0, 1.0)]]);
+    split.validation.groups.push(split.train.groups.remove(2));
+    let mut rpo = prepared(RpoConfig { partition: Partition::Fitted, ..raw(1.0) }, &split, &reference);
+    let held_out = |rpo: &Rpo| loss(rpo, &[-2.0, -2.0], &[4, 5]);
+    // lambda 1/2, mu 4.5: 1/2 (1/2 + 2 * 0.5 / 2.5 * (0.5 - 4.5)^2).
+    let want = |mu: f64| 0.5 * (0.5 + 0.4 * (0.5 - mu).powi(2));
+    assert!((held_out(&rpo) - want(4.5)).abs() < 1e-5, "{}", held_out(&rpo));
+    // Log-ratios of training that explain their rewards: nothing scatters within, mu is the mean of 2 and 7 still.
+    let by_heart = [(0, -4.0), (1, -3.0), (2, -4.0), (3, -4.0)];
+    rpo.follow(&by_heart.map(|(row, log_prob)| Seen { row, log_prob }));
+    assert_eq!(rpo.fitted.as_ref().map(|f| f.fit.lambda), Some(0.0));
+    assert!((held_out(&rpo) - want(4.5)).abs() < 1e-5, "{}", held_out(&rpo));
+}
+
+#[test]
 fn rewards_that_no_number_of_32_bits_can_hold_are_refused() {
     for (rewards, standardize_rewards) in [([1e200, -1e200], true), ([1e200, 0.0], false), ([1e30, 0.0], false)] {
         let (split, reference) = problem(&[&[(-3.0, rewards[0]), (-5.0, rewards[1])]]);

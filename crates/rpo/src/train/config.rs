@@ -61,7 +61,8 @@ pub struct TrainConfig {
     pub max_steps: Option<usize>,
     /// Responses of an optimizer step.
     pub batch_size: usize,
-    /// Tokens, prompts included, of a micro-batch: bounds memory, changes nothing else.
+    /// Tokens, prompts included, of a micro-batch: bounds memory, changes nothing else. Where an objective compares the
+    /// responses of a prompt, those of one prompt, at most `batch-size`, stay together all the same.
     pub micro_batch_tokens: usize,
     /// Keep only what enters each block for the gradients and compute the rest again: less memory, a third more time.
     pub recompute: bool,

@@ -186,6 +186,7 @@ impl Trainer<'_> {
             if self.objective.needs().whole_prompts {
                 // As many responses as a step holds are compared with each other.
                 split.train.part_groups(self.config.batch_size);
+                split.validation.part_groups(self.config.batch_size);
             }
         }
         watched
