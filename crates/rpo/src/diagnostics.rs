@@ -54,8 +54,7 @@ impl Diagnostics {
     /// Remembers the rewards of `split`.
     pub fn new(split: &Split) -> Self {
         let sets: [&FeedbackSet; 2] = [&split.train, &split.validation];
-        let rows = sets.iter().flat_map(|set| set.iter()).map(|r| r.row + 1).max().unwrap_or(0);
-        let mut by_row = vec![None; rows];
+        let mut by_row = vec![None; split.rows()];
         for (group, responses) in sets.iter().flat_map(|set| &set.groups).map(|g| &g.responses).enumerate() {
             responses.iter().for_each(|r| by_row[r.row] = Some((group, r.reward)));
         }

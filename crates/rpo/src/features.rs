@@ -65,7 +65,7 @@ impl PromptFeatures {
             }
             progress(from);
         }
-        Self { width, values, prompts: places(&groups) }
+        Self { width, values, prompts: places(split) }
     }
 
     /// Takes the features from `cache`, or computes them and leaves them there. The flag says whether they were cached.
@@ -80,10 +80,10 @@ impl PromptFeatures {
         progress: &mut dyn FnMut(usize),
     ) -> Result<(Self, bool)> {
         let path = cache.join(format!("{}.prompts.safetensors", fingerprint(model, split)));
-        let (groups, width) = (groups(split), width(model));
+        let (n, width) = (groups(split).len(), width(model));
         let compute = || Self::compute(model, split, budget, progress).values;
-        let (values, cached) = kept(&path, "features", groups.len() * width, compute)?;
-        Ok((Self { width, values, prompts: places(&groups) }, cached))
+        let (values, cached) = kept(&path, "features", n * width, compute)?;
+        Ok((Self { width, values, prompts: places(split) }, cached))
     }
 
     /// How many numbers are kept of a prompt.
@@ -102,10 +102,9 @@ fn groups(split: &Split) -> Vec<&PromptGroup> {
 }
 
 /// Place of the prompt of each row.
-fn places(groups: &[&PromptGroup]) -> Vec<u32> {
-    let rows = groups.iter().flat_map(|g| &g.responses).map(|r| r.row + 1).max().unwrap_or(0);
-    let mut places = vec![0; rows];
-    for (i, group) in groups.iter().enumerate() {
+fn places(split: &Split) -> Vec<u32> {
+    let mut places = vec![0; split.rows()];
+    for (i, group) in groups(split).iter().enumerate() {
         group.responses.iter().for_each(|r| places[r.row] = i as u32);
     }
     places

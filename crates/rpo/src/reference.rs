@@ -152,9 +152,8 @@ pub(crate) fn kept(path: &Path, name: &str, n: usize, compute: impl FnOnce() -> 
 
 /// Tokens of each response, by row.
 fn tokens(split: &Split) -> Vec<usize> {
-    let responses = || split.train.iter().chain(split.validation.iter());
-    let mut tokens = vec![0; responses().map(|r| r.row + 1).max().unwrap_or(0)];
-    responses().for_each(|r| tokens[r.row] = r.ids.len());
+    let mut tokens = vec![0; split.rows()];
+    split.train.iter().chain(split.validation.iter()).for_each(|r| tokens[r.row] = r.ids.len());
     tokens
 }
 

@@ -225,6 +225,11 @@ impl FeedbackSet {
 }
 
 impl Split {
+    /// One more than the largest row of the data.
+    pub fn rows(&self) -> usize {
+        self.train.iter().chain(self.validation.iter()).map(|r| r.row + 1).max().unwrap_or(0)
+    }
+
     /// Whether most training prompts have one response, so that there is little but other prompts to compare it with.
     pub fn mostly_single(&self) -> bool {
         2 * self.train.groups.iter().filter(|g| g.responses.len() == 1).count() > self.train.groups.len()

@@ -15,8 +15,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, ValueNeed, given, known, positive, rows, strength,
-    values,
+    ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, ValueNeed, given, known, positive, strength, values,
 };
 use crate::error::Result;
 use crate::feedback::Split;
@@ -88,7 +87,7 @@ impl Objective for Dro {
         let reference = given(references.matched.as_ref(), "DRO")?;
         let scale = RewardScale::of(split, self.config.standardize_rewards)?;
         scale.fits(split, self.config.tau)?;
-        self.by_row = vec![None; rows(split)];
+        self.by_row = vec![None; split.rows()];
         for r in split.train.iter().chain(split.validation.iter()) {
             let reference = reference.ell(r.row, self.config.log_prob);
             self.by_row[r.row] = Some(Row { reference, reward: scale.apply(r.reward) });

@@ -12,8 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, by_prompt, given, known, ranked, rows, strength,
-    values,
+    ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, by_prompt, given, known, ranked, strength, values,
 };
 use crate::error::{Error, Result};
 use crate::feedback::Split;
@@ -70,7 +69,7 @@ impl Objective for GroupCentred {
         let reference = given(references.matched.as_ref(), "group-centred regression")?;
         let scale = RewardScale::of(split, self.config.standardize_rewards)?;
         scale.fits(split, self.config.tau)?;
-        self.by_row = vec![None; rows(split)];
+        self.by_row = vec![None; split.rows()];
         let groups = split.train.groups.iter().chain(&split.validation.groups);
         let mut singles = 0;
         for responses in groups.map(|g| &g.responses) {

@@ -13,7 +13,7 @@
 use burn::tensor::activation::sigmoid;
 use serde::{Deserialize, Serialize};
 
-use super::{ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, rows, strength, values};
+use super::{ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, strength, values};
 use crate::error::{Error, Result};
 use crate::feedback::Split;
 use crate::reference::References;
@@ -154,7 +154,7 @@ impl Objective for Kto {
         };
         let mean = RewardScale::of(split, false)?.mean;
         let mut fallbacks = 0;
-        self.by_row = vec![None; rows(split)];
+        self.by_row = vec![None; split.rows()];
         for group in split.train.groups.iter().chain(&split.validation.groups) {
             let first = group.responses[0].reward;
             let tied = group.responses.iter().all(|r| r.reward == first);

@@ -312,11 +312,6 @@ fn by_prompt<'a, T>(of: &'a [T], scores: &Scores) -> impl Iterator<Item = &'a [T
     })
 }
 
-/// One more than the largest row of the data.
-fn rows(split: &Split) -> usize {
-    split.train.iter().chain(split.validation.iter()).map(|r| r.row + 1).max().unwrap_or(0)
-}
-
 /// The values of a vector, for metrics.
 fn values(x: &Tensor<1>) -> Vec<f64> {
     let values: Vec<f32> = x.clone().into_data().try_to_vec().unwrap_or_default();

@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, rows, strength, values};
+use super::{ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, strength, values};
 use crate::error::{Error, Result};
 use crate::feedback::{Response, Split};
 use crate::reference::References;
@@ -153,7 +153,7 @@ impl Objective for Qrpo {
         let facts = RewardScale::of(split, false)?.facts();
         let all = Distribution::of(split.train.iter());
         let mut singles = 0;
-        self.by_row = vec![None; rows(split)];
+        self.by_row = vec![None; split.rows()];
         for group in split.train.groups.iter().chain(&split.validation.groups) {
             let single = group.responses.len() == 1;
             singles += u32::from(single);

@@ -145,8 +145,6 @@ struct Fitted {
     /// [`Objective::memory`]: `log p(y|x)` of each row when the policy last saw it, summed over tokens; then for each
     /// training prompt in which step that was, 0 for the start; then how many steps there were.
     memory: Vec<f32>,
-    /// See [`WINDOW`].
-    window: usize,
     fit: Fit,
     /// At the start. Held-out losses keep to it: as the policy learns its training responses by heart the scatter within
     /// prompts vanishes, and with a `lambda` of these the loss of others would fall by itself.
@@ -159,18 +157,18 @@ impl Fitted {
         &self.design[group * self.width..][..self.width]
     }
 
-    /// The training prompts that the policy saw last; before the first step, all of them. Those not seen yet come in an order
+    /// The `window` training prompts that the policy saw last; before the first step, all of them. Those not seen yet come in an order
     /// that has nothing to do with the data's, which may be sorted.
-    fn latest(&self) -> Vec<usize> {
+    fn latest(&self, window: usize) -> Vec<usize> {
         let n = self.rows.len();
         let seen = &self.memory[self.divisors.len()..][..n];
         let mut order: Vec<usize> = (0..n).filter(|&i| !self.rows[i].is_empty()).collect();
         let started = self.memory.last().is_some_and(|steps| *steps > 0.0);
         let mixed = |i: usize| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let by_step = |a: &usize, b: &usize| seen[*b].total_cmp(&seen[*a]).then(mixed(*a).cmp(&mixed(*b)));
-        if started && order.len() > self.window {
-            order.select_nth_unstable_by(self.window, by_step);
-            order.truncate(self.window);
+        if started && order.len() > window {
+            order.select_nth_unstable_by(window, by_step);
+            order.truncate(window);
             order.sort_unstable();
         }
         order
@@ -357,7 +355,7 @@ impl Rpo {
         memory.resize(memory.len() + rows.len() + 1, 0.0);
         let of_group = |g: &PromptGroup| features.map_or(&[][..], |f| f.of(g.responses[0].row));
         let (design, width) = design(groups().map(of_group), rows.len());
-        Fitted { design, width, rows, divisors, memory, window: self.window, fit: Fit::default(), first_lambda: 0.0 }
+        Fitted { design, width, rows, divisors, memory, fit: Fit::default(), first_lambda: 0.0 }
     }
 
     /// `d = r - tau log-ratio`.
@@ -368,7 +366,7 @@ impl Rpo {
     fn refit(&mut self) {
         let Some(fitted) = &self.fitted else { return };
         let mut squares = 0.0;
-        let prompts = fitted.latest().into_iter().map(|group| {
+        let prompts = fitted.latest(self.window).into_iter().map(|group| {
             let value = |row: &usize| {
                 let ell = f64::from(fitted.memory[*row]) / fitted.divisors[*row];
                 self.targets[*row].as_ref().map(|t| self.own_value(t, ell))

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Loss, Needs, Objective, Preparation, Step, rows};
+use super::{Loss, Needs, Objective, Preparation, Step};
 use crate::error::{Error, Result};
 use crate::feedback::Split;
 use crate::reference::References;
@@ -57,7 +57,7 @@ impl Objective for Sft {
 
     fn prepare(&mut self, split: &Split, _references: &References) -> Result<Preparation> {
         let groups = || split.train.groups.iter().chain(&split.validation.groups);
-        self.chosen = vec![false; rows(split)];
+        self.chosen = vec![false; split.rows()];
         for group in groups() {
             let best = group.responses.iter().map(|r| r.reward).fold(f64::NEG_INFINITY, f64::max);
             for r in &group.responses {
