@@ -77,6 +77,8 @@ fn json_is_read_however_its_rows_are_arranged() {
             "known name first",
             format!(r#"{{"features":[{{"name":"prompt"}}],"rows":[{},{}]}}"#, viewer(0, A), viewer(1, B)),
         ),
+        ("known name, nearest", format!(r#"{{"links":[{{}}],"more":{{"rows":[{{}}]}},"items":[{A},{B}]}}"#)),
+        ("marked files, joined", format!("\u{feff}{A}\n\u{feff}{B}\n")),
         (
             "columns by index",
             r#"{"prompt":{"0":"p","10":"p"},"response":{"0":"a]}","10":"b, \"c\""},"reward":{"0":1,"10":0}}"#.into(),
@@ -443,5 +445,35 @@ fn several_files_directories_and_patterns_are_one_set() {
         let named: Vec<&str> = named.iter().map(String::as_str).collect();
         let problem = rows(&named, None).expect_err(said);
         assert!(problem.contains(said), "{problem}");
+    }
+}
+
+/// Damage of every kind must end in rows or in words.
+#[test]
+fn damaged_files_are_never_a_crash() {
+    let place = Place::new();
+    let mut stream = StreamWriter::try_new(Vec::new(), &batch().schema()).expect("writer");
+    stream.write(&batch()).expect("write");
+    let mut file = FileWriter::try_new(Vec::new(), &batch().schema()).expect("writer");
+    file.write(&batch()).expect("write");
+    let parquet = parquet(&[batch()], WriterProperties::default());
+    let zstd = zstd::encode_all(format!("{A}\n{B}").as_bytes(), 1).expect("compress");
+    let sound = [
+        stream.into_inner().expect("stream"),
+        file.into_inner().expect("file"),
+        parquet,
+        zstd,
+        format!("{{\"data\":[{A},{B}],\"n\":1}}").into_bytes(),
+        b"prompt;response;reward\r\np;\"a\nb\";1\r\n".to_vec(),
+    ];
+    for bytes in sound {
+        for at in (0..bytes.len()).step_by(1 + bytes.len() / 150) {
+            let mut damaged = bytes.clone();
+            for value in [0, 0xff, b'"'] {
+                damaged[at] = value;
+                let _ = place.file("x", &damaged);
+            }
+            let _ = place.file("x", &bytes[..at]);
+        }
     }
 }

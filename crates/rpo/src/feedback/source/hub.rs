@@ -6,7 +6,7 @@ use hf_hub::api::sync::ApiBuilder;
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::super::records::is_data;
-use super::choose::{choose, naturally};
+use super::choose::{choose, listed, naturally};
 use super::list;
 
 /// What a name says of a data set.
@@ -22,8 +22,9 @@ pub(super) struct DataSet {
 /// A revision of a data set, as far as it is known here.
 struct Found {
     commit: String,
-    /// All its files; offline, those in the cache.
+    /// All its files; of the cache, those that it holds.
     names: Vec<String>,
+    is_cached: bool,
 }
 
 impl DataSet {
@@ -76,7 +77,9 @@ impl DataSet {
         let found = self.find()?;
         let (names, said) = self.choose(&found.names)?;
         let Self { id, .. } = self;
-        tracing::info!("{id} at revision {}: {}", found.commit, said.unwrap_or_else(|| names.join(", ")));
+        let said = said.unwrap_or_else(|| format!("reading {}", listed(&names)));
+        let origin = if found.is_cached { " in the local cache, which need not hold all of it" } else { "" };
+        tracing::info!("{id} at revision {}{origin}: {said}", found.commit);
         let snapshot = self.repo_in(&cache()).pointer_path(&found.commit);
         if names.iter().all(|name| snapshot.join(name).exists()) {
             return Ok(names.iter().map(|name| snapshot.join(name)).collect());
@@ -127,7 +130,7 @@ impl DataSet {
         match api()?.repo(repo).info() {
             Ok(info) => {
                 let names = info.siblings.into_iter().map(|file| file.rfilename).collect();
-                Ok(Found { commit: info.sha, names })
+                Ok(Found { commit: info.sha, names, is_cached: false })
             }
             Err(e) => match self.cached() {
                 Some(found) => {
@@ -150,7 +153,7 @@ impl DataSet {
             .map_or_else(|_| self.revision().to_string(), |commit| commit.trim().to_string());
         let mut names = Vec::new();
         list(&repo.pointer_path(&commit), "", &mut names, 0).ok()?;
-        (!names.is_empty()).then_some(Found { commit, names })
+        (!names.is_empty()).then_some(Found { commit, names, is_cached: true })
     }
 
     /// The names to read among `names`.

@@ -9,7 +9,8 @@ use super::super::{Problem, encoding};
 
 /// The value that `bytes` hold; an error tells its place by line, counted from `first_line`, where they have several.
 pub(super) fn parse(bytes: &[u8], first_line: Option<usize>) -> Result<Value, Problem> {
-    let text = encoding::utf8(bytes)?;
+    // Where marked files were joined, a byte order mark stands before a line.
+    let text = encoding::utf8(bytes)?.trim_start_matches('\u{feff}');
     let parsed = match serde_json::from_str(text) {
         Ok(Strict(value)) => return Ok(value),
         Err(e) => match as_json(text) {

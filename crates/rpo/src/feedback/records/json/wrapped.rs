@@ -40,7 +40,17 @@ const ROWS: [&str; 12] = [
 ];
 
 /// Keys of lists that belong to a single row.
-const OF_A_ROW: [&str; 22] = [
+const OF_A_ROW: [&str; 32] = [
+    "prompt",
+    "response",
+    "completion",
+    "input",
+    "output",
+    "question",
+    "answer",
+    "query",
+    "context",
+    "instruction",
     "responses",
     "completions",
     "answers",
@@ -196,15 +206,19 @@ fn rows_under(entries: &[Entry]) -> Result<Option<Vec<String>>, Problem> {
     if let Some(twice) = candidates.iter().find(|entry| named_again(entry)) {
         return Err(format!("one object has two keys `{}`: rename or remove one of them", twice.path.join(".")));
     }
-    let known = ROWS.iter().find_map(|name| candidates.iter().find(|e| e.path.last().is_some_and(|key| key == name)));
-    match (known, candidates.as_slice()) {
-        (None, []) => Ok(None),
-        (Some(entry), _) | (None, [entry]) => Ok(Some(entry.path.clone())),
-        (None, several) => {
+    let at = |depth: usize| candidates.iter().copied().filter(move |e| e.path.len() == depth);
+    let known = |depth| ROWS.iter().find_map(|name| at(depth).find(|e| e.path.last().is_some_and(|key| key == name)));
+    if let Some(entry) = known(1).or_else(|| known(2)) {
+        return Ok(Some(entry.path.clone()));
+    }
+    let nearest: Vec<&Entry> = if at(1).next().is_some() { at(1).collect() } else { at(2).collect() };
+    match nearest.as_slice() {
+        [] => Ok(None),
+        [entry] => Ok(Some(entry.path.clone())),
+        several => {
             let names: Vec<String> = several.iter().map(|e| format!("`{}`", e.path.join("."))).collect();
             Err(format!(
-                "it holds several lists of objects ({}); write the list of rows alone into a file: \
-                 jq '.{}' FILE",
+                "it holds several lists of objects ({}); write the list of rows alone into a file: jq '.{}' FILE",
                 names.join(", "),
                 several[0].path.join(".")
             ))
