@@ -74,7 +74,7 @@ pub fn training(page: &mut Page, verdicts: &[Verdict]) -> Result<()> {
     let curves = runs.iter().enumerate().map(|(i, (v, _))| Line::new(&v.label, curve(v), i)).collect();
     let note = "Mean tau-b within the judged prompts. The start ranks nothing, so that curves begin at the first validation \
          after it.";
-    lines(page, Chart::new("Ranking of the rated responses", note, Axis::STEPS, Axis::even("tau-b"), curves));
+    page.chart(Chart::new("Ranking of the rated responses", note, Axis::STEPS, Axis::even("tau-b"), curves));
     let kept = |record: &Record| record.series("validation", "mass_kept");
     let kept: Vec<Line> =
         runs.iter().enumerate().map(|(i, (v, record))| Line::new(&v.label, kept(record), i)).collect();
@@ -82,17 +82,13 @@ pub fn training(page: &mut Page, verdicts: &[Verdict]) -> Result<()> {
         let note =
             "On held-out prompts, relative to the start. Far below 1, probability went to answers that nobody rated.";
         let axis = Axis::fitting("probability kept (start = 1)");
-        lines(page, Chart::new("Probability of the rated responses", note, Axis::STEPS, axis, kept));
+        page.chart(Chart::new("Probability of the rated responses", note, Axis::STEPS, axis, kept));
     }
     page.heading("Losses, the first run of each objective");
     page.paragraph("Each objective has a loss of its own; losses of different objectives cannot be compared.");
     let losses = runs.iter().map(|(v, record)| losses(v, record).small());
     page.figures(&losses.collect::<Vec<_>>());
     Ok(())
-}
-
-fn lines(page: &mut Page, chart: Chart) {
-    chart.split().iter().for_each(|part| page.figure(&part.broad()));
 }
 
 /// Losses of a run: of each step, smoothed, and held out, with the best step if any was better than the start.

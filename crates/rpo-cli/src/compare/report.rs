@@ -17,13 +17,13 @@ pub fn write(comparison: &Comparison, arena: &Arena<'_>, start: &Start, verdicts
     let (columns, rows) = table(verdicts, judged);
     println!("\n== Held-out prompts ==");
     print_table(&columns, &rows);
-    page.table(&columns, &rows);
+    page.table("Results", &columns, &rows);
     page.paragraph(&method(comparison, arena, judged));
     if judged {
         page.heading("Who beats whom");
         page.paragraph("Share of the judged prompts on which the reward of the row is more than that of the column.");
         let (columns, rows) = duels(verdicts, &arena.judging);
-        page.table(&columns, &rows);
+        page.table("Win rates", &columns, &rows);
     }
     choice(&mut page, verdicts, judged);
     figures::training(&mut page, verdicts)?;
@@ -129,7 +129,7 @@ fn choice(page: &mut Page, verdicts: &[Verdict], judged: bool) {
         let worth = if judged { "mean reward" } else { "tau-b" };
         let columns =
             [Column::Text("objective"), Column::Number("learning rate"), Column::Number(worth), Column::Text("")];
-        page.table(&columns, &rows);
+        page.table("Learning rates", &columns, &rows);
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::answers::{self, Answered};
+use super::chart::Chart;
 use super::provenance::Provenance;
 use super::table::{self, Column};
 
@@ -47,20 +48,27 @@ impl Page {
         self.add(&format!("<h2 id=\"s{}\">{}</h2>", self.headings.len(), escape(text)));
     }
 
+    /// A heading below the last one.
+    pub fn subheading(&mut self, text: &str) {
+        self.add(&format!("<h3>{}</h3>", escape(text)));
+    }
+
     /// A paragraph of plain text.
     pub fn paragraph(&mut self, text: &str) {
         self.add(&format!("<p>{}</p>", escape(text)));
     }
 
-    /// A table of plain texts, named by the heading above.
-    pub fn table(&mut self, columns: &[Column<'_>], rows: &[Vec<String>]) {
-        let label = self.headings.last().unwrap_or(&self.title).clone();
-        self.add(&table::html(&label, columns, rows));
+    /// A table of plain texts; `label` names it for those who hear the page.
+    pub fn table(&mut self, label: &str, columns: &[Column<'_>], rows: &[Vec<String>]) {
+        self.add(&table::html(label, columns, rows));
     }
 
-    /// A figure across the page.
-    pub fn figure(&mut self, figure: &Figure) {
-        self.add(&figure.0);
+    /// A chart across the page; one of more lines than people tell apart is several charts side by side.
+    pub fn chart(&mut self, chart: Chart) {
+        match &chart.split()[..] {
+            [whole] => self.add(&whole.broad().0),
+            parts => self.figures(&parts.iter().map(Chart::small).collect::<Vec<_>>()),
+        }
     }
 
     /// Figures side by side, as many as there is room for.
@@ -113,7 +121,7 @@ mod tests {
     fn markup_in_texts_stays_text() {
         let mut page = Page::new("<script>\"&", "<p>");
         page.heading("<u>");
-        page.table(&[Column::Text("<b>")], &[vec!["<i>".into()]]);
+        page.table("<u>", &[Column::Text("<b>")], &[vec!["<i>".into()]]);
         let html = page.html();
         // The script of the page itself is the only one.
         assert_eq!(html.matches("<script>").count(), 1);

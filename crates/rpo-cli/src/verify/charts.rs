@@ -13,25 +13,29 @@ fn shown<'a>(found: &Found<'a>) -> Option<&'a Condition> {
     found.conditions.iter().find(|c| c.label == BASE.label).or(found.conditions.first())
 }
 
+/// The objectives that figures are of, with the numbers of their colours.
+fn entrants(found: &Found<'_>) -> impl Iterator<Item = (usize, &'static str)> {
+    let took_part = |name: &&str| shown(found).is_some_and(|condition| found.outcome(name, condition).is_some());
+    found.names().filter(took_part).enumerate()
+}
+
 /// Where each objective ends under one condition, as bars with intervals beside the start.
 pub fn overview(page: &mut Page, found: &Found<'_>) {
     let Some(condition) = shown(found) else { return };
-    let note = format!("At the end of training under `{}`, with 95 % intervals over the problems.", condition.label);
-    let bars = |quantity: Quantity, title, axis, within| {
-        let start = found.at_start(quantity, condition).mean;
-        Bars {
-            title,
-            note: note.clone(),
-            axis,
-            rows: rows(found, condition, quantity),
-            marks: vec![(start, "start")],
-            within,
-        }
+    page.paragraph(&format!(
+        "Where training under `{}` ended, with 95 % intervals over the problems; other conditions are in the tables.",
+        condition.label
+    ));
+    let bars = |quantity: Quantity, title, note: &str, axis, within| {
+        let marks = vec![(found.at_start(quantity, condition).mean, "start")];
+        Bars { title, note: note.into(), axis, rows: rows(found, condition, quantity), marks, within }
     };
+    let (nats, share, reward) =
+        (Axis::logarithmic("distance in nats"), Axis::even("probability"), Axis::even("expected reward"));
     let figures = [
-        bars(DISTANCE, "Distance to the optimum: less is better", Axis::logarithmic("distance in nats"), &[][..]),
-        bars(MASS, "Probability of the possible responses", Axis::even("probability"), &[0.0, 1.0]),
-        bars(REWARD, "Expected reward: more is not better by itself", Axis::even("reward"), &[]),
+        bars(DISTANCE, "Distance to the optimum", "Less is better.", nats, &[][..]),
+        bars(MASS, "Probability of the possible responses", "The rest went to other texts.", share, &[0.0, 1.0]),
+        bars(REWARD, "Expected reward", "More is not better by itself.", reward, &[]),
     ];
     page.figures(&figures.map(|bars| bars.figure()));
 }
@@ -43,7 +47,7 @@ fn rows(found: &Found<'_>, condition: &Condition, quantity: Quantity) -> Vec<Bar
         let words = interval.map_or_else(|| "no end".into(), |interval| show(interval, quantity.digits));
         Some(Bar { label: name.into(), interval, words, colour: Some(i) })
     };
-    found.names().enumerate().filter_map(row).collect()
+    entrants(found).filter_map(row).collect()
 }
 
 /// A quantity at the end of training; `None` unless every run came to its end.
@@ -74,20 +78,16 @@ pub fn charts(page: &mut Page, found: &Found<'_>) {
             page.heading(&title);
             let (x, y) = (Axis::logarithmic(what), Axis::logarithmic("distance in nats"));
             let note = "At the end of training, with 95 % intervals over the problems.";
-            show_parts(page, Chart::new(&title, note, x, y, distances(found, place)));
+            page.chart(Chart::new(&title, note, x, y, distances(found, place)));
         }
     }
-}
-
-fn show_parts(page: &mut Page, chart: Chart) {
-    chart.split().iter().for_each(|part| page.figure(&part.broad()));
 }
 
 /// Two charts of training under one condition.
 fn way(page: &mut Page, found: &Found<'_>, condition: &Condition) {
     let label = condition.label;
     let path = |x: fn(&Measure) -> f64, y: fn(&Measure) -> f64| -> Vec<Line> {
-        let paths = found.names().enumerate().filter_map(|(i, name)| Some((i, name, found.outcome(name, condition)?)));
+        let paths = entrants(found).filter_map(|(i, name)| Some((i, name, found.outcome(name, condition)?)));
         paths.map(|(i, name, outcome)| Line::new(name, mean_path(outcome, x, y), i)).collect()
     };
     page.heading("The way to the optimum");
@@ -99,11 +99,11 @@ fn way(page: &mut Page, found: &Found<'_>, condition: &Condition) {
     let best = frontier(found.settings, condition);
     lines.push(Line { colour: None, ..Line::new("best possible", best, 0) });
     let (x, y) = (Axis::even("KL(pi || pi_ref) in nats"), Axis::even("expected reward"));
-    show_parts(page, Chart::new("Reward and nearness to the start", &note, x, y, lines));
+    page.chart(Chart::new("Reward and nearness to the start", &note, x, y, lines));
     let note = format!("As training goes on, under `{label}`, means over the problems.");
     let y = Axis::logarithmic("distance in nats");
     let lines = path(|m| m.step as f64, DISTANCE.value);
-    show_parts(page, Chart::new("Distance to the optimum", &note, Axis::STEPS, y, lines));
+    page.chart(Chart::new("Distance to the optimum", &note, Axis::STEPS, y, lines));
 }
 
 /// `(KL to the reference, reward)` of the optimum as tau falls, mean over the problems.
@@ -141,5 +141,5 @@ fn distances(found: &Found<'_>, place: Place) -> Vec<Line> {
         let (points, intervals) = points.unzip();
         Line { intervals, ..Line::new(name, points, i) }
     };
-    found.names().enumerate().map(line).collect()
+    entrants(found).map(line).collect()
 }

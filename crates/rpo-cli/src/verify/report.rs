@@ -271,6 +271,11 @@ fn at_edges(outcomes: &[Outcome]) -> Option<String> {
     })
 }
 
+fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
+}
+
 /// What stands above a table.
 struct Section<'a> {
     title: &'a str,
@@ -302,10 +307,13 @@ fn table<R>(
         }
         let labels = conditions.iter().map(|c| Column::Number(c.label));
         let columns: Vec<Column> = std::iter::once(Column::Text("objective")).chain(labels).collect();
+        if let Some(note) = note.take() {
+            page.heading(section.title);
+            page.paragraph(note);
+        }
         let heading = format!("{}, {group}", section.title);
-        page.heading(&heading);
-        note.take().into_iter().for_each(|note| page.paragraph(note));
-        page.table(&columns, &filled);
+        page.subheading(&capitalized(group));
+        page.table(&heading, &columns, &filled);
         if section.printed {
             println!("{heading}");
             print_table(&columns, &filled);
