@@ -66,7 +66,8 @@ pub fn training(page: &mut Page, verdicts: &[Verdict]) -> Result<()> {
             runs.push((v, Record::read(&settings.out.join("metrics.jsonl"))?));
         }
     }
-    page.heading("Training, the first run of each objective");
+    page.heading("Training");
+    page.paragraph("Of the first run of each objective.");
     let curve = |v: &Verdict| {
         let points = v.curve.iter().map(|p| (p.step as f64, p.tau_b.unwrap_or(f64::NAN))).collect();
         from_first_defined(points)
@@ -84,8 +85,8 @@ pub fn training(page: &mut Page, verdicts: &[Verdict]) -> Result<()> {
         let axis = Axis::fitting("probability kept (start = 1)");
         page.chart(Chart::new("Probability of the rated responses", note, Axis::STEPS, axis, kept));
     }
-    page.heading("Losses, the first run of each objective");
-    page.paragraph("Each objective has a loss of its own; losses of different objectives cannot be compared.");
+    page.heading("Losses");
+    page.paragraph("Of the first run of each objective. Each objective has a loss of its own; losses of different objectives cannot be compared.");
     let losses = runs.iter().map(|(v, record)| losses(v, record).small());
     page.figures(&losses.collect::<Vec<_>>());
     Ok(())

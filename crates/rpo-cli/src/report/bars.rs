@@ -39,6 +39,8 @@ pub struct Bar {
 const WIDTH: f64 = 380.0;
 const LEFT: f64 = 4.0;
 const RIGHT: f64 = 12.0;
+/// How far texts keep from marks at either end.
+const INSIDE: f64 = 9.0;
 const FONT: f64 = 12.5;
 /// A row is a line of text with a bar below.
 const ROW: f64 = 36.0;
@@ -60,7 +62,9 @@ impl Bars<'_> {
     fn svg(&self) -> String {
         let scale = self.scale();
         let x = |v: f64| LEFT + scale.share(v) * (WIDTH - LEFT - RIGHT);
-        let top = 6.0 + 16.0 * self.marks.len() as f64;
+        let names: Vec<(f64, &str)> = self.marks.iter().map(|(value, name)| (x(*value), *name)).collect();
+        let lines = lines(&names);
+        let top = 6.0 + 16.0 * lines.iter().max().map_or(0.0, |last| (last + 1) as f64);
         let bottom = top + ROW * self.rows.len() as f64 + 6.0;
         let height = bottom + 2.9 * FONT;
         let words: Vec<String> = self.rows.iter().map(|row| format!("{} {}", row.label, row.words)).collect();
@@ -82,8 +86,8 @@ impl Bars<'_> {
         for (i, row) in self.rows.iter().enumerate() {
             svg += &bar(row, top + ROW * i as f64, &scale, x);
         }
-        for (i, (value, name)) in self.marks.iter().enumerate() {
-            let (at, y) = (x(*value), 12.0 + 16.0 * i as f64);
+        for ((at, name), line) in names.into_iter().zip(lines) {
+            let y = 12.0 + 16.0 * line as f64;
             if at.is_finite() {
                 let _ = write!(svg, "<path class=\"mark\" d=\"M{at:.1} {:.1}V{bottom:.1}\"/>", y + 3.0);
                 let _ = write!(svg, "<text x=\"{at:.1}\" y=\"{y:.1}\" text-anchor=\"{}\">{name}</text>", anchor(at));
@@ -92,11 +96,33 @@ impl Bars<'_> {
         // Above the marks, whose lines would cross them.
         for (i, row) in self.rows.iter().enumerate() {
             let (y, label, words) = (top + ROW * i as f64 + FONT + 1.0, escape(&row.label), escape(&row.words));
-            let _ = write!(svg, "<text x=\"{LEFT}\" y=\"{y:.1}\" font-weight=\"600\">{label}</text>");
-            let _ = write!(svg, "<text x=\"{end}\" y=\"{y:.1}\" text-anchor=\"end\">{words}</text>");
+            let _ = write!(svg, "<text x=\"{INSIDE}\" y=\"{y:.1}\" font-weight=\"600\">{label}</text>");
+            let x = WIDTH - RIGHT - INSIDE;
+            let _ = write!(svg, "<text x=\"{x}\" y=\"{y:.1}\" text-anchor=\"end\">{words}</text>");
         }
         svg + "</svg>"
     }
+}
+
+/// On which line above the bars each mark's name stands: the first on which it meets no other.
+fn lines(names: &[(f64, &str)]) -> Vec<usize> {
+    let extent = |&(x, name): &(f64, &str)| {
+        let width = 0.6 * FONT * name.chars().count() as f64;
+        let left = match anchor(x) {
+            "start" => x,
+            "end" => x - width,
+            _ => x - width / 2.0,
+        };
+        (left, left + width)
+    };
+    let mut placed: Vec<(usize, (f64, f64))> = Vec::new();
+    for name in names {
+        let (left, right) = extent(name);
+        let free = |line: &usize| placed.iter().all(|(other, (l, r))| other != line || right < *l || *r < left);
+        let line = (0..names.len()).find(free).unwrap_or_default();
+        placed.push((line, (left, right)));
+    }
+    placed.into_iter().map(|(line, _)| line).collect()
 }
 
 /// Keeps a text at `x` within the drawing.
@@ -169,6 +195,13 @@ mod tests {
         // The first whisker from 1 to 3.
         assert!(svg.contains("d=\"M186.0 30.0H368.0M186.0"), "{svg}");
         assert!(!svg.contains("<b>") && svg.contains("&lt;b&gt;"));
+    }
+
+    #[test]
+    fn names_of_marks_share_a_line_where_they_fit() {
+        assert_eq!(lines(&[(100.0, "start"), (360.0, "best possible")]), [0, 0]);
+        assert_eq!(lines(&[(300.0, "start"), (360.0, "best possible"), (100.0, "x")]), [0, 1, 0]);
+        assert!(lines(&[]).is_empty());
     }
 
     #[test]
