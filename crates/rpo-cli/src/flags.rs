@@ -1,6 +1,7 @@
 //! The flags that every command which trains has in common, as settings.
 
 use anyhow::Result;
+use rpo::feedback::ReadOptions;
 use toml::Value;
 
 use crate::settings;
@@ -11,9 +12,9 @@ pub struct Flags {
     /// Model directory or hub id to start from, which is also the reference
     #[arg(long)]
     model: Option<String>,
-    /// Rated responses: JSONL, JSON, CSV or Parquet
-    #[arg(long, value_name = "FILE")]
-    data: Option<String>,
+    /// Rated responses: JSONL, JSON, CSV or Parquet; several files are read as one
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    data: Option<Vec<String>>,
     /// New directory for the results
     #[arg(long, value_name = "DIR")]
     out: Option<String>,
@@ -50,18 +51,8 @@ pub struct Flags {
     /// Longest response in tokens [default: 512]
     #[arg(long)]
     max_response_tokens: Option<i64>,
-    /// Column of the prompts
-    #[arg(long)]
-    prompt_column: Option<String>,
-    /// Column of the responses
-    #[arg(long)]
-    response_column: Option<String>,
-    /// Column of the rewards
-    #[arg(long)]
-    reward_column: Option<String>,
-    /// jsonl, json, csv, parquet or ultrafeedback; by default what the file's name says
-    #[arg(long)]
-    format: Option<String>,
+    #[command(flatten)]
+    columns: Columns,
     /// Decides the order of the data [default: 42]
     #[arg(long)]
     seed: Option<i64>,
@@ -79,12 +70,59 @@ pub struct Flags {
     more: Vec<String>,
 }
 
+/// How data are laid out: shared by all commands that read them.
+#[derive(clap::Args, Clone)]
+pub struct Columns {
+    /// Column of the prompts
+    #[arg(long)]
+    prompt_column: Option<String>,
+    /// Column of the responses
+    #[arg(long)]
+    response_column: Option<String>,
+    /// Column of the rewards
+    #[arg(long)]
+    reward_column: Option<String>,
+    /// jsonl, json, csv, parquet or ultrafeedback; by default what the file's name says
+    #[arg(long)]
+    format: Option<String>,
+}
+
+impl Columns {
+    /// The given flags as settings.
+    fn given(self) -> [Given; 4] {
+        [
+            ("columns.prompt", text(self.prompt_column)),
+            ("columns.response", text(self.response_column)),
+            ("columns.reward", text(self.reward_column)),
+            ("columns.format", text(self.format)),
+        ]
+    }
+
+    /// The given flags alone, for commands that have no settings.
+    pub fn options(&self) -> Result<ReadOptions> {
+        let mut table = toml::Table::new();
+        for (name, value) in self.clone().given() {
+            value.into_iter().for_each(|value| settings::set(&mut table, name, value));
+        }
+        let columns = table.remove("columns").unwrap_or_else(|| Value::Table(toml::Table::new()));
+        Ok(columns.try_into()?)
+    }
+}
+
 /// A setting's name and value, if it was given.
 pub type Given = (&'static str, Option<Value>);
 
 /// A flag that holds a text.
 pub fn text(value: Option<String>) -> Option<Value> {
     value.map(Value::String)
+}
+
+/// A flag that holds one text or several.
+pub fn list(values: Option<Vec<String>>) -> Option<Value> {
+    values.map(|mut values| match values.len() {
+        1 => Value::String(values.remove(0)),
+        _ => Value::Array(values.into_iter().map(Value::String).collect()),
+    })
 }
 
 /// A flag that holds a number.
@@ -102,7 +140,7 @@ impl Flags {
     pub fn settings(self, own: impl IntoIterator<Item = Given>) -> Result<Vec<(String, Value)>> {
         let common = [
             ("model", text(self.model)),
-            ("data", text(self.data)),
+            ("data", list(self.data)),
             ("out", text(self.out)),
             ("cache", text(self.cache)),
             ("device", text(self.device)),
@@ -119,12 +157,12 @@ impl Flags {
             ("train.validate-every", whole(self.validate_every)),
             ("train.seed", whole(self.seed)),
             ("train.optimizer.learning-rate", real(self.learning_rate)),
-            ("columns.prompt", text(self.prompt_column)),
-            ("columns.response", text(self.response_column)),
-            ("columns.reward", text(self.reward_column)),
-            ("columns.format", text(self.format)),
         ];
-        let given = common.into_iter().chain(own).filter_map(|(name, value)| value.map(|v| Ok((name.to_string(), v))));
+        let given = common
+            .into_iter()
+            .chain(self.columns.given())
+            .chain(own)
+            .filter_map(|(name, value)| value.map(|v| Ok((name.to_string(), v))));
         given.chain(self.more.iter().map(|text| settings::assignment(text))).collect()
     }
 }

@@ -6,13 +6,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 use rpo::advice::{one_line, suspicions};
 use rpo::checkpoint::Checkpoint;
-use rpo::feedback::{Format, Limits, ReadOptions};
+use rpo::feedback::Limits;
 use rpo::inspect::{Bin, DataReport, Distribution, inspect};
 use rpo::tokenizer::Tokenizer;
-use serde::Deserialize;
-use serde::de::IntoDeserializer;
-use serde::de::value::{Error as FormatError, StrDeserializer};
 
+use crate::flags::Columns;
 use crate::progress;
 
 /// What to look at.
@@ -25,8 +23,9 @@ pub enum What {
 /// Describe a file of rated responses.
 #[derive(clap::Args)]
 pub struct Data {
-    /// Rated responses: JSONL, JSON, CSV or Parquet
-    file: PathBuf,
+    /// Rated responses: JSONL, JSON, CSV or Parquet; several files are read as one
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
     /// tokenizer.json, a directory that holds one, or a hub id
     #[arg(long, value_name = "PATH|ID")]
     tokenizer: String,
@@ -36,26 +35,11 @@ pub struct Data {
     /// Longest response in tokens that training would keep whole
     #[arg(long, default_value_t = 512)]
     max_response_tokens: usize,
-    /// jsonl, json, csv, parquet or ultrafeedback; by default what the file's name says
-    #[arg(long, value_parser = parse_format)]
-    format: Option<Format>,
-    /// Column of the prompts
-    #[arg(long, default_value = "prompt")]
-    prompt_column: String,
-    /// Column of the responses
-    #[arg(long, default_value = "response")]
-    response_column: String,
-    /// Column of the rewards
-    #[arg(long, default_value = "reward")]
-    reward_column: String,
+    #[command(flatten)]
+    columns: Columns,
     /// Print JSON instead
     #[arg(long)]
     json: bool,
-}
-
-fn parse_format(name: &str) -> std::result::Result<Format, FormatError> {
-    let name: StrDeserializer<'_, FormatError> = name.into_deserializer();
-    Format::deserialize(name)
 }
 
 /// Runs the command.
@@ -66,16 +50,11 @@ pub fn run(what: &What) -> Result<()> {
         true => Tokenizer::load(&path)?,
         false => Tokenizer::load(Checkpoint::find(&data.tokenizer)?.dir())?,
     };
-    let options = ReadOptions {
-        format: data.format,
-        prompt: data.prompt_column.clone(),
-        response: data.response_column.clone(),
-        reward: data.reward_column.clone(),
-        ..ReadOptions::default()
-    };
+    let options = data.columns.options()?;
     let limits = Limits { prompt_tokens: data.max_prompt_tokens, response_tokens: data.max_response_tokens };
     let bar = progress::counter("rated responses read");
-    let report = inspect(&data.file, &options, &tokenizer, limits, &mut |rows| bar.set_position(rows as u64))?;
+    let report =
+        inspect(&data.files.clone().into(), &options, &tokenizer, limits, &mut |rows| bar.set_position(rows as u64))?;
     bar.finish_and_clear();
     match data.json {
         true => println!("{}", serde_json::to_string_pretty(&report)?),
@@ -121,7 +100,8 @@ fn bars(out: &mut String, rows: Vec<(String, usize)>) -> std::fmt::Result {
 fn remarks(report: &DataReport) -> Vec<String> {
     let percent = |share: f64| format!("{:.2} %", 100.0 * share);
     let singles = report.responses_per_prompt.get(&1).copied().unwrap_or(0);
-    let mut said = vec![
+    let mut said = report.notes.clone();
+    said.extend([
         format!("{} of the tokens are <unk>", percent(report.unknown_rate)),
         format!(
             "{} of the prompts and {} of the responses would be cut",
@@ -137,7 +117,7 @@ fn remarks(report: &DataReport) -> Vec<String> {
             report.tied_prompts,
             percent(report.tied_pairs)
         ),
-    ];
+    ]);
     let warnings = [
         (
             report.rewards.sd == 0.0,

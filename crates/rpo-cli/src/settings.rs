@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rpo::feedback::{Limits, ReadOptions};
+use rpo::feedback::{Limits, ReadOptions, Source};
 use rpo::objective::ObjectiveConfig;
 use rpo::train::TrainConfig;
 use serde::{Deserialize, Serialize};
@@ -16,8 +16,8 @@ use toml::{Table, Value};
 pub struct Settings {
     /// Model directory or hub id to start from; for RPO also the reference.
     pub model: String,
-    /// File of rated responses.
-    pub data: PathBuf,
+    /// Rated responses: a file, or a list of files.
+    pub data: Source,
     /// Directory of the run.
     pub out: PathBuf,
     /// Where reference scores are kept between runs.

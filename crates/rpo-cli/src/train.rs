@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use rpo::checkpoint::Checkpoint;
 use rpo::features::PromptFeatures;
-use rpo::feedback::{FeedbackSet, ReadSummary, Split, held_out_prompts};
+use rpo::feedback::{FeedbackSet, ReadSummary, Source, Split, held_out_prompts};
 use rpo::metrics::MetricsLog;
 use rpo::objective::{Needs, ObjectiveConfig};
 use rpo::optim::Optimizer;
@@ -229,9 +229,10 @@ fn read_data(settings: &Settings, tokenizer: &Tokenizer) -> Result<Split> {
     Ok(split)
 }
 
-fn describe(path: &Path, summary: &ReadSummary) {
-    let ReadSummary { rows, prompts, duplicates, single_responses, tokens, .. } = *summary;
-    println!("{}: {rows} rated responses of {prompts} prompts, {tokens} tokens", path.display());
+fn describe(source: &Source, summary: &ReadSummary) {
+    let &ReadSummary { rows, prompts, duplicates, single_responses, tokens, .. } = summary;
+    println!("{source}: {rows} rated responses of {prompts} prompts, {tokens} tokens");
+    summary.notes.iter().for_each(|note| println!("  {note}"));
     let share = |n: usize, of: usize| 100.0 * n as f64 / of as f64;
     let remarks = [
         (duplicates, format!("{duplicates} repeat another response and were merged into it")),

@@ -21,7 +21,8 @@ fn main() {
     let tokenizer = Tokenizer::load(Path::new(&tokenizer)).expect("tokenizer");
     let limits = Limits { prompt_tokens: 512, response_tokens: 512 };
     let (data, summary) =
-        FeedbackSet::read(Path::new(&path), &ReadOptions::default(), &tokenizer, limits, &mut |_| ()).expect("data");
+        FeedbackSet::read(&Path::new(&path).into(), &ReadOptions::default(), &tokenizer, limits, &mut |_| ())
+            .expect("data");
     println!("{}", common::machine());
     println!("{path}: {} prompts, {} different responses, {} tokens", summary.prompts, data.responses(), data.tokens());
 

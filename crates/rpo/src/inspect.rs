@@ -2,13 +2,12 @@
 //! with the number of rows by a few numbers each.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
 
 use serde::Serialize;
 
 use crate::advice::{Advice, Facts, advise};
 use crate::error::Result;
-use crate::feedback::{Feedback, FeedbackError, Limits, ReadOptions, read_rows};
+use crate::feedback::{Feedback, FeedbackError, Limits, ReadOptions, Source, read_rows};
 use crate::tokenizer::Tokenizer;
 
 /// Smallest, median, 95th percentile and largest of some numbers, with mean and population standard deviation.
@@ -70,6 +69,8 @@ pub struct DataReport {
     pub truncated_prompts: f64,
     /// Share of responses longer than the limit.
     pub truncated_responses: f64,
+    /// What was noticed while the rows were read, as sentences.
+    pub notes: Vec<String>,
     /// What decides about objectives.
     pub facts: Facts,
     /// Which one to train with first.
@@ -105,25 +106,26 @@ struct Observed {
     conflicting_duplicates: usize,
 }
 
-/// Reads `path` once and describes it. `progress` hears how many rows are read.
+/// Reads `source` once and describes it. `progress` hears how many rows are read.
 ///
 /// # Errors
 /// If the file cannot be read or a row is unusable (which, and why), or there is none.
 pub fn inspect(
-    path: &Path,
+    source: &Source,
     options: &ReadOptions,
     tokenizer: &Tokenizer,
     limits: Limits,
     progress: &mut dyn FnMut(usize),
 ) -> Result<DataReport> {
     let mut seen = Observed::default();
-    for (i, row) in read_rows(path, options)?.enumerate() {
+    let mut rows = read_rows(source, options)?;
+    for row in rows.by_ref() {
         seen.add(&row?, tokenizer)?;
-        progress(i + 1);
+        progress(seen.response_tokens.len());
     }
     match seen.groups.is_empty() {
-        true => Err(FeedbackError::Empty { path: path.into() }.into()),
-        false => Ok(seen.report(limits)),
+        true => Err(FeedbackError::Empty { path: source.to_string().into() }.into()),
+        false => Ok(seen.report(limits, rows.notes().lines())),
     }
 }
 
@@ -153,7 +155,7 @@ impl Observed {
         Ok(())
     }
 
-    fn report(mut self, limits: Limits) -> DataReport {
+    fn report(mut self, limits: Limits, notes: Vec<String>) -> DataReport {
         let groups = || self.groups.values();
         let mut responses_per_prompt = BTreeMap::new();
         groups().for_each(|g| *responses_per_prompt.entry(g.rewards.len()).or_default() += 1);
@@ -170,6 +172,7 @@ impl Observed {
         };
         let facts = self.facts();
         DataReport {
+            notes,
             advice: advise(&facts),
             facts,
             rows: rewards.len(),

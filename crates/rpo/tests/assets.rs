@@ -52,7 +52,8 @@ fn real_feedback_is_read_whole() {
     {
         let path = assets.join(format!("feedback/{name}.jsonl"));
         let (data, summary) =
-            FeedbackSet::read(&path, &ReadOptions::default(), &tokenizer, limits, &mut |_| ()).expect(name);
+            FeedbackSet::read(&path.as_path().into(), &ReadOptions::default(), &tokenizer, limits, &mut |_| ())
+                .expect(name);
         assert_eq!(summary.prompts, prompts, "{name}");
         assert_eq!(summary.rows, data.responses() + summary.duplicates, "{name}");
         assert!(data.iter().all(|r| r.truncated != (r.ids.last() == Some(&1))), "{name}: only cut ones lack an end");

@@ -1,6 +1,6 @@
 //! Feedback files of every format, and what is said of bad ones.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use parquet::data_type::{ByteArrayType, DoubleType};
 use parquet::file::writer::SerializedFileWriter;
@@ -16,7 +16,10 @@ fn write(name: &str, text: &str) -> (tempfile::TempDir, PathBuf) {
 
 fn read(name: &str, text: &str, options: &ReadOptions) -> Result<Vec<Feedback>, String> {
     let (_dir, path) = write(name, text);
-    read_rows(&path, options).map_err(|e| e.to_string())?.map(|row| row.map_err(|e| e.to_string())).collect()
+    read_rows(&path.as_path().into(), options)
+        .map_err(|e| e.to_string())?
+        .map(|row| row.map_err(|e| e.to_string()))
+        .collect()
 }
 
 fn row(prompt: &str, response: &str, reward: f64) -> Feedback {
@@ -65,7 +68,7 @@ fn parquet_is_read_by_rows() {
     column.close().expect("close");
     group.close().expect("close");
     writer.close().expect("close");
-    let read: Result<Vec<_>, _> = read_rows(&path, &ReadOptions::default()).expect("opens").collect();
+    let read: Result<Vec<_>, _> = read_rows(&path.as_path().into(), &ReadOptions::default()).expect("opens").collect();
     assert_eq!(read.expect("readable"), rows);
 }
 
@@ -112,7 +115,7 @@ fn bad_rows_are_told_with_line_field_and_remedy() {
 #[test]
 fn bad_files_are_told_apart() {
     let o = ReadOptions::default();
-    let missing = read_rows(&PathBuf::from("nowhere.jsonl"), &o).err().expect("missing").to_string();
+    let missing = read_rows(&Path::new("nowhere.jsonl").into(), &o).err().expect("missing").to_string();
     assert!(missing.contains("cannot read nowhere.jsonl"), "{missing}");
     assert!(read("x.txt", "", &o).expect_err("unknown").contains("--format"));
     assert!(read("x.parquet", "no", &o).expect_err("no parquet").contains("not a Parquet file"));

@@ -53,7 +53,8 @@ impl Bench {
         let limits = Limits { prompt_tokens: 32, response_tokens: 32 };
         let path = self.path("data.jsonl");
         let (data, summary) =
-            FeedbackSet::read(&path, &ReadOptions::default(), &tokenizer, limits, &mut |_| ()).expect("data");
+            FeedbackSet::read(&path.as_path().into(), &ReadOptions::default(), &tokenizer, limits, &mut |_| ())
+                .expect("data");
         (data.split(0.2, 1).expect("split"), summary)
     }
 

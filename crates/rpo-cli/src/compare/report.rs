@@ -162,7 +162,7 @@ fn origin(comparison: &Comparison, start: &Start, verdicts: &[Verdict]) -> Resul
     let Some(first) = comparison.all().next() else { return Ok(origin) };
     origin = origin
         .fact("start", &first.model)
-        .fact("data", first.data.display().to_string())
+        .fact("data", first.data.to_string())
         .fact("data fingerprint", &start.basis.data_fingerprint)
         .fact("judge", comparison.judged_by.as_deref().unwrap_or("none"));
     for Verdict { label, settings, .. } in verdicts {

@@ -144,7 +144,7 @@ fn settings(
     let optimizer = OptimizerConfig { learning_rate, ..OptimizerConfig::default() };
     Settings {
         model: out.join(model).display().to_string(),
-        data: out.join("data.jsonl"),
+        data: out.join("data.jsonl").as_path().into(),
         out: out.join(label),
         cache: out.join("cache"),
         device: "cpu".into(),

@@ -1,17 +1,22 @@
 //! Rated responses: from rows of text in files to prompts with their tokenized responses, grouped and counted.
 
+mod layout;
+mod records;
 mod rows;
+mod source;
 mod texts;
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-pub use rows::{Feedback, FeedbackError, Format, ReadOptions, Score, read_rows};
+pub use layout::{ReadOptions, Score};
+pub use records::Format;
+pub use rows::{Feedback, FeedbackError, Notes, Rows, read_rows};
+pub use source::Source;
 pub use texts::held_out_prompts;
 
 use crate::error::{Error, Result};
@@ -68,7 +73,7 @@ pub struct Limits {
 }
 
 /// What was read, for the user to see.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ReadSummary {
     /// Rated responses in the files.
     pub rows: usize,
@@ -86,6 +91,8 @@ pub struct ReadSummary {
     pub tokens: usize,
     /// How many of them are `<unk>`.
     pub unknown_tokens: usize,
+    /// What was noticed while the rows were read, as sentences.
+    pub notes: Vec<String>,
 }
 
 /// Prompts in the order in which they first appear.
@@ -105,23 +112,25 @@ pub struct Split {
 }
 
 impl FeedbackSet {
-    /// Reads a file. Texts are tokenized as they come and dropped, so that memory holds token ids only.
+    /// Reads `source`. Texts are tokenized as they come and dropped, so that memory holds token ids only.
     ///
     /// # Errors
     /// If the file cannot be read or a row is unusable (which, and why), or nothing is left.
     pub fn read(
-        path: &Path,
+        source: &Source,
         options: &ReadOptions,
         tokenizer: &Tokenizer,
         limits: Limits,
         progress: &mut dyn FnMut(usize),
     ) -> Result<(Self, ReadSummary)> {
         let mut grouping = Grouping::new(tokenizer, limits);
-        for (i, row) in read_rows(path, options)?.enumerate() {
+        let mut rows = read_rows(source, options)?;
+        for row in rows.by_ref() {
             grouping.add(&row?)?;
-            progress(i + 1);
+            progress(grouping.summary.rows);
         }
-        grouping.finish(path)
+        grouping.summary.notes = rows.notes().lines();
+        grouping.finish(&source.to_string())
     }
 
     /// Groups rows that are already in memory.
@@ -131,7 +140,7 @@ impl FeedbackSet {
     pub fn from_rows(rows: &[Feedback], tokenizer: &Tokenizer, limits: Limits) -> Result<(Self, ReadSummary)> {
         let mut grouping = Grouping::new(tokenizer, limits);
         rows.iter().try_for_each(|row| grouping.add(row))?;
-        grouping.finish(Path::new("rows in memory"))
+        grouping.finish("rows in memory")
     }
 
     /// Parts the prompts at random, so that about `fraction` of them validate: the same ones for the same prompts and
@@ -352,9 +361,9 @@ impl<'a> Grouping<'a> {
         Ok(())
     }
 
-    fn finish(mut self, path: &Path) -> Result<(FeedbackSet, ReadSummary)> {
+    fn finish(mut self, source: &str) -> Result<(FeedbackSet, ReadSummary)> {
         if self.groups.is_empty() {
-            return Err(FeedbackError::Empty { path: path.into() }.into());
+            return Err(FeedbackError::Empty { path: source.into() }.into());
         }
         let responses = self.groups.iter_mut().flat_map(|g| &mut g.responses);
         responses.enumerate().for_each(|(row, response)| response.row = row);

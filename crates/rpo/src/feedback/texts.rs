@@ -1,9 +1,8 @@
 //! The user's own texts of held-out prompts, which are not kept while data are read: found in the file a second time.
 
 use std::collections::HashMap;
-use std::path::Path;
 
-use super::{PromptGroup, ReadOptions, Split, read_rows};
+use super::{PromptGroup, ReadOptions, Source, Split, read_rows};
 use crate::error::{Error, Result};
 
 /// The texts of `split.validation`'s prompts as they stand in the file that was read, in the order of the groups: with
@@ -14,7 +13,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// If the file cannot be read or holds another number of prompts than were read.
-pub fn held_out_prompts(path: &Path, options: &ReadOptions, split: &Split) -> Result<Vec<String>> {
+pub fn held_out_prompts(source: &Source, options: &ReadOptions, split: &Split) -> Result<Vec<String>> {
     let row = |group: &PromptGroup| group.responses.first().map(|r| r.row);
     let (read, held_out) = (&split.train.groups, &split.validation.groups);
     let mut rows: Vec<_> = read.iter().chain(held_out).map(row).collect();
@@ -24,7 +23,7 @@ pub fn held_out_prompts(path: &Path, options: &ReadOptions, split: &Split) -> Re
 
     let mut texts = vec![String::new(); held_out.len()];
     let mut seen = std::collections::HashSet::new();
-    for feedback in read_rows(path, options)? {
+    for feedback in read_rows(source, options)? {
         let prompt = feedback?.prompt;
         if seen.insert(blake3::hash(prompt.as_bytes()))
             && let Some(&i) = wanted.get(&(seen.len() - 1))
@@ -35,8 +34,7 @@ pub fn held_out_prompts(path: &Path, options: &ReadOptions, split: &Split) -> Re
     match seen.len() == rows.len() {
         true => Ok(texts),
         false => Err(Error::Data(format!(
-            "{}: it held {} different prompts when it was read first and holds {} now; leave it as it is meanwhile",
-            path.display(),
+            "{source}: it held {} different prompts when it was read first and holds {} now; leave it as it is meanwhile",
             rows.len(),
             seen.len()
         ))),
@@ -64,11 +62,12 @@ mod tests {
         // Groups of the file, the third line being the first prompt's second response: rows 0, 2, 3, 4.
         let set = |rows: &[usize]| FeedbackSet { groups: rows.iter().map(|&row| group(row)).collect() };
         let split = Split { train: set(&[2]), validation: set(&[0, 3, 4]) };
-        let found = held_out_prompts(&path, &ReadOptions::default(), &split).expect("readable");
+        let found = held_out_prompts(&path.as_path().into(), &ReadOptions::default(), &split).expect("readable");
         assert_eq!(found, ["a\n{b}", "c  d", "a\t{b}"]);
 
         let fewer = Split { train: FeedbackSet::default(), ..split };
-        let said = held_out_prompts(&path, &ReadOptions::default(), &fewer).expect_err("changed").to_string();
+        let said =
+            held_out_prompts(&path.as_path().into(), &ReadOptions::default(), &fewer).expect_err("changed").to_string();
         assert!(said.contains("held 3 different prompts") && said.contains("holds 4 now"), "{said}");
     }
 }
