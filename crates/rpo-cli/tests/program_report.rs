@@ -100,7 +100,7 @@ fn a_report_needs_nothing_else_and_shows_every_answer() {
         "--judge &#39;sh judge.sh&#39;",
         fingerprint,
         " UTC</dd>",
-        "Settings of rpo",
+        "Settings of rpo</summary>",
         "validation-fraction = 0.5",
     ] {
         assert!(page.contains(origin), "{origin}");
@@ -110,7 +110,10 @@ fn a_report_needs_nothing_else_and_shows_every_answer() {
 #[test]
 fn ranks_are_not_drawn_where_they_do_not_exist() {
     let place = place();
-    rpo(place.path(), &[&COMPARE[..], &["--out", "ranked"]].concat());
+    let train = ["train", "sft", "--model", "model", "--data", "data.jsonl", "--out", "run", "--max-steps", "3"];
+    rpo(place.path(), &train);
+    let from_run = COMPARE.map(|argument| if argument == "model" { "run/last" } else { argument });
+    rpo(place.path(), &[&from_run[..], &["--out", "ranked"]].concat());
     let page = std::fs::read_to_string(place.path().join("ranked/report.html")).expect("report");
     let chart = page.split("<b>Ranking of the rated responses</b>").last().expect("chart");
     let described = chart.split("aria-label=\"").nth(1).and_then(|label| label.split('"').next()).expect("label");
@@ -119,6 +122,7 @@ fn ranks_are_not_drawn_where_they_do_not_exist() {
     assert!(!described.contains("at 0"), "{described}");
     // Held-out losses do begin at the start.
     assert!(page.contains("<title>held out: ") && page.contains(" at 0</title>"));
+    assert!(page.contains("Settings of the run that made the start") && page.contains("max-steps = 3\n"));
     // Without a judge there is nothing to say of rewards and answers.
     for absent in ["Mean reward", "Wins against", "id=\"answers\"", "How answers are drawn"] {
         assert!(!page.contains(absent), "{absent}");

@@ -1,5 +1,7 @@
 //! What a comparison found, for people (terminal and report.html) and programs (compare.json).
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::arena::{Arena, Verdict};
@@ -165,6 +167,11 @@ fn origin(comparison: &Comparison, start: &Start, verdicts: &[Verdict]) -> Resul
         .fact("data", first.data.to_string())
         .fact("data fingerprint", &start.basis.data_fingerprint)
         .fact("judge", comparison.judged_by.as_deref().unwrap_or("none"));
+    // A start that is the best/ or last/ of a run has that run's settings beside it.
+    let beside = Path::new(&first.model).parent().map(|run| run.join("config.toml"));
+    if let Some(toml) = beside.and_then(|path| std::fs::read_to_string(path).ok()) {
+        origin = origin.settings("Settings of the run that made the start", toml);
+    }
     for Verdict { label, settings, .. } in verdicts {
         if let Some(settings) = settings {
             origin = origin.settings(format!("Settings of {label}"), settings.to_toml()?);
