@@ -87,6 +87,9 @@ fn rows_may_come_from_a_pipe() {
     let place = Place::new();
     assert_eq!(place.rows("-", &format!("{A}{B}")).0, 2);
     assert_eq!(place.rows("/dev/stdin", &format!("[{A},{B}]")).0, 2);
+    let long = format!("{{\"data\":[{}]}}", vec![A.trim(); 2000].join(","));
+    let said = String::from_utf8_lossy(&place.inspect("-", &long).stderr).into_owned();
+    assert!(said.contains("cannot be read from a pipe"), "{said}");
     assert_eq!(place.rows("-", "prompt;response;reward\nsay;yes;1\n").0, 1);
 }
 

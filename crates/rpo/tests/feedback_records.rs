@@ -261,6 +261,11 @@ fn tables_that_are_wrong_are_told_with_the_line() {
             (vec!["p,\"a\nb\",1", "", "p,a,1,2"], "x.csv, line 5: 4 fields where the header has 3"),
             (vec!["p,a,1", "p,a"], "x.csv, line 3: 2 fields where the header has 3"),
             (vec!["p,a,1", "\"p\nq\",\"a,1", "p,b,2"], "x.csv, line 3: a quote that opens on line 4 is never closed"),
+            (
+                vec!["p,a,1", "p,\"a\nb \\\"c\\\"\",1"],
+                "x.csv, line 3: text after the quote that closes a field (line 4)",
+            ),
+            (vec!["p,a,1", "p,\"a\" b,1"], "x.csv, line 3: text after the quote"),
             (vec!["p,a,1", "p,a,x"], "x.csv, line 3: `reward`"),
         ] {
             let text = format!("prompt,response,reward{end}{}{end}", lines.join(end));
@@ -440,6 +445,7 @@ fn several_files_directories_and_patterns_are_one_set() {
         (vec![path("nowhere")], "No such file"),
         (vec!["nowhere/x.jsonl".into()], "No such file"),
         (vec!["https://example.org/x.jsonl".into()], "download the file"),
+        (vec!["hf://models/some/model".into()], "hf://datasets/OWNER/NAME"),
         (vec![], "empty list"),
     ] {
         let named: Vec<&str> = named.iter().map(String::as_str).collect();

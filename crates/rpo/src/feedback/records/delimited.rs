@@ -6,7 +6,6 @@
 use std::io::{BufRead, Read};
 
 use csv_core::ReadRecordResult;
-use memchr::memchr_iter;
 use serde_json::{Map, Value};
 
 use super::content::Text;
@@ -105,13 +104,28 @@ fn named(names: &[String], fields: Vec<String>) -> Result<Map<String, Value>, Pr
     ))
 }
 
+/// Where in a record a byte stands.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Begin,
+    Plain,
+    Quoted,
+    AfterQuote,
+}
+
 /// A table of which nothing is known but its separator.
 struct Table {
     bytes: Box<dyn BufRead + Send>,
     parser: csv_core::Reader,
+    separator: u8,
     /// The line of the next byte, from 1.
     line: usize,
     after_return: bool,
+    place: Place,
+    /// Where the last quote that opens a field stands.
+    opened: usize,
+    /// Where text follows a quote that closes a field, if it does.
+    stray: Option<usize>,
     ended: bool,
     fields: Vec<u8>,
     ends: Vec<usize>,
@@ -120,7 +134,9 @@ struct Table {
 impl Table {
     fn new(bytes: Box<dyn BufRead + Send>, separator: u8, line: usize) -> Self {
         let parser = csv_core::ReaderBuilder::new().delimiter(separator).build();
-        Self { bytes, parser, line, after_return: false, ended: false, fields: vec![0; 1 << 13], ends: vec![0; 64] }
+        let (fields, ends) = (vec![0; 1 << 13], vec![0; 64]);
+        let (after_return, place, opened, stray, ended) = (false, Place::Begin, 0, None, false);
+        Self { bytes, parser, separator, line, after_return, place, opened, stray, ended, fields, ends }
     }
 
     /// The line where the next record begins, and its fields.
@@ -134,7 +150,7 @@ impl Table {
             Err(problem) => return Some((self.line, Err(problem))),
         }
         let line = self.line;
-        let fields = self.read(line).and_then(|n| self.texts(n));
+        let fields = self.read().and_then(|n| self.texts(n));
         self.ended = fields.is_err();
         Some((line, fields))
     }
@@ -152,7 +168,7 @@ impl Table {
     }
 
     /// Reads a record into `fields` and `ends`; how many fields there are.
-    fn read(&mut self, begun: usize) -> Result<usize, Problem> {
+    fn read(&mut self) -> Result<usize, Problem> {
         let (mut written, mut ended) = (0, 0);
         loop {
             let chunk = self.bytes.fill_buf().map_err(|e| e.to_string())?;
@@ -165,17 +181,21 @@ impl Table {
             }
             (written, ended) = (written + wrote, ended + ends);
             match result {
-                ReadRecordResult::Record => return Ok(ended),
+                ReadRecordResult::Record => break,
                 ReadRecordResult::InputEmpty if is_end => {
-                    let before = &self.fields[..ended.checked_sub(1).map_or(0, |last| self.ends[last])];
-                    let opened = begun + memchr_iter(b'\n', before).count();
-                    return Err(format!("a quote that opens on line {opened} is never closed"));
+                    return Err(format!("a quote that opens on line {} is never closed", self.opened));
                 }
                 ReadRecordResult::OutputFull if self.fields.len() > LONGEST => return Err(too_long("record")),
                 ReadRecordResult::OutputFull => self.fields.resize(2 * self.fields.len(), 0),
                 ReadRecordResult::OutputEndsFull => self.ends.resize(2 * self.ends.len(), 0),
                 ReadRecordResult::InputEmpty | ReadRecordResult::End => {}
             }
+        }
+        match self.stray {
+            Some(line) => Err(format!(
+                "text after the quote that closes a field (line {line}); a quote inside of quotes must be doubled: \"\""
+            )),
+            None => Ok(ended),
         }
     }
 
@@ -193,13 +213,27 @@ impl Table {
         texts
     }
 
-    /// Goes past `n` bytes and counts the lines that end there: with `\n`, `\r\n` or `\r`.
+    /// Goes past `n` bytes, counts the lines that end there, with `\n`, `\r\n` or `\r`, and follows the quotes.
     fn pass(&mut self, n: usize) {
-        if let Ok(chunk) = self.bytes.fill_buf() {
-            for byte in &chunk[..n] {
-                self.line += usize::from(*byte == b'\r' || (*byte == b'\n' && !self.after_return));
-                self.after_return = *byte == b'\r';
-            }
+        let chunk = self.bytes.fill_buf().unwrap_or_default();
+        for byte in &chunk[..n] {
+            self.line += usize::from(*byte == b'\r' || (*byte == b'\n' && !self.after_return));
+            self.after_return = *byte == b'\r';
+            self.place = match (self.place, *byte) {
+                (Place::Begin, b'"') => {
+                    self.opened = self.line;
+                    Place::Quoted
+                }
+                (Place::Quoted, b'"') => Place::AfterQuote,
+                (Place::AfterQuote, b'"') | (Place::Quoted, _) => Place::Quoted,
+                (_, b'\r' | b'\n') => Place::Begin,
+                (_, byte) if byte == self.separator => Place::Begin,
+                (Place::AfterQuote, _) => {
+                    self.stray = self.stray.or(Some(self.line));
+                    Place::Plain
+                }
+                (Place::Begin | Place::Plain, _) => Place::Plain,
+            };
         }
         self.bytes.consume(n);
     }

@@ -118,6 +118,9 @@ fn named(name: &str) -> Result<Vec<PathBuf>> {
     if let Some(set) = DataSet::of(name) {
         return set.files().map_err(|problem| bad(path, problem));
     }
+    if name.starts_with("hf://") {
+        return Err(bad(path, "not the address of a data set, which is hf://datasets/OWNER/NAME@REVISION/PATH".into()));
+    }
     if name.contains("://") {
         return Err(bad(path, "an address, from which nothing is read; download the file and name it".into()));
     }
