@@ -41,7 +41,8 @@ impl Place {
         command.args(["inspect", "data", data, "--tokenizer", "tokenizer.json", "--json"]);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
-        child.stdin.take().expect("input").write_all(input.as_bytes()).expect("write");
+        // A program that refuses does not read to the end.
+        let _ = child.stdin.take().expect("input").write_all(input.as_bytes());
         child.wait_with_output().expect("ends")
     }
 
@@ -87,7 +88,7 @@ fn rows_may_come_from_a_pipe() {
     let place = Place::new();
     assert_eq!(place.rows("-", &format!("{A}{B}")).0, 2);
     assert_eq!(place.rows("/dev/stdin", &format!("[{A},{B}]")).0, 2);
-    let long = format!("{{\"data\":[{}]}}", vec![A.trim(); 2000].join(","));
+    let long = format!("{{\"data\":[{}]}}", vec![A.trim(); 8000].join(","));
     let said = String::from_utf8_lossy(&place.inspect("-", &long).stderr).into_owned();
     assert!(said.contains("cannot be read from a pipe"), "{said}");
     assert_eq!(place.rows("-", "prompt;response;reward\nsay;yes;1\n").0, 1);

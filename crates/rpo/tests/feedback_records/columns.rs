@@ -141,7 +141,7 @@ fn damaged_files_are_never_a_crash() {
         b"prompt;response;reward\r\np;\"a\nb\";1\r\n".to_vec(),
     ];
     for bytes in sound {
-        for at in (0..bytes.len()).step_by(1 + bytes.len() / 150) {
+        for at in (0..bytes.len()).step_by(1 + bytes.len() / 80) {
             let mut damaged = bytes.clone();
             for value in [0, 0xff, b'"'] {
                 damaged[at] = value;

@@ -51,12 +51,18 @@ fn json_is_read_however_its_rows_are_arranged() {
 fn json_that_is_malformed_is_told_with_its_place() {
     let place = Place::new();
     for (text, said) in [
-        (format!("{A}\r\n\r\n{{\"prompt\":\r\n"), "x.json, line 3: malformed JSON: EOF"),
+        (
+            format!("{A}\r\n\r\n{{\"prompt\":\r\n"),
+            "x.json, line 3: malformed JSON: EOF while parsing a value (column 10): it ends too early",
+        ),
         (format!("{A}\r{{\r{B}"), "line 2: malformed JSON"),
         (format!("{{\"prompt\":\n{A}\n"), "line 1: malformed JSON"),
         (format!("{A}\n{{\"prompt\":\"p\",\"prompt\":\"q\"}}"), "line 2: one object has two keys `prompt`"),
         (format!("{A}\n{{\"prompt\":\"\\ud83d\"}}"), "line 2: half of a character (a lone surrogate) (column"),
-        (format!("{A}\n{{'prompt': 'p'}}"), "line 2: key must be a string (column 2): this is how Python prints"),
+        (
+            format!("{A}\n{{'prompt': 'p'}}"),
+            "line 2: malformed JSON: key must be a string (column 2): this is how Python prints",
+        ),
         (
             format!("[{A},\n{{\"prompt\":\n\"p\" \"q\"}}]"),
             "element 2 (line 2): malformed JSON: expected `,` or `}` (line 3",

@@ -8,7 +8,7 @@ use super::{A, B, Place, row};
 
 /// More than what is looked at first, with brackets and quotes in texts, so that every boundary of a chunk is met.
 fn many() -> (Vec<Feedback>, Vec<String>) {
-    let rows: Vec<Feedback> = (0..4000)
+    let rows: Vec<Feedback> = (0..8000)
         .map(|i| row(&format!("p{i} \\ \"[{{ä\u{1f600}"), &"}] ,\n".repeat(1 + i % 5), f64::from(i as u32)))
         .collect();
     let json = rows
@@ -40,7 +40,7 @@ fn long_files_are_read_in_every_arrangement_compression_and_encoding() {
         ("members.jsonl.gz", [gzip(half), gzip(rest)].concat()),
         ("no-name", gzip(&lines)),
         ("x.jsonl.zst", zstd(&lines)),
-        ("frames.zst", [zstd(half), zstd(rest)].concat()),
+        ("frames.zst", [b"\x50\x2a\x4d\x18\x04\0\0\0skip".to_vec(), zstd(half), zstd(rest)].concat()),
         ("key.json.gz", gzip(&format!("{{\"data\":[{}]}}", json.join(",")))),
         ("marked.jsonl", format!("\u{feff}{lines}").into_bytes()),
         ("little.jsonl", wide(&format!("\u{feff}{lines}"), u16::to_le_bytes)),

@@ -35,7 +35,10 @@ pub(super) struct Text {
 }
 
 /// How many bytes are looked at to tell what they are.
-pub(super) const HEAD: usize = 1 << 16;
+const HEAD: usize = 1 << 18;
+
+/// How many bytes are read at once.
+const CHUNK: usize = 1 << 16;
 
 impl Text {
     /// The first byte that is not white space.
@@ -86,9 +89,11 @@ pub(super) fn open(path: &Path) -> Result<Content> {
         return Ok(table.content(file));
     }
     let is_gzip = head.starts_with(&[0x1f, 0x8b]);
-    let is_zstd = head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
+    // Programs that compress in parallel begin with a frame to skip.
+    let is_zstd =
+        head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || matches!(head.as_slice(), [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]);
     let cannot_be = foreign::is(&head, path);
-    let whole = BufReader::with_capacity(HEAD, Cursor::new(head.clone()).chain(file));
+    let whole = BufReader::with_capacity(CHUNK, Cursor::new(head.clone()).chain(file));
     let (head, bytes) = match (is_gzip, is_zstd) {
         (true, _) => decompressed(MultiGzDecoder::new(whole), "gzip", path)?,
         (_, true) => {
@@ -118,7 +123,7 @@ fn decompressed(decoder: impl Read + Send + 'static, method: &'static str, path:
     };
     match inside {
         Some(problem) => Err(bad(problem)),
-        None => Ok((head.clone(), Box::new(BufReader::with_capacity(HEAD, Cursor::new(head).chain(decoder))))),
+        None => Ok((head.clone(), Box::new(BufReader::with_capacity(CHUNK, Cursor::new(head).chain(decoder))))),
     }
 }
 
@@ -134,7 +139,7 @@ fn text(path: &Path, head: &[u8], mut bytes: Bytes) -> std::result::Result<Text,
         encoding::Encoding::Utf16(which) => {
             let mut decoder = encoding::Utf16::new(bytes, which);
             let head = peek(&mut decoder).map_err(|e| e.to_string())?;
-            let bytes = Box::new(BufReader::with_capacity(HEAD, Cursor::new(head.clone()).chain(decoder)));
+            let bytes = Box::new(BufReader::with_capacity(CHUNK, Cursor::new(head.clone()).chain(decoder)));
             Ok(Text { short: head.len() < HEAD, head, bytes, path })
         }
     }

@@ -20,17 +20,18 @@ pub(super) fn parse(bytes: &[u8], first_line: Option<usize>) -> Result<Value, Pr
     };
     parsed.map(|Strict(value)| value).map_err(|e: serde_json::Error| {
         let whole = e.to_string();
-        let said = match whole.split(" at line ").next().unwrap_or(&whole) {
-            "lone leading surrogate in hex escape" | "unexpected end of hex escape" => HALF,
-            other => other,
-        };
         let place = match first_line {
             Some(first) => format!("line {}, column {}", first + e.line().max(1) - 1, e.column()),
             None => format!("column {}", e.column()),
         };
-        match explain(said, text) {
+        let said = match whole.split(" at line ").next().unwrap_or(&whole) {
+            "lone leading surrogate in hex escape" | "unexpected end of hex escape" => HALF.to_string(),
+            twice if twice.starts_with(TWICE) => twice.to_string(),
+            other => format!("malformed JSON: {other}"),
+        };
+        match explain(&said, text) {
             Some(remedy) => format!("{said} ({place}): {remedy}"),
-            None => format!("malformed JSON: {said} ({place})"),
+            None => format!("{said} ({place})"),
         }
     })
 }
@@ -40,10 +41,14 @@ fn explain(said: &str, text: &str) -> Option<&'static str> {
         HALF => Some(
             "as is left where a text was cut inside an emoji; remove the `\\ud...` there, or write the text again without it",
         ),
-        "key must be a string" if text.contains("{'") => {
+        _ if said.starts_with(TWICE) => Some("rename or remove one of them"),
+        _ if said.ends_with("key must be a string") && text.contains("{'") => {
             Some("this is how Python prints a dictionary; write it with json.dumps")
         }
-        _ if said.starts_with(TWICE) => Some("rename or remove one of them"),
+        _ if said.ends_with("trailing characters") => {
+            Some("a row is one object on a line of its own, with nothing after it, or an element of a list")
+        }
+        _ if said.contains("EOF while parsing") => Some("it ends too early; was the file cut off?"),
         _ => None,
     }
 }
