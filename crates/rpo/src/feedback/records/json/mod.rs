@@ -57,8 +57,8 @@ enum Way {
 impl Way {
     /// Lines, if the first one is an object by itself and is not the only one.
     fn of(text: &Text) -> Option<Self> {
-        let head = text.head.trim_ascii_start();
-        let first = head.iter().position(|b| *b == text.line_end())?;
+        let (head, end) = (text.head.trim_ascii_start(), text.line_end());
+        let first = head.iter().position(|b| *b == end)?;
         let more = !head[first..].trim_ascii().is_empty();
         (more && scan::is_whole(head[..first].trim_ascii_end())).then_some(Self::Lines)
     }
