@@ -97,7 +97,9 @@ fn one_set(names: Vec<&String>) -> Result<Vec<&String>, String> {
     let purpose = |name: &str| {
         let stem = file_name(name).split('.').next().unwrap_or("");
         let after = words(stem).skip_while(|word| !TRAIN.contains(&word.as_str())).skip(1);
-        let named = after.filter(|w| w != "of" && !w.chars().all(|c| c.is_ascii_hexdigit()));
+        // Numbers of parts and the hashes after them say nothing of a purpose.
+        let is_number = |w: &str| w.chars().all(|c| c.is_ascii_digit() || (w.len() >= 8 && c.is_ascii_hexdigit()));
+        let named = after.filter(|w| w != "of" && !is_number(w));
         (parent(name).to_string(), named.collect::<Vec<_>>().join("-"))
     };
     let mut sets: BTreeMap<(String, String), Vec<&String>> = BTreeMap::new();
@@ -233,7 +235,7 @@ mod tests {
         assert!(chosen(&sets).expect_err("two sets").contains("several sets to train on (data/train_prefs-"));
         assert!(chosen(&["a.csv", "a.parquet"]).expect_err("two formats").contains("several formats (csv, parquet)"));
         assert!(chosen(&["a.csv", "a.csv.gz"]).expect_err("twice").contains("with and without compression"));
-        let parts = ["train-00000-of-00003-5ab1.parquet", "train-00002-of-00003-77cd.parquet"];
+        let parts = ["train-00000-of-00003-5ab10fe2.parquet", "train-00002-of-00003-77cdabcd.parquet"];
         assert!(chosen(&parts).expect_err("incomplete").contains("part 1 (from 0) of the 3 parts train-*"));
         assert!(chosen(&["README.md", "x.xlsx"]).expect_err("no data").contains("README.md, x.xlsx"));
         assert!(chosen(&[]).expect_err("empty").contains("empty"));

@@ -159,7 +159,8 @@ impl DataSet {
     /// The names to read among `names`.
     fn choose(&self, names: &[String]) -> Result<(Vec<String>, Option<String>), String> {
         let Some(path) = &self.path else {
-            return choose(names).map(|choice| (choice.files, choice.said));
+            let say_how = |problem| format!("{problem}. Files of it are named so: hf://datasets/{}/PATH", self.id);
+            return choose(names).map(|choice| (choice.files, choice.said)).map_err(say_how);
         };
         let pattern = glob::Pattern::new(path).map_err(|e| format!("not a pattern of file names: {e}"))?;
         let by_parts = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
@@ -228,6 +229,9 @@ mod tests {
         assert_eq!(chosen("a/test.csv").expect("file").0, ["a/test.csv"]);
         assert_eq!(chosen("a/*.csv").expect("pattern").0, ["a/test.csv", "a/train.csv"]);
         assert_eq!(chosen("a").expect("directory").0, ["a/train.csv"]);
+        let both = ["data/train_a.csv", "data/train_b.csv", "data/train_xy.csv"].map(String::from);
+        let problem = DataSet::of("o/n").expect("id").choose(&both).expect_err("two sets");
+        assert!(problem.contains("several sets") && problem.contains("hf://datasets/o/n/PATH"), "{problem}");
         assert!(chosen("*.csv").expect_err("not across directories").contains("no file `*.csv`"));
     }
 }
