@@ -1,7 +1,5 @@
 //! Where contestants are trained and judged: what they all share, and what is found of each. It writes no report.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, bail};
 use rpo::checkpoint::Checkpoint;
 use rpo::feedback::{Split, held_out_prompts};
@@ -71,9 +69,12 @@ pub struct Verdict {
     pub answers: Vec<String>,
     /// Tau-b over the judged prompts by step, of the first run.
     pub curve: Vec<Point>,
-    /// Directory of the first run.
+    /// All draws, in their order.
     #[serde(skip)]
-    pub run: PathBuf,
+    pub draws: Vec<Draw>,
+    /// Those of the first run; none for the start.
+    #[serde(skip)]
+    pub settings: Option<Settings>,
 }
 
 /// A learning rate and what it is worth on the prompts set aside for choosing.
@@ -154,7 +155,8 @@ impl<'a> Arena<'a> {
         let rewards = mean_rewards(&start.draws);
         let reward = self.judge.and_then(|_| Estimate::mean(&of(&rewards, &self.judging)));
         let answers = start.draws.first().map(|draw| draw.answers.clone()).unwrap_or_default();
-        Verdict { label: "start".into(), reward, rewards, answers, runs: start.draws.len(), ..Verdict::default() }
+        let draws = start.draws.clone();
+        Verdict { label: "start".into(), reward, rewards, answers, runs: draws.len(), draws, ..Verdict::default() }
     }
 
     /// The verdict on the candidate that does best on the prompts set aside for that.
@@ -209,13 +211,12 @@ impl<'a> Arena<'a> {
             seconds: rpo::statistics::mean(&runs.iter().map(|r| r.seconds).collect::<Vec<f64>>()),
             runs: runs.len(),
             rewards,
-            run: candidate.first().map(|s| s.out.clone()).unwrap_or_default(),
+            settings: candidate.first().cloned(),
+            curve: runs.first().map(|run| run.curve.clone()).unwrap_or_default(),
+            draws: runs.into_iter().filter_map(|run| run.draw).collect(),
             ..Verdict::default()
         };
-        if let Some(first) = runs.into_iter().next() {
-            verdict.curve = first.curve;
-            verdict.answers = first.draw.map(|draw| draw.answers).unwrap_or_default();
-        }
+        verdict.answers = verdict.draws.first().map(|draw| draw.answers.clone()).unwrap_or_default();
         verdict
     }
 

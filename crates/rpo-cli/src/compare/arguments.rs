@@ -87,6 +87,7 @@ pub fn resolve(arguments: Arguments) -> Result<Comparison> {
         contestants,
         decoding: Decoding { max_new_tokens, ..Decoding::published() },
         judged_by: judge,
+        best_reward: None,
         resume,
     })
 }

@@ -2,6 +2,7 @@
 
 mod arena;
 mod arguments;
+mod figures;
 mod ranks;
 mod record;
 mod report;
@@ -35,6 +36,8 @@ pub struct Comparison {
     pub decoding: Decoding,
     /// Who rates the answers, in words.
     pub judged_by: Option<String>,
+    /// The best reward that there is, if it is known.
+    pub best_reward: Option<f64>,
     /// Go on with what is in `out`.
     pub resume: bool,
 }
@@ -63,7 +66,7 @@ impl Comparison {
         for (label, candidates) in &arena.contestants {
             verdicts.push(arena.best(label, candidates, &start)?);
         }
-        report::write(self, &arena, &verdicts)
+        report::write(self, &arena, &start, &verdicts)
     }
 
     /// The settings of all runs.

@@ -1,33 +1,38 @@
 //! What a comparison found, for people (terminal and report.html) and programs (compare.json).
 
-use anyhow::{Context, Result};
-use serde_json::Value as Json;
+use std::path::Path;
 
-use super::Comparison;
+use anyhow::Result;
+
 use super::arena::{Arena, Verdict};
+use super::record::Start;
 use super::statistics::{Estimate, of};
-use crate::report::{Axes, Column, Page, Series, print_table};
+use super::{Comparison, figures};
+use crate::report::{Answered, Column, Draws, Page, Provenance, print_table, provenance};
 
 /// Prints the table, and writes report.html and compare.json.
-pub fn write(comparison: &Comparison, arena: &Arena<'_>, verdicts: &[Verdict]) -> Result<()> {
+pub fn write(comparison: &Comparison, arena: &Arena<'_>, start: &Start, verdicts: &[Verdict]) -> Result<()> {
     let judged = verdicts.iter().any(|v| v.reward.is_some());
     let mut page = Page::new(&comparison.title, &comparison.introduction);
-    page.paragraph(&method(comparison, arena, judged));
+    page.figures(&figures::results(verdicts, comparison.best_reward));
+    page.heading("Results on held-out prompts");
     let (columns, rows) = table(verdicts, judged);
     println!("\n== Held-out prompts ==");
     print_table(&columns, &rows);
-    page.table(&columns, &rows);
+    page.table("Results", &columns, &rows);
+    page.paragraph(&method(comparison, arena, judged));
     if judged {
         page.heading("Who beats whom");
         page.paragraph("Share of the judged prompts on which the reward of the row is more than that of the column.");
         let (columns, rows) = duels(verdicts, &arena.judging);
-        page.table(&columns, &rows);
+        page.table("Win rates", &columns, &rows);
     }
     choice(&mut page, verdicts, judged);
-    charts(&mut page, verdicts)?;
+    figures::training(&mut page, verdicts)?;
     if judged {
         answers(&mut page, arena, verdicts);
     }
+    page.provenance(&origin(comparison, start, verdicts)?);
     let path = comparison.out.join("compare.json");
     let json = serde_json::json!({
         "held_out_prompts": arena.prompts.len(), "judged_on": arena.judging, "seeds": comparison.draws(),
@@ -126,50 +131,52 @@ fn choice(page: &mut Page, verdicts: &[Verdict], judged: bool) {
         let worth = if judged { "mean reward" } else { "tau-b" };
         let columns =
             [Column::Text("objective"), Column::Number("learning rate"), Column::Number(worth), Column::Text("")];
-        page.table(&columns, &rows);
+        page.table("Learning rates", &columns, &rows);
     }
 }
 
-fn charts(page: &mut Page, verdicts: &[Verdict]) -> Result<()> {
-    page.heading("Ranking the judged responses, as training goes on");
-    let runs = verdicts.iter().filter(|v| !v.curve.is_empty());
-    let lines: Vec<Series> = runs
-        .clone()
-        .map(|v| {
-            let points = v.curve.iter().filter_map(|p| Some((p.step as f64, p.tau_b?))).collect();
-            let n = v.curve.iter().map(|p| p.n).max().unwrap_or(0);
-            Series::line(format!("{} n={n}", v.label), points)
-        })
-        .collect();
-    page.chart("tau-b by step", &Axes::linear("optimizer step", "tau-b of judged prompts, first run"), &lines);
-    for Verdict { label, run, .. } in runs {
-        page.heading(&format!("Loss of {label}"));
-        let log = run.join("metrics.jsonl");
-        let text = std::fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
-        let lines = [("training", "train"), ("held out", "validation")]
-            .map(|(label, split)| Series::line(label, losses(&text, split)));
-        page.chart(&format!("loss of {label}"), &Axes::linear("optimizer step", "loss"), &lines);
-    }
-    Ok(())
+/// What a model answered to prompt `i`.
+fn drawn(v: &Verdict, i: usize) -> Draws<'_> {
+    let answers = v.draws.iter().map(|draw| (draw.answers[i].as_str(), draw.rewards[i])).collect();
+    Draws { reward: v.rewards[i], answers }
 }
 
-/// Points (step, loss) of one split of a metrics.jsonl.
-fn losses(log: &str, split: &str) -> Vec<(f64, f64)> {
-    let lines = log.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok());
-    lines.filter(|v| v["split"] == split).filter_map(|v| Some((v["step"].as_f64()?, v["loss"].as_f64()?))).collect()
-}
-
-/// What was answered to the first prompts, in the first draw.
+/// All that was answered, by prompt.
 fn answers(page: &mut Page, arena: &Arena<'_>, verdicts: &[Verdict]) {
-    page.heading("Answers of the first draw");
-    let columns =
-        [Column::Text("prompt"), Column::Text("model"), Column::Text("answer"), Column::Number("mean reward")];
-    let of_prompt = |&i: &usize| {
-        verdicts.iter().enumerate().map(move |(k, v)| {
-            let prompt = if k == 0 { arena.prompts[i].clone() } else { String::new() };
-            vec![prompt, v.label.clone(), v.answers[i].clone(), format!("{:.2} n={}", v.rewards[i], v.runs)]
-        })
+    page.heading("All answers");
+    page.paragraph(
+        "Each held-out prompt with the answers that were drawn from the models and their rewards. A click on a column's name \
+         sorts by it; the search finds prompts in whose row all its words are.",
+    );
+    let row = |(i, prompt)| Answered {
+        prompt,
+        part: (!arena.choosing.is_empty()).then(|| if arena.choosing.contains(&i) { "choosing" } else { "judging" }),
+        models: verdicts.iter().map(|v| drawn(v, i)).collect(),
     };
-    let rows: Vec<Vec<String>> = arena.judging.iter().take(8).flat_map(of_prompt).collect();
-    page.table(&columns, &rows);
+    let rows: Vec<Answered<'_>> = arena.prompts.iter().map(String::as_str).enumerate().map(row).collect();
+    let labels: Vec<&str> = verdicts.iter().map(|v| v.label.as_str()).collect();
+    page.answers(&labels, &rows);
+}
+
+/// Where the comparison comes from.
+fn origin(comparison: &Comparison, start: &Start, verdicts: &[Verdict]) -> Result<Provenance> {
+    let mut origin = provenance();
+    let Some(first) = comparison.all().next() else { return Ok(origin) };
+    origin = origin
+        .fact("start", &first.model)
+        .fact("data", first.data.to_string())
+        .fact("data fingerprint", &start.basis.data_fingerprint)
+        .fact("judge", comparison.judged_by.as_deref().unwrap_or("none"));
+    // A start that is the best/ or last/ of a run has that run's settings beside it.
+    let beside = Path::new(&first.model).parent().map(|run| run.join("config.toml"));
+    if let Some(toml) = beside.and_then(|path| std::fs::read_to_string(path).ok()) {
+        origin = origin.settings("Settings of the run that made the start", toml);
+    }
+    for Verdict { label, settings, .. } in verdicts {
+        if let Some(settings) = settings {
+            origin = origin.settings(format!("Settings of {label}"), settings.to_toml()?);
+        }
+    }
+    let decoding = toml::to_string_pretty(&comparison.decoding)?;
+    Ok(if comparison.judged_by.is_some() { origin.settings("How answers are drawn", decoding) } else { origin })
 }

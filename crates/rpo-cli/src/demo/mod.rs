@@ -73,6 +73,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         contestants: contestants.into(),
         decoding: Decoding { sample: true, max_new_tokens: 24, seed: *seed, ..Decoding::default() },
         judged_by: Some("an exact rule".into()),
+        best_reward: Some(task::BEST),
         resume: false,
     };
     let by_text: HashMap<String, Prompt> = Prompt::all().into_iter().map(|p| (p.text(), p)).collect();

@@ -1,6 +1,7 @@
 //! `rpo verify`: every objective on problems whose optimum is known exactly. Here is the flow: problems, learning rates,
 //! runs, report.
 
+mod charts;
 mod measure;
 mod problem;
 mod report;

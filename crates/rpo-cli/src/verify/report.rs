@@ -3,33 +3,41 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use rpo::finite::Responses;
 use rpo::statistics::{Interval, geometric_interval, mean_interval};
 
+use super::charts::{charts, overview};
 use super::problem::{BASE, Condition, GROUPS, objectives};
 use super::search::GRID;
-use super::{Measure, Outcome, Run, Setting, judged};
-use crate::report::{Axes, Column, Page, Series, print_table, show};
+use super::{Measure, Outcome, Run, Setting, TUNING_SEED, judged};
+use crate::report::{Column, Page, Provenance, print_table, provenance, show};
 
 /// All that was found.
-struct Found<'a> {
-    conditions: &'a [Condition],
-    settings: &'a [Setting],
-    outcomes: &'a [Outcome],
+pub struct Found<'a> {
+    /// Under which it was.
+    pub conditions: &'a [Condition],
+    /// Problems with their starts.
+    pub settings: &'a [Setting],
+    /// By objective and condition.
+    pub outcomes: &'a [Outcome],
 }
 
 /// What is reported of measures.
 #[derive(Clone, Copy)]
-struct Quantity {
-    title: &'static str,
-    note: &'static str,
-    digits: usize,
-    value: fn(&Measure) -> f64,
-    interval: fn(&[f64]) -> Interval,
+pub struct Quantity {
+    /// Heads its tables.
+    pub title: &'static str,
+    /// Explains it.
+    pub note: &'static str,
+    /// Behind the point.
+    pub digits: usize,
+    /// Reads it off.
+    pub value: fn(&Measure) -> f64,
+    /// Its estimate over problems.
+    pub interval: fn(&[f64]) -> Interval,
 }
 
 /// Positive, and problems differ by factors.
-const DISTANCE: Quantity = Quantity {
+pub const DISTANCE: Quantity = Quantity {
     title: "Distance to the optimum: KL(pi || pi*) plus surprise",
     note: "At the end of training, geometric mean in nats; less is better. Where the start is nearer, training by that \
         objective did harm.",
@@ -37,7 +45,8 @@ const DISTANCE: Quantity = Quantity {
     value: |m| m.distance,
     interval: geometric_interval,
 };
-const MASS: Quantity = Quantity {
+/// The share that is left for possible responses.
+pub const MASS: Quantity = Quantity {
     title: "Probability of the possible responses",
     note: "At the end of training, mean. The rest goes to texts that are no response of the problem; -ln of this \
         probability is part of the distance.",
@@ -45,7 +54,8 @@ const MASS: Quantity = Quantity {
     value: |m| m.mass,
     interval: share_interval,
 };
-const REWARD: Quantity = Quantity {
+/// What the policy earns.
+pub const REWARD: Quantity = Quantity {
     title: "Expected reward",
     note: "At the end of training, mean. More is not better: the optimum at tau pays for reward with nearness to the start.",
     digits: 2,
@@ -110,6 +120,8 @@ pub fn write(
 
     let found = Found { conditions, settings, outcomes };
     let mut page = Page::new("Objectives on problems with a known optimum", INTRODUCTION);
+    overview(&mut page, &found);
+    page.heading("What was done");
     page.paragraph(NAMES);
     page.paragraph(&format!(
         "{seeds} problems, {steps} optimizer steps of 32 responses. Each objective chose its learning rate under each \
@@ -119,6 +131,7 @@ pub fn write(
     ));
     tables(&mut page, &found);
     charts(&mut page, &found);
+    page.provenance(&origin(seeds, conditions, outcomes)?);
     let path = out.join("report.html");
     page.write(&path)?;
     println!("{}: this, the learning rates, the best stopping points and charts", path.display());
@@ -126,6 +139,22 @@ pub fn write(
         tracing::warn!("{warning}");
     }
     Ok(())
+}
+
+/// Where the figures come from.
+fn origin(seeds: u64, conditions: &[Condition], outcomes: &[Outcome]) -> Result<Provenance> {
+    let data = format!(
+        "no file: problems of the seeds 1 to {seeds}, learning rates chosen on the problem of seed {TUNING_SEED}; seed and \
+         program version determine them"
+    );
+    let mut origin = provenance().fact("data", data).settings("Conditions", format!("{conditions:#?}"));
+    for entrant in objectives(BASE.tau) {
+        if outcomes.iter().any(|o| o.objective == entrant.name) {
+            let toml = toml::to_string_pretty(&entrant.objective)?;
+            origin = origin.settings(format!("Settings of {} where tau is {}", entrant.name, BASE.tau), toml);
+        }
+    }
+    Ok(origin)
 }
 
 fn tables(page: &mut Page, found: &Found<'_>) {
@@ -150,13 +179,20 @@ fn tables(page: &mut Page, found: &Found<'_>) {
 
 impl Found<'_> {
     /// The objectives that took part, in their order.
-    fn names(&self) -> impl Iterator<Item = &'static str> {
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
         let took_part = |name: &&str| self.outcomes.iter().any(|o| o.objective == *name);
         objectives(BASE.tau).into_iter().map(|e| e.name).filter(took_part)
     }
 
-    fn outcome(&self, name: &str, condition: &Condition) -> Option<&Outcome> {
+    /// What was found of an objective under a condition.
+    pub fn outcome(&self, name: &str, condition: &Condition) -> Option<&Outcome> {
         self.outcomes.iter().find(|o| o.objective == name && o.condition == condition.label)
+    }
+
+    /// A quantity at the start, over the problems of a condition.
+    pub fn at_start(&self, quantity: Quantity, condition: &Condition) -> Interval {
+        let measured = judged(self.settings, condition).map(|s| (quantity.value)(&s.at_start(condition.tau)));
+        (quantity.interval)(&measured.collect::<Vec<f64>>())
     }
 }
 
@@ -167,8 +203,7 @@ fn measured(page: &mut Page, found: &Found<'_>, quantity: Quantity) {
     let rows: Vec<(String, Option<&str>)> = rows.collect();
     table(page, found, &Section { title, note, printed: true }, &rows, |name, c| {
         let Some(name) = name else {
-            let values: Vec<f64> = judged(found.settings, c).map(|s| value(&s.at_start(c.tau))).collect();
-            return Some(show(interval(&values), digits));
+            return Some(show(found.at_start(quantity, c), digits));
         };
         let outcome = found.outcome(name, c)?;
         let mark = if outcome.at_edge { "*" } else { "" };
@@ -236,6 +271,11 @@ fn at_edges(outcomes: &[Outcome]) -> Option<String> {
     })
 }
 
+fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
+}
+
 /// What stands above a table.
 struct Section<'a> {
     title: &'a str,
@@ -267,102 +307,19 @@ fn table<R>(
         }
         let labels = conditions.iter().map(|c| Column::Number(c.label));
         let columns: Vec<Column> = std::iter::once(Column::Text("objective")).chain(labels).collect();
+        if let Some(note) = note.take() {
+            page.heading(section.title);
+            page.paragraph(note);
+        }
         let heading = format!("{}, {group}", section.title);
-        page.heading(&heading);
-        note.take().into_iter().for_each(|note| page.paragraph(note));
-        page.table(&columns, &filled);
+        page.subheading(&capitalized(group));
+        page.table(&heading, &columns, &filled);
         if section.printed {
             println!("{heading}");
             print_table(&columns, &filled);
             println!();
         }
     }
-}
-
-/// Where along a chart a condition is, if it belongs there.
-type Place = fn(&Condition) -> Option<f64>;
-
-fn charts(page: &mut Page, found: &Found<'_>) {
-    let base = found.conditions.iter().find(|c| c.label == BASE.label).or(found.conditions.first());
-    if let Some(condition) = base {
-        way(page, found, condition);
-    }
-    let number = |c: &Condition| match c.responses {
-        Responses::Each(n) if Condition { label: BASE.label, responses: BASE.responses, ..*c } == BASE => {
-            Some(n as f64)
-        }
-        _ => None,
-    };
-    let tau = |c: &Condition| (Condition { label: BASE.label, tau: BASE.tau, ..*c } == BASE).then_some(c.tau);
-    let places: [(&str, Place); 2] = [("responses per prompt", number), ("tau", tau)];
-    for (what, place) in places {
-        if found.conditions.iter().filter_map(place).count() > 1 {
-            page.heading(&format!("Distance to the optimum by {what}"));
-            let axes = Axes { x: what, y: "distance", log_x: true, log_y: true };
-            page.chart(&format!("distance by {what}"), &axes, &distances(found, place));
-        }
-    }
-}
-
-/// Two charts of training under one condition.
-fn way(page: &mut Page, found: &Found<'_>, condition: &Condition) {
-    let label = condition.label;
-    let path = |x: fn(&Measure) -> f64, y: fn(&Measure) -> f64| -> Vec<Series> {
-        let paths = found.names().filter_map(|name| Some((name, found.outcome(name, condition)?)));
-        paths.map(|(name, outcome)| Series::line(name, mean_path(outcome, x, y))).collect()
-    };
-    page.heading("The way to the optimum");
-    page.paragraph(&format!(
-        "Expected reward against KL(pi || pi_ref) as training goes on, under `{label}`, beside what is possible at best. \
-         Means over the problems."
-    ));
-    let mut series = path(|m| m.kl_to_reference, |m| m.reward);
-    series.push(Series::line("best possible", frontier(found.settings, condition)));
-    page.chart("reward against KL", &Axes::linear("KL(pi || pi_ref)", "expected reward"), &series);
-    page.paragraph(&format!("Distance to the optimum as training goes on, under `{label}`. Means over the problems."));
-    let axes = Axes { x: "step", y: "distance", log_x: false, log_y: true };
-    page.chart("distance by step", &axes, &path(|m| m.step as f64, DISTANCE.value));
-}
-
-/// `(KL to the reference, reward)` of the optimum as tau falls, mean over the problems.
-fn frontier(settings: &[Setting], condition: &Condition) -> Vec<(f64, f64)> {
-    let n = judged(settings, condition).count() as f64;
-    let point = |i: i32| {
-        let tau = 10f64.powf(1.5 - f64::from(i) / 16.0);
-        let each = judged(settings, condition).map(|s| {
-            let best = s.problem.optimum(&s.reference, tau);
-            (best.kl(&s.reference) / n, s.problem.expected_reward(&best) / n)
-        });
-        each.fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1))
-    };
-    (0..40).map(point).collect()
-}
-
-/// `(x, y)` along training, mean over the problems; empty unless every run came to its end.
-fn mean_path(outcome: &Outcome, x: fn(&Measure) -> f64, y: fn(&Measure) -> f64) -> Vec<(f64, f64)> {
-    let paths: Option<Vec<&[Measure]>> = outcome.runs.iter().map(Run::path).collect();
-    let paths = paths.unwrap_or_default();
-    let shortest = paths.iter().map(|path| path.len()).min().unwrap_or(0);
-    let mean = |i: usize, value: fn(&Measure) -> f64| {
-        paths.iter().map(|path| value(&path[i])).sum::<f64>() / paths.len() as f64
-    };
-    (0..shortest).map(|i| (mean(i, x), mean(i, y))).collect()
-}
-
-/// The distance to the optimum of each objective over the conditions to which `place` gives a place.
-fn distances(found: &Found<'_>, place: Place) -> Vec<Series> {
-    let mut placed: Vec<(f64, &Condition)> = found.conditions.iter().filter_map(|c| Some((place(c)?, c))).collect();
-    placed.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let at_end = |name: &str, c: &Condition| {
-        let ends = found.outcome(name, c)?.runs.iter().map(|run| run.end().map(DISTANCE.value));
-        ends.collect::<Option<Vec<f64>>>().map(|ends| (DISTANCE.interval)(&ends))
-    };
-    let series = |name: &'static str| {
-        let points = placed.iter().filter_map(|(x, c)| at_end(name, c).map(|i| ((*x, i.mean), (i.low, i.high))));
-        let (points, intervals) = points.unzip();
-        Series { label: name.into(), points, intervals }
-    };
-    found.names().map(series).collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,94 @@
+//! Tables of plain texts, for pages and terminals.
+
+use std::fmt::Write;
+
+use rpo::statistics::Interval;
+
+use super::page::escape;
+
+/// A column of a table.
+#[derive(Clone, Copy)]
+pub enum Column<'a> {
+    /// Left-aligned.
+    Text(&'a str),
+    /// Right-aligned.
+    Number(&'a str),
+}
+
+impl<'a> Column<'a> {
+    /// What stands above it.
+    pub fn name(self) -> &'a str {
+        let (Self::Text(name) | Self::Number(name)) = self;
+        name
+    }
+}
+
+/// `mean [low, high]`.
+pub fn show(interval: Interval, digits: usize) -> String {
+    let Interval { mean, low, high } = interval;
+    if low.is_infinite() {
+        return format!("{mean:.digits$}");
+    }
+    format!("{mean:.digits$} [{low:.digits$}, {high:.digits$}]")
+}
+
+/// As HTML; the first column names the rows, `label` the table.
+pub fn html(label: &str, columns: &[Column<'_>], rows: &[Vec<String>]) -> String {
+    let label = escape(label);
+    let mut html =
+        format!("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{label}\"><table><thead><tr>");
+    let class = |column: &Column<'_>| if matches!(column, Column::Number(_)) { " class=\"n\"" } else { "" };
+    for column in columns {
+        let kind = if matches!(column, Column::Number(_)) { "number" } else { "text" };
+        let name = escape(column.name());
+        let _ = write!(html, "<th scope=\"col\" data-kind=\"{kind}\"{}>{name}</th>", class(column));
+    }
+    html += "</tr></thead><tbody>";
+    for row in rows {
+        html += "<tr>";
+        for (i, (column, cell)) in columns.iter().zip(row).enumerate() {
+            let (open, close) = if i == 0 { ("th scope=\"row\"", "th") } else { ("td", "td") };
+            let _ = write!(html, "<{open}{}>{}</{close}>", class(column), escape(cell));
+        }
+        html += "</tr>";
+    }
+    html + "</tbody></table></div>"
+}
+
+/// The same table for a terminal.
+pub fn print_table(columns: &[Column<'_>], rows: &[Vec<String>]) {
+    let header: Vec<String> = columns.iter().map(|column| column.name().to_string()).collect();
+    let widths: Vec<usize> = (0..columns.len())
+        .map(|i| rows.iter().chain([&header]).map(|row| row[i].chars().count()).max().unwrap_or(0))
+        .collect();
+    for row in [&header].into_iter().chain(rows) {
+        let cells = row.iter().zip(columns).zip(&widths).map(|((cell, column), width)| match column {
+            Column::Text(_) => format!("{cell:<width$}"),
+            Column::Number(_) => format!("{cell:>width$}"),
+        });
+        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_shown_where_there_are_any() {
+        assert_eq!(show(Interval { mean: 1.0, low: 0.5, high: 1.5 }, 1), "1.0 [0.5, 1.5]");
+        assert_eq!(show(Interval { mean: 1.0, low: f64::NEG_INFINITY, high: f64::INFINITY }, 1), "1.0");
+    }
+
+    #[test]
+    fn cells_know_their_row_and_column() {
+        let html = html("A & B", &[Column::Text("name"), Column::Number("n")], &[vec!["<i>".into(), "3".into()]]);
+        for part in [
+            "aria-label=\"A &amp; B\"",
+            "<th scope=\"col\" data-kind=\"number\" class=\"n\">n</th>",
+            "<th scope=\"row\">&lt;i&gt;</th><td class=\"n\">3</td>",
+        ] {
+            assert!(html.contains(part), "{html}");
+        }
+    }
+}

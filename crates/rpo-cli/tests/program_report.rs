@@ -1,0 +1,130 @@
+//! The report of a comparison as the program writes it: one file that asks for nothing, holds every answer, and says where it
+//! comes from.
+
+#![cfg(unix)]
+
+use std::path::Path;
+use std::process::Command;
+
+/// Runs the program in `dir`; an argument may hold spaces.
+fn rpo(dir: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rpo"));
+    command.current_dir(dir).env("XDG_CACHE_HOME", dir.join("cache")).env("HF_HUB_OFFLINE", "1").args(arguments);
+    let output = command.output().expect("runs");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A tiny model and rated answers to prompts, some of which look like a page of their own.
+fn place() -> tempfile::TempDir {
+    let place = tempfile::tempdir().expect("temporary directory");
+    let write = |name: &str, text: &str| std::fs::write(place.path().join(name), text).expect("write");
+    let words = ["<pad>", "</s>", "<unk>", "say", "yes", "no", "please", "thanks"];
+    let vocab: serde_json::Map<_, _> = words.iter().enumerate().map(|(i, w)| ((*w).to_string(), i.into())).collect();
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"}
+    });
+    write("tokenizer.json", &tokenizer.to_string());
+    write(
+        "config.json",
+        r#"{"model_type":"t5","vocab_size":64,"d_model":32,"d_kv":8,"d_ff":64,"num_layers":2,"num_heads":4,
+        "feed_forward_proj":"gated-gelu","tie_word_embeddings":false}"#,
+    );
+    let row = |i: usize| {
+        let prompt = format!("<script>alert({i})</script> {}", "say ".repeat(i + 1));
+        let responses = serde_json::json!([{"text": "yes please", "reward": 1}, {"text": "no", "reward": 0}]);
+        format!("{}\n", serde_json::json!({"prompt": prompt, "responses": responses}))
+    };
+    write("data.jsonl", &(0..20).map(row).collect::<String>());
+    write("judge.sh", "while read -r line; do echo ${#line}; done");
+    let init = ["init", "--config", "config.json", "--tokenizer", "tokenizer.json", "--out", "model"];
+    rpo(place.path(), &init);
+    place
+}
+
+const COMPARE: [&str; 13] = [
+    "compare",
+    "--model",
+    "model",
+    "--data",
+    "data.jsonl",
+    "--max-steps",
+    "12",
+    "--validate-every",
+    "4",
+    "--validation-fraction",
+    "0.5",
+    "--objectives",
+    "sft,rpo",
+];
+
+#[test]
+fn a_report_needs_nothing_else_and_shows_every_answer() {
+    let place = place();
+    let with = [&COMPARE[..], &["--out", "judged", "--max-new-tokens", "4", "--judge", "sh judge.sh", "--seeds", "2"]];
+    rpo(place.path(), &with.concat());
+    let page = std::fs::read_to_string(place.path().join("judged/report.html")).expect("report");
+    for outside in ["http://", "https://", " src=", "url(", "@import", "<link"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    let links: Vec<&str> = page.split("href=\"").skip(1).collect();
+    assert!(links.len() >= 5 && links.iter().all(|link| link.starts_with('#')), "{links:?}");
+    assert!(page.contains("default-src 'none'"));
+    // The user's markup is text, in the table of answers and elsewhere.
+    assert_eq!(page.matches("<script>").count(), 1, "the page's own");
+    assert!(page.contains("&lt;script&gt;alert("));
+
+    // Each held-out prompt has a row, with two answers of each of the three models.
+    let table = page.split("id=\"answers\"").nth(1).and_then(|t| t.split("</table>").next()).expect("answers");
+    assert_eq!((table.matches("<tr>").count(), table.matches("data-v=").count()), (1 + 10, 3 * 10));
+    assert_eq!(table.matches("class=\"reward\"").count(), 2 * 3 * 10);
+    let json = std::fs::read_to_string(place.path().join("judged/compare.json")).expect("figures");
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let rewards = json["models"][1]["rewards"].as_array().expect("rewards");
+    assert!(rewards.iter().all(|reward| table.contains(&format!("data-v=\"{}\"", reward.as_f64().expect("a number")))));
+
+    // Bars with the start's value and a level of one half, and losses raw and smoothed.
+    for shown in
+        ["Mean reward of drawn answers", "as good as the start", "class=\"whisker\"", "training, mean of 3 steps"]
+    {
+        assert!(page.contains(shown), "{shown}");
+    }
+    let start = std::fs::read_to_string(place.path().join("judged/start.json")).expect("start");
+    let start: serde_json::Value = serde_json::from_str(&start).expect("JSON");
+    let fingerprint = start["basis"]["data-fingerprint"].as_str().expect("a fingerprint");
+    for origin in [
+        concat!("rpo ", env!("CARGO_PKG_VERSION")),
+        "rpo compare --model model",
+        "--judge &#39;sh judge.sh&#39;",
+        fingerprint,
+        " UTC</dd>",
+        "Settings of rpo</summary>",
+        "validation-fraction = 0.5",
+    ] {
+        assert!(page.contains(origin), "{origin}");
+    }
+}
+
+#[test]
+fn ranks_are_not_drawn_where_they_do_not_exist() {
+    let place = place();
+    let train = ["train", "sft", "--model", "model", "--data", "data.jsonl", "--out", "run", "--max-steps", "3"];
+    rpo(place.path(), &train);
+    let from_run = COMPARE.map(|argument| if argument == "model" { "run/last" } else { argument });
+    rpo(place.path(), &[&from_run[..], &["--out", "ranked"]].concat());
+    let page = std::fs::read_to_string(place.path().join("ranked/report.html")).expect("report");
+    let chart = page.split("<b>Ranking of the rated responses</b>").last().expect("chart");
+    let described = chart.split("aria-label=\"").nth(1).and_then(|label| label.split('"').next()).expect("label");
+    // The start ranks nothing: the first value is that of the first validation after it.
+    assert!(described.contains("rpo: from ") && described.contains(" at 4 to "), "{described}");
+    assert!(!described.contains("at 0"), "{described}");
+    // Held-out losses do begin at the start.
+    assert!(page.contains("<title>held out: ") && page.contains(" at 0</title>"));
+    assert!(page.contains("Settings of the run that made the start") && page.contains("max-steps = 3\n"));
+    // Without a judge there is nothing to say of rewards and answers.
+    for absent in ["Mean reward", "Wins against", "id=\"answers\"", "How answers are drawn"] {
+        assert!(!page.contains(absent), "{absent}");
+    }
+}
