@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use rpo::checkpoint::Checkpoint;
 use rpo::sample::{Decoding, Processors, generate};
 
-use crate::{device, progress};
+use crate::{device, interrupt, progress};
 
 /// Let a model answer prompts
 ///
@@ -97,7 +97,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let bar = progress::bar("answering", ids.len());
     for (batch, texts) in ids.chunks(arguments.batch_size).zip(prompts.chunks(arguments.batch_size)) {
         let first = bar.position() as usize;
-        for (prompt, answer) in texts.iter().zip(generate(&model, batch, first, &decoding)) {
+        for (prompt, answer) in texts.iter().zip(generate(&model, batch, first, &decoding, interrupt::stop())?) {
             let answer = tokenizer.decode(&answer)?;
             let labelled = prompts.len() > 1;
             bar.suspend(|| if labelled { println!("{prompt}\n  -> {answer}") } else { println!("{answer}") });

@@ -8,6 +8,7 @@ mod flags;
 mod generate;
 mod init;
 mod inspect;
+mod interrupt;
 mod judge;
 mod outcome;
 mod progress;
@@ -50,7 +51,8 @@ fn main() -> std::process::ExitCode {
         .with_target(false)
         .with_max_level(tracing::Level::INFO)
         .init();
-    let result = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    let result = interrupt::listen().and_then(|()| match command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Train(arguments) => train::run(*arguments),
@@ -58,10 +60,15 @@ fn main() -> std::process::ExitCode {
         Command::Inspect(what) => inspect::run(&what),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
-    };
-    match result {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(problem) => {
+    });
+    match (result, interrupt::status()) {
+        (Ok(()), None) => std::process::ExitCode::SUCCESS,
+        (Ok(()), Some(status)) => status.into(),
+        (Err(problem), Some(status)) => {
+            eprintln!("{problem:#}");
+            status.into()
+        }
+        (Err(problem), None) => {
             eprintln!("error: {problem:#}");
             std::process::ExitCode::FAILURE
         }

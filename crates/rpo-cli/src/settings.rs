@@ -113,7 +113,7 @@ impl Settings {
 }
 
 /// What the authors' script sets for the objective that `given` names.
-fn published(given: &Table) -> Result<Table> {
+pub fn published(given: &Table) -> Result<Table> {
     let name = given.get("objective").and_then(|o| o.get("name")).and_then(Value::as_str).unwrap_or("rpo");
     let objective = ObjectiveConfig::published(name).with_context(|| format!("no objective `{name}`"))?;
     let mut base = Table::from_iter([("objective".to_string(), Value::try_from(objective)?)]);
@@ -131,7 +131,7 @@ fn published(given: &Table) -> Result<Table> {
 }
 
 /// `base` with what `given` has in its places.
-fn over(mut base: Table, given: Table) -> Table {
+pub fn over(mut base: Table, given: Table) -> Table {
     for (name, value) in given {
         let merged = match (base.remove(&name), value) {
             (Some(Value::Table(below)), Value::Table(value)) => Value::Table(over(below, value)),

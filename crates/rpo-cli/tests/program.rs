@@ -1,86 +1,12 @@
 //! The program as a person uses it, on a tiny model that the tests write themselves: what it makes, and what it says when
 //! something is wrong.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod common;
 
-const CONFIG: &str = r#"{"model_type":"t5","vocab_size":64,"d_model":32,"d_kv":8,"d_ff":64,"num_layers":2,"num_heads":4,
-    "feed_forward_proj":"gated-gelu","tie_word_embeddings":false}"#;
+use std::path::Path;
+use std::process::Command;
 
-/// A directory with `config.json`, `tokenizer.json` and `data.jsonl`, in which the program is run.
-struct Place(tempfile::TempDir);
-
-impl Place {
-    fn new() -> Self {
-        let place = Self(tempfile::tempdir().expect("temporary directory"));
-        let words = ["<pad>", "</s>", "<unk>", "say", "yes", "no", "please", "thanks"];
-        let vocab: serde_json::Map<_, _> =
-            words.iter().enumerate().map(|(i, w)| ((*w).to_string(), i.into())).collect();
-        let tokenizer = serde_json::json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-            "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
-            "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"}
-        });
-        place.write("config.json", CONFIG);
-        place.write("tokenizer.json", &tokenizer.to_string());
-        let row = |i: usize| {
-            let prompt = words[3..].iter().cycle().skip(i).take(1 + i / 5).copied().collect::<Vec<_>>().join(" ");
-            serde_json::json!({"prompt": prompt, "responses": [{"text": "yes please", "reward": 1}, {"text": "no", "reward": 0}]})
-        };
-        place.write("data.jsonl", &(0..20).map(|i| format!("{}\n", row(i))).collect::<String>());
-        place
-    }
-
-    fn with_model() -> Self {
-        let place = Self::new();
-        place.ok("init --config config.json --tokenizer tokenizer.json --out model");
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.path(name), text).expect("write");
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.current_dir(self.0.path()).env("XDG_CACHE_HOME", self.path("cache")).env("HF_HUB_OFFLINE", "1");
-        command.env("HF_HOME", self.path("hub"));
-        command
-    }
-
-    fn run(&self, arguments: &str) -> Output {
-        // A no-break space stands for one inside an argument.
-        let arguments = arguments.split(' ').map(|a| a.replace('\u{a0}', " "));
-        self.command(env!("CARGO_BIN_EXE_rpo")).args(arguments).output().expect("runs")
-    }
-
-    fn ok(&self, arguments: &str) -> String {
-        let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    /// What is said when `arguments` must fail.
-    fn complaint(&self, arguments: &str) -> String {
-        let output = self.run(arguments);
-        assert!(!output.status.success(), "{arguments} succeeded");
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    }
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(dir).expect("directory");
-    let mut names: Vec<String> =
-        entries.map(|e| e.expect("entry").file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
-}
-
-const TRAIN: &str = "train rpo --model model --data data.jsonl --out run";
+use common::{CONFIG, Place, TRAIN, names};
 
 #[test]
 fn train_generate_and_resume() {
@@ -92,7 +18,7 @@ fn train_generate_and_resume() {
         assert!(config.contains(set), "{set}: {config}");
     }
     assert!(said.contains("held-out loss:") && said.contains("reference scores: computed and cached"), "{said}");
-    assert_eq!(names(&place.path("run")), ["best", "config.toml", "last", "metrics.jsonl", "tensorboard"]);
+    assert_eq!(names(&place.path("run")), ["best", "config.toml", "last", "metrics.jsonl", "run.json", "tensorboard"]);
     let answer = place.ok("generate --model run/best --max-new-tokens 5 say");
     assert!(!answer.trim().is_empty());
     assert_eq!(answer, place.ok("generate --model run/best --max-new-tokens 5 say"), "the same every time");
@@ -189,7 +115,7 @@ fn harm_is_shown_and_the_start_may_win() {
     }
     assert!(!said.contains("try it") && !said.contains("(best)"), "{said}");
     assert!(said.lines().filter(|line| line.starts_with("step ")).all(|line| line.len() <= 120), "{said}");
-    assert_eq!(names(&place.path("run")), ["config.toml", "last", "metrics.jsonl", "tensorboard"]);
+    assert_eq!(names(&place.path("run")), ["config.toml", "last", "metrics.jsonl", "run.json", "tensorboard"]);
     let record = std::fs::read_to_string(place.path("run/metrics.jsonl")).expect("record");
     assert_eq!(record.lines().filter(|line| line.contains("\"split\":\"sample\"")).count(), 3 * 2);
     let events: Vec<u8> = names(&place.path("run/tensorboard"))
@@ -485,7 +411,8 @@ fn an_interrupt_saves_before_it_stops() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
-    assert!(killed.success() && child.wait().expect("child").success());
+    assert!(killed.success());
+    assert_eq!(child.wait().expect("child").code(), Some(130), "as shells have it for SIGINT");
     let last = place.path("run/last");
     assert!(last.join("model.safetensors").is_file() && last.join("resume/optimizer.safetensors").is_file());
     place.ok("generate --model run/last --max-new-tokens 3 say");

@@ -22,6 +22,12 @@ impl Span {
         self.group == other.group && self.responses.end == next
     }
 
+    /// Tokens of the prompt and of these responses.
+    pub fn tokens(&self, data: &FeedbackSet) -> usize {
+        let group = &data.groups[self.group];
+        group.prompt.len() + group.responses[self.responses.clone()].iter().map(|r| r.ids.len()).sum::<usize>()
+    }
+
     /// All the responses of group `group`.
     pub fn whole(group: usize, data: &FeedbackSet) -> Self {
         Self { group, responses: 0..data.groups[group].responses.len() }

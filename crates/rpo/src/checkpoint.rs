@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files::{previous, replace_dir, write_file};
+use crate::host::host;
 use crate::t5::{Config, Init, NamedParameters, Parameter, RandomWeights, T5, Weights};
-use crate::tensor_file::{TensorFile, write_safetensors};
+use crate::tensor_file::{TensorFile, Unread, write_safetensors};
 use crate::tokenizer::Tokenizer;
 
 const CONFIG: &str = "config.json";
@@ -216,7 +217,9 @@ fn write_model(model: &T5, stored_as: StoredAs, dir: &Path) -> Result<()> {
 
 /// One file, or shards of at most `shard_bytes` with their index.
 fn write_tensors(parameters: Vec<Parameter>, stored_as: StoredAs, shard_bytes: usize, dir: &Path) -> Result<()> {
-    let tensors: Vec<Stored> = parameters.into_iter().map(|parameter| Stored { parameter, stored_as }).collect();
+    let unread = Unread::default();
+    let stored = |parameter| Stored { parameter, format: stored_as, unread: &unread };
+    let tensors: Vec<Stored> = parameters.into_iter().map(stored).collect();
     let total: usize = tensors.iter().map(View::data_len).sum();
     let mut shards: Vec<Vec<Stored>> = vec![Vec::new()];
     let mut used = 0;
@@ -241,18 +244,19 @@ fn write_tensors(parameters: Vec<Parameter>, stored_as: StoredAs, shard_bytes: u
         let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": weight_map});
         write_file(&dir.join(INDEX), format!("{index:#}\n").as_bytes())?;
     }
-    Ok(())
+    unread.result()
 }
 
 /// A parameter on its way into a file, converted only when it is its turn.
-struct Stored {
+struct Stored<'a> {
     parameter: Parameter,
-    stored_as: StoredAs,
+    format: StoredAs,
+    unread: &'a Unread,
 }
 
-impl View for Stored {
+impl View for Stored<'_> {
     fn dtype(&self) -> Dtype {
-        match self.stored_as {
+        match self.format {
             StoredAs::F32 => Dtype::F32,
             StoredAs::Bf16 => Dtype::BF16,
             StoredAs::F16 => Dtype::F16,
@@ -264,16 +268,16 @@ impl View for Stored {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let values: Vec<f32> = self.parameter.values.to_data().try_to_vec().unwrap_or_default();
-        Cow::Owned(match self.stored_as {
+        let bytes = host(self.parameter.values.clone()).map(|values| match self.format {
             StoredAs::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
             StoredAs::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
             StoredAs::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
-        })
+        });
+        self.unread.bytes(bytes, self.data_len())
     }
 
     fn data_len(&self) -> usize {
-        let bytes = if self.stored_as == StoredAs::F32 { 4 } else { 2 };
+        let bytes = if self.format == StoredAs::F32 { 4 } else { 2 };
         self.parameter.shape.iter().product::<usize>() * bytes
     }
 }

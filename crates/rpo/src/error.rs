@@ -73,6 +73,12 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// A device that failed to compute or to return numbers.
+    #[error("cannot read a tensor back from its device: {0}")]
+    Device(String),
+    /// A pass or a run was stopped from outside (see [`crate::stop::Stop`]) before it was done.
+    #[error("stopped")]
+    Stopped,
     /// Feedback that cannot be read.
     #[error(transparent)]
     Feedback(#[from] crate::feedback::FeedbackError),

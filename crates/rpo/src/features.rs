@@ -15,6 +15,8 @@ use rpo_ops::{Segments, segment_mean};
 
 use crate::error::Result;
 use crate::feedback::{PromptGroup, Split};
+use crate::host::host;
+use crate::parts::Parts;
 use crate::reference::{fingerprint, kept};
 use crate::t5::T5;
 
@@ -36,12 +38,31 @@ pub struct PromptFeatures {
 impl PromptFeatures {
     /// The mean over a prompt's encoder states, `(d_model)`; of wider ones, projections on 64 random directions, which
     /// nearly keep distances (Johnson and Lindenstrauss). `model` must not track gradients; `budget` bounds the tokens of a
-    /// pass. `progress` hears how many prompts are done.
-    pub fn compute(model: &T5, split: &Split, budget: usize, progress: &mut dyn FnMut(usize)) -> Self {
+    /// pass. `progress` hears how many prompts are done, and may end the pass by an error.
+    ///
+    /// # Errors
+    /// If the device fails, and those of `progress`.
+    pub fn compute(
+        model: &T5,
+        split: &Split,
+        budget: usize,
+        progress: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<Self> {
+        let mut parts = Parts::new(groups(split).len(), width(model));
+        Self::complete(&mut parts, model, split, budget, progress)?;
+        Ok(Self { width: width(model), values: parts.into_values(), prompts: places(split) })
+    }
+
+    /// Computes what is missing.
+    fn complete(
+        parts: &mut Parts,
+        model: &T5,
+        split: &Split,
+        budget: usize,
+        progress: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
         let groups = groups(split);
         let directions = directions(model);
-        let width = width(model);
-        let mut values = vec![0.0; groups.len() * width];
         let mut order: Vec<usize> = (0..groups.len()).collect();
         order.sort_by_key(|&i| groups[i].prompt.len());
         let mut from = 0;
@@ -53,36 +74,38 @@ impl PromptFeatures {
             });
             let batch = &order[from..from + fitting.count().max(1)];
             from += batch.len();
+            if parts.have(batch) {
+                progress(from)?;
+                continue;
+            }
             let ids: Vec<u32> = batch.iter().flat_map(|&i| groups[i].prompt.iter().copied()).collect();
             let segments = Segments::from_lengths(batch.iter().map(|&i| groups[i].prompt.len()));
             let mut means = segment_mean(model.encode(&ids, &segments), &segments);
             if let Some(directions) = &directions {
                 means = means.matmul(directions.clone());
             }
-            let means: Vec<f32> = means.into_data().try_to_vec().unwrap_or_default();
-            for (&i, mean) in batch.iter().zip(means.chunks(width)) {
-                values[i * width..][..width].copy_from_slice(mean);
-            }
-            progress(from);
+            parts.put(batch, &host(means)?)?;
+            progress(from)?;
         }
-        Self { width, values, prompts: places(split) }
+        Ok(())
     }
 
-    /// Takes the features from `cache`, or computes them and leaves them there. The flag says whether they were cached.
+    /// Takes the features from `cache`, or computes them and leaves them there: batch by batch, so that a pass that was ended
+    /// goes on where it was. The flag says whether all were cached.
     ///
     /// # Errors
-    /// If the cache directory cannot be written.
+    /// If the cache directory cannot be written, the device fails, and those of `progress`.
     pub fn cached(
         model: &T5,
         split: &Split,
         budget: usize,
         cache: &Path,
-        progress: &mut dyn FnMut(usize),
+        progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<(Self, bool)> {
-        let path = cache.join(format!("{}.prompts.safetensors", fingerprint(model, split)));
+        let path = cache.join(format!("{}.prompts.safetensors", fingerprint(model, split)?));
         let (n, width) = (groups(split).len(), width(model));
-        let compute = || Self::compute(model, split, budget, progress).values;
-        let (values, cached) = kept(&path, "features", n * width, compute)?;
+        let complete = |parts: &mut Parts| Self::complete(parts, model, split, budget, progress);
+        let (values, cached) = kept(&path, "features", n, width, complete)?;
         Ok((Self { width, values, prompts: places(split) }, cached))
     }
 
@@ -137,8 +160,8 @@ mod tests {
     fn features_are_the_means_of_the_encoders_states_whatever_the_batches() {
         let model = T5::new(&FiniteProblem::config(), &mut RandomWeights::new(1), &Device::flex()).expect("random");
         let split = Split { train: FiniteProblem::new(1, Lengths::Equal).behaviour(2, 1), ..Split::default() };
-        let together = PromptFeatures::compute(&model, &split, 10_000, &mut |_| ());
-        let apart = PromptFeatures::compute(&model, &split, 1, &mut |_| ());
+        let together = PromptFeatures::compute(&model, &split, 10_000, &mut |_| Ok(())).expect("computed");
+        let apart = PromptFeatures::compute(&model, &split, 1, &mut |_| Ok(())).expect("computed");
         for group in &split.train.groups {
             let n = group.prompt.len();
             let states = model.encode(&group.prompt, &Segments::from_lengths([n]));
@@ -159,7 +182,7 @@ mod tests {
         let model = T5::new(&FiniteProblem::config(), &mut RandomWeights::new(1), &Device::flex()).expect("random");
         let split = Split { train: FiniteProblem::new(1, Lengths::Equal).behaviour(2, 1), ..Split::default() };
         let dir = tempfile::tempdir().expect("temporary directory");
-        let features = || PromptFeatures::cached(&model, &split, 100, dir.path(), &mut |_| ()).expect("computed");
+        let features = || PromptFeatures::cached(&model, &split, 100, dir.path(), &mut |_| Ok(())).expect("computed");
         let (first, cached) = features();
         assert!(!cached);
         assert_eq!(features(), (first, true));

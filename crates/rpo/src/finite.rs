@@ -175,16 +175,19 @@ impl FiniteProblem {
 
     /// The probabilities that `model` gives to the responses, as shares of their sum, and that sum. `model` must not track
     /// gradients.
-    pub fn table(&self, model: &T5) -> (Table, Mass) {
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn table(&self, model: &T5) -> crate::Result<(Table, Mass)> {
         let every = vec![(0..self.responses.len()).map(|y| (y, 0.0)).collect(); self.prompts.len()];
         let data = self.set(every);
         let mut log_probs = vec![0.0; data.responses()];
-        for (row, sum) in score_set(model, &data, 8192, &mut |_| ()) {
+        for (row, sum) in score_set(model, &data, 8192, &mut |_| Ok(()))? {
             log_probs[row] = f64::from(sum);
         }
         let rows: Vec<Vec<f64>> = log_probs.chunks(self.responses.len()).map(<[f64]>::to_vec).collect();
         let mass = Mass::of(&rows);
-        (Table::normalised(rows), mass)
+        Ok((Table::normalised(rows), mass))
     }
 
     /// `pi*(y|x)`, proportional to `pi_ref(y|x) exp(r(x, y) / tau)`.

@@ -27,6 +27,7 @@
 //! | [`diagnostics`] | whether a policy gets better or worse, beside its loss |
 //! | [`statistics`] | intervals, rank correlations, win rates |
 //! | [`metrics`], [`tensorboard`] | the record of a run |
+//! | [`stop`] | ending a pass or a run early |
 //! | [`files`] | writing whole files or nothing |
 
 pub mod advice;
@@ -38,15 +39,18 @@ pub mod features;
 pub mod feedback;
 pub mod files;
 pub mod finite;
+mod host;
 pub mod inspect;
 pub mod metrics;
 pub mod objective;
 pub mod optim;
+mod parts;
 pub mod recompute;
 pub mod reference;
 pub mod sample;
 pub mod score;
 pub mod statistics;
+pub mod stop;
 pub mod t5;
 mod tensor_file;
 pub mod tensorboard;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::error::{Error, Result};
 use crate::files::write_file;
 use crate::tokenizer::Tokenizer;
-use crate::train::{Event, Means, Observer};
+use crate::train::{Event, Means, Observer, Progress};
 
 /// Appends to `metrics.jsonl`.
 ///
@@ -26,15 +26,15 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens or creates the file. Lines after `step` are dropped: a run that goes on from there will write them again.
+    /// Opens or creates the file. Lines that a run which goes on from `progress` will write again are dropped.
     ///
     /// # Errors
     /// If the file cannot be read or written.
-    pub fn open(path: &Path, step: usize) -> Result<Self> {
+    pub fn open(path: &Path, progress: &Progress) -> Result<Self> {
         if path.exists() {
             let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
             let kept: String =
-                text.lines().filter(|l| step_of(l).is_some_and(|s| s <= step)).map(|l| format!("{l}\n")).collect();
+                text.lines().filter(|line| is_done(line, progress)).map(|line| format!("{line}\n")).collect();
             write_file(path, kept.as_bytes())?;
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(|e| Error::write(path, e))?;
@@ -59,8 +59,16 @@ impl MetricsLog {
     }
 }
 
-fn step_of(line: &str) -> Option<usize> {
-    serde_json::from_str::<Value>(line).ok()?.get("step")?.as_u64().map(|s| s as usize)
+/// Whether a line was written before what `progress` still has to do.
+fn is_done(line: &str, progress: &Progress) -> bool {
+    let Ok(line) = serde_json::from_str::<Value>(line) else { return false };
+    let pending = match line["split"].as_str() {
+        Some("validation") => progress.pending.validation,
+        Some("sample") => progress.pending.samples,
+        _ => false,
+    };
+    let step = progress.step as u64;
+    line["step"].as_u64().is_some_and(|of_line| of_line < step || of_line == step && !pending)
 }
 
 fn object(value: Value) -> Map<String, Value> {

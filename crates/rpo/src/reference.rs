@@ -4,12 +4,14 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::batch::PackedBatch;
+use crate::batch::{PackedBatch, length_buckets};
 use crate::error::{Error, Result};
 use crate::features::PromptFeatures;
 use crate::feedback::{FeedbackSet, Split};
+use crate::host::{bytes, host};
 use crate::objective::Needs;
-use crate::score::{LogProb, Scores, score_set};
+use crate::parts::Parts;
+use crate::score::{LogProb, Scores, score};
 use crate::t5::{NamedParameters, T5};
 use crate::tensor_file::{TensorFile, write_values};
 
@@ -39,19 +41,30 @@ pub struct References {
 impl References {
     /// What an objective with these needs reads of `model`, the reference, on `split` and its mismatched pairs; of the
     /// responses that validate in any case, to show what becomes of them.
-    pub fn compute(model: &T5, needs: Needs, split: &Split, mismatched: Option<&Split>, budget: usize) -> Self {
-        let scores = |split: &Split| ReferenceScores::compute(model, split, budget, &mut |_| ());
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn compute(model: &T5, needs: Needs, split: &Split, mismatched: Option<&Split>, budget: usize) -> Result<Self> {
+        let scores = |split: &Split| ReferenceScores::compute(model, split, budget, &mut |_| Ok(()));
         let held_out = || Split { validation: split.validation.clone(), ..Split::default() };
-        Self {
+        Ok(Self {
             matched: match (needs.reference, split.validation.groups.is_empty()) {
-                (true, _) => Some(scores(split)),
-                (false, false) => Some(scores(&held_out())),
+                (true, _) => Some(scores(split)?),
+                (false, false) => Some(scores(&held_out())?),
                 (false, true) => None,
             },
-            mismatched: mismatched.filter(|_| needs.mismatched).map(scores),
+            mismatched: mismatched.filter(|_| needs.mismatched).map(scores).transpose()?,
             features: (needs.features && split.mostly_single())
-                .then(|| PromptFeatures::compute(model, split, budget, &mut |_| ())),
-        }
+                .then(|| PromptFeatures::compute(model, split, budget, &mut |_| Ok(())))
+                .transpose()?,
+        })
+    }
+
+    /// Zeros in place of scores: with them an objective can say before anything is computed whether it is defined on
+    /// `split`, and what a step costs can be measured.
+    pub fn zeros(split: &Split) -> Self {
+        let zeros = || ReferenceScores { log_probs: vec![0.0; split.rows()], tokens: tokens(split) };
+        Self { matched: Some(zeros()), mismatched: Some(zeros()), features: None }
     }
 }
 
@@ -98,55 +111,100 @@ impl ReferenceScores {
     }
 
     /// Scores all responses of `split`, one part of which may be empty, in batches of similar length of at most `budget` tokens. `model` must not track
-    /// gradients. `progress` hears how many responses are done.
-    pub fn compute(model: &T5, split: &Split, budget: usize, progress: &mut dyn FnMut(usize)) -> Self {
-        let mut scores = Self { log_probs: vec![0.0; tokens(split).len()], tokens: tokens(split) };
-        let mut done = 0;
-        for data in [&split.train, &split.validation] {
-            for (row, sum) in score_set(model, data, budget, &mut |n| progress(done + n)) {
-                scores.log_probs[row] = sum;
-            }
-            done += data.responses();
-        }
-        scores
-    }
-
-    /// Takes the scores from `cache`, or computes them and leaves them there. The flag says whether they were cached.
+    /// gradients. `progress` hears how many responses are done, and may end the pass by an error.
     ///
     /// # Errors
-    /// If the cache directory cannot be written.
+    /// If the device fails, and those of `progress`.
+    pub fn compute(
+        model: &T5,
+        split: &Split,
+        budget: usize,
+        progress: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<Self> {
+        let tokens = tokens(split);
+        let mut parts = Parts::new(tokens.len(), 1);
+        Self::complete(&mut parts, model, split, budget, progress)?;
+        Ok(Self { log_probs: parts.into_values(), tokens })
+    }
+
+    /// Computes what is missing: in the same batches whatever is there already, so that a pass in parts gives the same bits.
+    fn complete(
+        parts: &mut Parts,
+        model: &T5,
+        split: &Split,
+        budget: usize,
+        progress: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        let mut done = 0;
+        for data in [&split.train, &split.validation] {
+            for spans in length_buckets(data, budget, false) {
+                let batch = PackedBatch::pack(data, &spans, model.config());
+                if !parts.have(&batch.rows) {
+                    parts.put(&batch.rows, &host(score(model, &batch).log_probs)?)?;
+                }
+                done += batch.rows.len();
+                progress(done)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `cache` holds all the scores of `split` under `model`, so that they need no pass.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn are_cached(model: &T5, split: &Split, cache: &Path) -> Result<bool> {
+        Ok(cache.join(format!("{}.safetensors", fingerprint(model, split)?)).exists())
+    }
+
+    /// Takes the scores from `cache`, or computes them and leaves them there: batch by batch, so that a pass that was ended
+    /// goes on where it was. The flag says whether all were cached.
+    ///
+    /// # Errors
+    /// If the cache directory cannot be written, the device fails, and those of `progress`.
     pub fn cached(
         model: &T5,
         split: &Split,
         budget: usize,
         cache: &Path,
-        progress: &mut dyn FnMut(usize),
+        progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<(Self, bool)> {
         let tokens = tokens(split);
-        let path = cache.join(format!("{}.safetensors", fingerprint(model, split)));
-        let compute = || Self::compute(model, split, budget, progress).log_probs;
-        let (log_probs, cached) = kept(&path, "log_probs", tokens.len(), compute)?;
+        let path = cache.join(format!("{}.safetensors", fingerprint(model, split)?));
+        let complete = |parts: &mut Parts| Self::complete(parts, model, split, budget, progress);
+        let (log_probs, cached) = kept(&path, "log_probs", tokens.len(), 1, complete)?;
         Ok((Self { log_probs, tokens }, cached))
     }
 }
 
-/// Takes the `n` numbers of tensor `name` from the file at `path`, or computes them and leaves them there. The flag says
-/// whether they were there.
-pub(crate) fn kept(path: &Path, name: &str, n: usize, compute: impl FnOnce() -> Vec<f32>) -> Result<(Vec<f32>, bool)> {
+/// Takes the `n` rows of `width` numbers of tensor `name` from the file at `path`, or lets `complete` compute what is missing
+/// and leaves them there. The flag says whether they were there.
+pub(crate) fn kept(
+    path: &Path,
+    name: &str,
+    n: usize,
+    width: usize,
+    complete: impl FnOnce(&mut Parts) -> Result<()>,
+) -> Result<(Vec<f32>, bool)> {
     if path.exists() {
         let missing = || Error::weights(path, format!("tensor `{name}` is missing"));
-        let found = TensorFile::open(path).and_then(|mut file| file.read(name, &[n])?.ok_or_else(missing));
+        let found = TensorFile::open(path).and_then(|mut file| file.read(name, &[n * width])?.ok_or_else(missing));
         match found {
             Ok(values) => return Ok((values, true)),
             Err(e) => tracing::warn!("{e}; computing it again"),
         }
     }
-    let values = compute();
     let dir = path.parent().unwrap_or(path);
     std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
+    let log = path.with_extension("parts");
+    let mut parts = Parts::kept_in(&log, n, width)?;
+    complete(&mut parts)?;
+    let values = parts.into_values();
     let partial = path.with_extension("partial");
     write_values(name, &values, &partial)?;
     std::fs::rename(&partial, path).map_err(|e| Error::write(path, e))?;
+    // Another program that computes the same may have removed it.
+    let _ = std::fs::remove_file(&log);
     Ok((values, false))
 }
 
@@ -157,17 +215,32 @@ fn tokens(split: &Split) -> Vec<usize> {
     tokens
 }
 
-/// A hash of the weights and configuration, of the token ids (and with them of data, tokenizer and truncation), and of
-/// the device and number format that the scores are computed with.
-pub(crate) fn fingerprint(model: &T5, split: &Split) -> String {
+/// A hash of a model's weights and configuration, in hexadecimal: the same on every device.
+///
+/// # Errors
+/// If the device fails.
+pub fn model_fingerprint(model: &T5) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(VERSION.as_bytes());
-    hasher.update(format!("{:?}", model.device()).as_bytes());
+    update_with_model(&mut hasher, model)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+fn update_with_model(hasher: &mut blake3::Hasher, model: &T5) -> Result<()> {
     hasher.update(model.config().to_json("float32").as_bytes());
     for parameter in model.parameters() {
         hasher.update(format!("{} {:?}", parameter.name, parameter.shape).as_bytes());
-        hasher.update_rayon(parameter.values.to_data().as_bytes());
+        hasher.update_rayon(&bytes(parameter.values)?);
     }
+    Ok(())
+}
+
+/// A hash of the weights and configuration, of the token ids (and with them of data, tokenizer and truncation), and of
+/// the device and number format that the scores are computed with.
+pub(crate) fn fingerprint(model: &T5, split: &Split) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(VERSION.as_bytes());
+    hasher.update(format!("{:?}", model.device()).as_bytes());
+    update_with_model(&mut hasher, model)?;
     let mut ids = |ids: &[u32]| {
         hasher.update(&ids.len().to_le_bytes());
         ids.iter().for_each(|id| {
@@ -182,5 +255,5 @@ pub(crate) fn fingerprint(model: &T5, split: &Split) -> String {
             ids(&response.ids);
         }
     }
-    hasher.finalize().to_hex().to_string()
+    Ok(hasher.finalize().to_hex().to_string())
 }

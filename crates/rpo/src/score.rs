@@ -6,7 +6,9 @@ use rpo_ops::{label_log_probs, segment_sum};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{PackedBatch, length_buckets};
+use crate::error::Result;
 use crate::feedback::FeedbackSet;
+use crate::host::host;
 use crate::objective::Seen;
 use crate::t5::{T5, ValueNetwork};
 
@@ -49,9 +51,12 @@ impl Scores {
     }
 
     /// The log-probabilities as plain numbers, each with its row.
-    pub fn seen(&self) -> Vec<Seen> {
-        let sums: Vec<f32> = self.log_probs.clone().into_data().try_to_vec().unwrap_or_default();
-        self.rows.iter().zip(sums).map(|(&row, log_prob)| Seen { row, log_prob }).collect()
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn seen(&self) -> Result<Vec<Seen>> {
+        let sums = host(self.log_probs.clone())?;
+        Ok(self.rows.iter().zip(sums).map(|(&row, log_prob)| Seen { row, log_prob }).collect())
     }
 
     /// Values that need no gradient, one for each response, beside `log_probs`.
@@ -108,16 +113,24 @@ pub(crate) fn score_decoded(
 }
 
 /// `log p(y|x)`, summed over tokens in nats, of every response of `data` with its row: in batches of similar length of at
-/// most `budget` tokens. `model` must not track gradients. `progress` hears how many responses are done.
-pub fn score_set(model: &T5, data: &FeedbackSet, budget: usize, progress: &mut dyn FnMut(usize)) -> Vec<(usize, f32)> {
+/// most `budget` tokens. `model` must not track gradients. `progress` hears how many responses are done, and may end the pass
+/// by an error.
+///
+/// # Errors
+/// If the device fails, and those of `progress`.
+pub fn score_set(
+    model: &T5,
+    data: &FeedbackSet,
+    budget: usize,
+    progress: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Vec<(usize, f32)>> {
     let mut scores = Vec::with_capacity(data.responses());
     for spans in length_buckets(data, budget, false) {
         let scored = score(model, &PackedBatch::pack(data, &spans, model.config()));
-        let sums: Vec<f32> = scored.log_probs.into_data().try_to_vec().unwrap_or_default();
-        scores.extend(scored.rows.into_iter().zip(sums));
-        progress(scores.len());
+        scores.extend(scored.rows.into_iter().zip(host(scored.log_probs)?));
+        progress(scores.len())?;
     }
-    scores
+    Ok(scores)
 }
 
 /// Log-probability of every token of the packed responses: `(response tokens)`.

@@ -1,15 +1,19 @@
 //! Safetensors files, read one tensor at a time by name and written one tensor at a time. It knows nothing of models.
 
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Tensor;
 use half::{bf16, f16};
 use safetensors::tensor::{Metadata, TensorInfo, TensorView};
 use safetensors::{Dtype, View};
 
 use crate::error::{Error, Result};
+use crate::host::bytes;
 
 /// Writes named tensors; transformers insists on the `format` entry.
 pub(crate) fn write_safetensors<V: View>(tensors: impl Iterator<Item = (String, V)>, path: &Path) -> Result<()> {
@@ -29,6 +33,62 @@ pub(crate) fn write_values(name: &str, values: &[f32], path: &Path) -> Result<()
     let view =
         TensorView::new(Dtype::F32, vec![values.len()], &bytes).map_err(|e| Error::weights(path, e.to_string()))?;
     write_safetensors(std::iter::once((name.to_string(), view)), path)
+}
+
+/// Writes vectors that lie on a device, each read only when it is its turn.
+pub(crate) fn write_flat(named: Vec<(String, Tensor<1>)>, path: &Path) -> Result<()> {
+    let unread = Unread::default();
+    let flat = named.into_iter().map(|(name, values)| {
+        let shape = values.dims();
+        (name, Flat { values, shape, unread: &unread })
+    });
+    write_safetensors(flat, path)?;
+    unread.result()
+}
+
+/// Takes note of a tensor that could not be read while a file was written, which has no place for such an error.
+#[derive(Default)]
+pub(crate) struct Unread(OnceCell<Error>);
+
+impl Unread {
+    /// The bytes, or, where there are none, as many zeros as there should be: [`Unread::result`] then refuses the file.
+    pub(crate) fn bytes(&self, read: Result<Vec<u8>>, length: usize) -> Cow<'static, [u8]> {
+        Cow::Owned(read.unwrap_or_else(|problem| {
+            let _ = self.0.set(problem);
+            vec![0; length]
+        }))
+    }
+
+    /// # Errors
+    /// The first that was noted: what was written is not to be used.
+    pub(crate) fn result(self) -> Result<()> {
+        self.0.into_inner().map_or(Ok(()), Err)
+    }
+}
+
+/// A vector on its way into a file.
+struct Flat<'a> {
+    values: Tensor<1>,
+    shape: [usize; 1],
+    unread: &'a Unread,
+}
+
+impl View for Flat<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.unread.bytes(bytes(self.values.clone()), self.data_len())
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape[0] * 4
+    }
 }
 
 /// The tensors of a safetensors file, found by name and read one at a time.
@@ -98,5 +158,24 @@ impl TensorFile {
                 format!("tensor `{name}` is stored as {other:?}; expected F32, BF16 or F16"),
             )),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_tensor_that_could_not_be_read_is_an_error_and_never_an_empty_file() {
+        let unread = Unread::default();
+        assert_eq!(unread.bytes(Ok(vec![1, 2]), 2).as_ref(), [1, 2]);
+        assert_eq!(unread.bytes(Err(Error::Device("lost".into())), 4).as_ref(), [0; 4]);
+        assert!(unread.result().expect_err("noted").to_string().contains("lost"));
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("x.safetensors");
+        write_flat(vec![("a".into(), Tensor::from_floats([1.5, -2.0], &Device::flex()))], &path).expect("written");
+        assert_eq!(TensorFile::open(&path).expect("file").read("a", &[2]).expect("f32"), Some(vec![1.5, -2.0]));
     }
 }

@@ -2,7 +2,7 @@
 //! reached, nothing leaking between neighbours in a batch, finite values at the extremes, accumulation that changes
 //! nothing, recomputation neither.
 
-use std::sync::atomic::AtomicBool;
+use rpo::stop::Stop;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -114,7 +114,8 @@ impl Prepared {
         let (reference, policy) = (model(1), model(2));
         let mismatched = data.mismatched(3).expect("many prompts");
         let mut objective = case.config.build().expect("valid");
-        let references = References::compute(&reference.valid(), objective.needs(), &data, Some(&mismatched), 1000);
+        let references =
+            References::compute(&reference.valid(), objective.needs(), &data, Some(&mismatched), 1000).expect("scored");
         objective.prepare(&data, &references).expect("defined");
         let mut learner = learner(policy, objective.needs(), 5).expect("random");
         // A head of zeros, as values start, lets no gradient through.
@@ -135,7 +136,7 @@ impl Prepared {
 
     fn loss_of(&self, scores: &Scores, step: &[usize]) -> Tensor<1> {
         let mismatched: Vec<f64> = step.iter().map(|&row| self.policy_mismatched[row]).collect();
-        self.objective.loss(scores, Step { rows: step, mismatched: &mismatched }).sum
+        self.objective.loss(scores, Step { rows: step, mismatched: &mismatched }).expect("readable").sum
     }
 
     /// Sum of the losses of the groups in `batches`, which together are a step, and the learner's gradients.
@@ -222,7 +223,8 @@ fn every_trainable_tensor_is_reached_and_the_reference_is_not() {
         // Reference scores from a model that tracks gradients: they are plain numbers, and nothing flows back.
         let reference = model(1);
         let mut objective = case.config.build().expect("valid");
-        let references = References::compute(&reference, objective.needs(), &p.data, Some(&p.mismatched), 1000);
+        let references =
+            References::compute(&reference, objective.needs(), &p.data, Some(&p.mismatched), 1000).expect("scored");
         objective.prepare(&p.data, &references).expect("defined");
         let p = Prepared { objective, ..p };
         let (data, spans) = p.spans(&[0, 2, 3]);
@@ -309,7 +311,7 @@ fn neither_accumulation_nor_recomputation_changes_anything() {
                 config: &config,
                 saving: None,
                 judge: None,
-                stop: &AtomicBool::new(false),
+                stop: &Stop::new(),
             };
             let mut steps = Steps(Vec::new());
             let optimizer = Optimizer::new(optimizer).expect("valid");
@@ -352,7 +354,8 @@ fn data_without_a_preference_is_refused_where_one_is_needed() {
         let mut data = data();
         data.train.groups.iter_mut().flat_map(|g| &mut g.responses).for_each(|r| r.reward = 0.1);
         let mut objective = ObjectiveConfig::named(name).expect("listed").build().expect("valid");
-        let references = References::compute(&model(1).valid(), objective.needs(), &data, Some(&data), 1000);
+        let references =
+            References::compute(&model(1).valid(), objective.needs(), &data, Some(&data), 1000).expect("scored");
         let said = objective.prepare(&data, &references).expect_err("all equal").to_string();
         assert!(said.contains("rewards equal 0.1:"), "{name}: {said}");
     }

@@ -12,6 +12,7 @@ use rpo::burn;
 use rpo::checkpoint::{Checkpoint, StoredAs, save};
 use rpo::sample::{Decoding, Processors, generate};
 use rpo::score::{LogProb, score, token_log_probs};
+use rpo::stop::Stop;
 use rpo::t5::{NamedParameters, T5};
 use rpo_ops::Segments;
 use safetensors::SafeTensors;
@@ -193,8 +194,12 @@ fn greedy_generation_equals_transformers_token_for_token() {
                 ..Processors::default()
             };
             let decoding = Decoding { max_new_tokens: settings.max_new_tokens, processors, ..Decoding::default() };
-            assert_eq!(generate(&model, &prompts, 0, &decoding), outputs, "{name}: {decoding:?}");
-            let alone = generate(&model, &prompts[1..2], 1, &decoding);
+            assert_eq!(
+                generate(&model, &prompts, 0, &decoding, &Stop::new()).expect("answers"),
+                outputs,
+                "{name}: {decoding:?}"
+            );
+            let alone = generate(&model, &prompts[1..2], 1, &decoding, &Stop::new()).expect("answers");
             assert_eq!(alone[0], outputs[1], "{name}: a prompt alone and in a batch");
         }
     }
@@ -206,9 +211,11 @@ fn sampling_depends_on_seed_and_prompt_but_not_on_the_batch() {
     let prompts: Vec<Vec<u32>> = vec![vec![5, 6, 7, 1], vec![9, 1], vec![9, 1]];
     let processors = Processors { temperature: 3.0, ..Processors::default() };
     let decoding = Decoding { sample: true, max_new_tokens: 30, seed: 7, processors };
-    let together = generate(&model, &prompts, 0, &decoding);
-    let apart: Vec<_> = (0..3).flat_map(|i| generate(&model, &prompts[i..=i], i, &decoding)).collect();
+    let together = generate(&model, &prompts, 0, &decoding, &Stop::new()).expect("answers");
+    let apart: Vec<_> =
+        (0..3).flat_map(|i| generate(&model, &prompts[i..=i], i, &decoding, &Stop::new()).expect("answers")).collect();
     assert_eq!(together, apart);
     assert_ne!(together[1], together[2], "equal prompts get different draws");
-    assert_ne!(together, generate(&model, &prompts, 0, &Decoding { seed: 8, ..decoding }));
+    let other = generate(&model, &prompts, 0, &Decoding { seed: 8, ..decoding }, &Stop::new()).expect("answers");
+    assert_ne!(together, other);
 }

@@ -1,7 +1,7 @@
 //! The loop end to end on a tiny model and data that the tests write themselves.
 
+use rpo::stop::Stop;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -88,7 +88,7 @@ impl Bench {
         let mut objective = objective.build().expect("valid");
         let needs = objective.needs();
         let mismatched = needs.mismatched.then(|| split.mismatched(1).expect("many prompts"));
-        let references = References::compute(&model.valid(), needs, &split, mismatched.as_ref(), 512);
+        let references = References::compute(&model.valid(), needs, &split, mismatched.as_ref(), 512).expect("scored");
         objective.prepare(&split, &references).expect("defined");
         let path = self.path(out);
         let (run, (learner, optimizer, progress)) = if path.exists() {
@@ -100,9 +100,9 @@ impl Bench {
             let learner = learner(model, needs, config.seed).expect("fresh");
             (RunDir::create(&path).expect("run"), (learner, optimizer, Progress::default()))
         };
-        let log = MetricsLog::open(&run.path("metrics.jsonl"), progress.step).expect("log");
+        let log = MetricsLog::open(&run.path("metrics.jsonl"), &progress).expect("log");
         let mut log = log.with_answers(origin.tokenizer().expect("tokenizer"));
-        let stop = AtomicBool::new(false);
+        let stop = Stop::new();
         let mut stopper = Stopper { after: stop_after, stop: &stop };
         let saving = Some(Saving { run: &run, origin: &origin });
         let objective = objective.as_mut();
@@ -133,7 +133,7 @@ impl Bench {
 
 struct Stopper<'a> {
     after: Option<usize>,
-    stop: &'a AtomicBool,
+    stop: &'a Stop,
 }
 
 impl Observer for Stopper<'_> {
@@ -141,7 +141,7 @@ impl Observer for Stopper<'_> {
         if let Event::Step(report) = event
             && Some(report.step) == self.after
         {
-            self.stop.store(true, Ordering::Relaxed);
+            self.stop.request();
         }
         Ok(())
     }
@@ -274,7 +274,7 @@ fn reference_scores_are_cached_and_never_stale() {
     let (split, _) = bench.data();
     let scores = |model: &Path, split: &Split| {
         let model = Checkpoint::open(model).and_then(|c| c.load(&Device::flex())).expect("model");
-        ReferenceScores::cached(&model, split, 512, &cache, &mut |_| ()).expect("scores")
+        ReferenceScores::cached(&model, split, 512, &cache, &mut |_| Ok(())).expect("scores")
     };
     let (first, cached) = scores(&bench.path("model"), &split);
     assert!(!cached);
@@ -287,7 +287,7 @@ fn reference_scores_are_cached_and_never_stale() {
     assert!(!scores(&bench.path("model"), &changed).1, "other data");
     // A batch budget is no input: it must not change the values.
     let model = bench.checkpoint().load(&Device::flex()).expect("model");
-    let small = ReferenceScores::compute(&model, &split, 1, &mut |_| ());
+    let small = ReferenceScores::compute(&model, &split, 1, &mut |_| Ok(())).expect("scored");
     for row in 0..first.len() {
         let (a, b) = (first.ell(row, LogProb::Sum), small.ell(row, LogProb::Sum));
         assert!((a - b).abs() < 1e-4, "row {row}: {a} and {b}");

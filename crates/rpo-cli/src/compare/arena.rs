@@ -1,11 +1,10 @@
 //! Where contestants are trained and judged: what they all share, and what is found of each. It writes no report.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use anyhow::{Context, Result, bail};
 use rpo::checkpoint::Checkpoint;
 use rpo::feedback::{Split, held_out_prompts};
 use rpo::sample::{Decoding, generate};
+use rpo::stop::Stop;
 use rpo::t5::T5;
 use rpo::tokenizer::Tokenizer;
 use serde::Serialize;
@@ -36,7 +35,7 @@ pub struct Arena<'a> {
     /// On which of them the chosen ones are judged.
     pub judging: Vec<usize>,
     judge: Option<&'a Judge<'a>>,
-    stop: &'a AtomicBool,
+    stop: &'a Stop,
 }
 
 /// What was found of one objective, or of the start.
@@ -89,7 +88,7 @@ pub struct Tried {
 
 impl<'a> Arena<'a> {
     /// Reads the data and settles what all runs have in common; checks what can be checked before anything is trained.
-    pub fn open(comparison: &'a Comparison, judge: Option<&'a Judge<'a>>, stop: &'a AtomicBool) -> Result<Self> {
+    pub fn open(comparison: &'a Comparison, judge: Option<&'a Judge<'a>>, stop: &'a Stop) -> Result<Self> {
         let first = comparison.all().next().context("no objective to compare")?;
         let split = prepare(first, true)?;
         if split.validation.groups.is_empty() {
@@ -233,7 +232,7 @@ impl<'a> Arena<'a> {
         self.go_on()?;
         let held_out = &self.split.validation;
         let budget = settings.train.micro_batch_tokens;
-        let mut ranks = Ranks::new(held_out, &self.judging, &start.log_probs, budget, &settings.out);
+        let mut ranks = Ranks::new(held_out, &self.judging, &start.log_probs, budget, &settings.out, self.stop);
         let resume = record::can_go_on(&settings.out)?;
         let summary = train(settings, self.trained_on(), resume, self.stop, &mut [&mut ranks])?;
         self.go_on()?;
@@ -270,14 +269,14 @@ impl<'a> Arena<'a> {
     /// # Errors
     /// If the user has stopped the program.
     fn go_on(&self) -> Result<()> {
-        match self.stop.load(Ordering::Relaxed) {
+        match self.stop.requested() {
             true => bail!("stopped; {}", how_to_go_on(&self.comparison.out)),
             false => Ok(()),
         }
     }
 
     fn log_probs(&self, model: &T5, settings: &Settings) -> Result<Vec<f64>> {
-        let found = log_probs(model, &self.split.validation, settings.train.micro_batch_tokens);
+        let found = log_probs(model, &self.split.validation, settings.train.micro_batch_tokens, self.stop)?;
         match found.iter().all(|p| p.is_finite()) {
             true => Ok(found),
             false => bail!("{}: log-probabilities that are not finite; it cannot be judged", settings.out.display()),
@@ -295,7 +294,7 @@ impl<'a> Arena<'a> {
         let mut answers = Vec::new();
         for (i, batch) in ids.chunks(TOGETHER).enumerate() {
             self.go_on()?;
-            for answer in generate(model, batch, i * TOGETHER, &decoding) {
+            for answer in generate(model, batch, i * TOGETHER, &decoding, self.stop)? {
                 answers.push(self.tokenizer.decode(&answer)?);
             }
             bar.set_position(answers.len() as u64);

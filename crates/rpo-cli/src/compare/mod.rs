@@ -9,16 +9,16 @@ mod report;
 mod statistics;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use rpo::sample::Decoding;
+use rpo::stop::Stop;
 
 pub use arguments::Arguments;
 
+use crate::interrupt;
 use crate::judge::{Judge, ask};
 use crate::settings::Settings;
-use crate::train::stop_on_interrupt;
 use arena::Arena;
 
 /// What is compared.
@@ -49,8 +49,7 @@ pub type Candidate = Vec<Settings>;
 pub fn run(arguments: Arguments) -> Result<()> {
     let comparison = arguments::resolve(arguments)?;
     let judge = comparison.judged_by.as_ref().map(|command| |answers: &[(String, String)]| ask(command, answers));
-    let stop = stop_on_interrupt()?;
-    comparison.run(judge.as_ref().map(|j| j as &Judge<'_>), &stop)
+    comparison.run(judge.as_ref().map(|j| j as &Judge<'_>), interrupt::stop())
 }
 
 impl Comparison {
@@ -59,7 +58,7 @@ impl Comparison {
     /// # Errors
     /// If a setting is impossible, something is in the way in `out` or, to be gone on with, does not fit; if training or the
     /// judge fails, or `stop` is raised.
-    pub fn run(&self, judge: Option<&Judge<'_>>, stop: &AtomicBool) -> Result<()> {
+    pub fn run(&self, judge: Option<&Judge<'_>>, stop: &Stop) -> Result<()> {
         self.check()?;
         let arena = Arena::open(self, judge, stop)?;
         let start = arena.start()?;

@@ -6,6 +6,7 @@ use rpo::Error;
 use rpo::feedback::FeedbackSet;
 use rpo::files::write_file;
 use rpo::score::score_set;
+use rpo::stop::Stop;
 use rpo::t5::T5;
 use rpo::train::{Event, Observer};
 
@@ -13,11 +14,11 @@ use super::record::{Point, RANKS};
 use super::statistics;
 
 /// `log p(y|x)`, summed over tokens in nats, of all responses of `data` in their order. `model` must not track gradients.
-pub fn log_probs(model: &T5, data: &FeedbackSet, budget: usize) -> Vec<f64> {
-    let mut scores = score_set(model, data, budget, &mut |_| ());
+pub fn log_probs(model: &T5, data: &FeedbackSet, budget: usize, stop: &Stop) -> rpo::Result<Vec<f64>> {
+    let mut scores = score_set(model, data, budget, &mut |_| stop.check())?;
     // Rows count up through a data set.
     scores.sort_unstable_by_key(|(row, _)| *row);
-    scores.into_iter().map(|(_, sum)| f64::from(sum)).collect()
+    Ok(scores.into_iter().map(|(_, sum)| f64::from(sum)).collect())
 }
 
 /// Scores the held-out responses wherever validation is due, and remembers how the judged ones are ranked.
@@ -27,6 +28,7 @@ pub struct Ranks<'a> {
     budget: usize,
     /// `log p(y|x)` under the start.
     start: &'a [f64],
+    stop: &'a Stop,
     path: PathBuf,
     /// Points so far.
     pub curve: Vec<Point>,
@@ -34,8 +36,15 @@ pub struct Ranks<'a> {
 
 impl<'a> Ranks<'a> {
     /// Watches the run in `dir`; `start` is of the responses of `held_out`, of whose prompts `judging` make the curve.
-    pub fn new(held_out: &'a FeedbackSet, judging: &'a [usize], start: &'a [f64], budget: usize, dir: &Path) -> Self {
-        Self { held_out, judging, budget, start, path: dir.join(RANKS), curve: Vec::new() }
+    pub fn new(
+        held_out: &'a FeedbackSet,
+        judging: &'a [usize],
+        start: &'a [f64],
+        budget: usize,
+        dir: &Path,
+        stop: &'a Stop,
+    ) -> Self {
+        Self { held_out, judging, budget, start, stop, path: dir.join(RANKS), curve: Vec::new() }
     }
 
     /// The points of an earlier session up to the step from which it goes on.
@@ -61,11 +70,13 @@ impl Observer for Ranks<'_> {
                 let (tau_b, n) = match step {
                     0 => (None, 0),
                     _ => {
-                        let now = log_probs(policy, self.held_out, self.budget);
+                        let now = log_probs(policy, self.held_out, self.budget, self.stop)?;
                         let ratios: Vec<f64> = now.iter().zip(self.start).map(|(now, start)| now - start).collect();
                         statistics::point(self.held_out, &ratios, self.judging)
                     }
                 };
+                // A validation that was stopped is done again.
+                self.curve.retain(|point| point.step < *step);
                 self.curve.push(Point { step: *step, tau_b, n });
                 write_file(&self.path, serde_json::to_string(&self.curve).unwrap_or_default().as_bytes())
             }

@@ -20,8 +20,11 @@ pub const JUDGED: &str = "judged.json";
 /// In a run's directory: the curve so far.
 pub const RANKS: &str = "ranks.json";
 /// What a run leaves before it has saved a model.
-const BEFORE_A_MODEL: [&str; 8] = [
+const BEFORE_A_MODEL: [&str; 11] = [
     "config.toml",
+    "config.toml.partial",
+    "run.json",
+    "run.json.partial",
     "metrics.jsonl",
     "metrics.jsonl.partial",
     "tensorboard",

@@ -4,7 +4,6 @@ mod task;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use rand::SeedableRng;
@@ -20,8 +19,9 @@ use rpo::train::TrainConfig;
 use task::Prompt;
 
 use crate::compare::Comparison;
+use crate::interrupt;
 use crate::settings::Settings;
-use crate::train::{prepare, stop_on_interrupt, train};
+use crate::train::{prepare, train};
 
 const CONFIG: &str = r#"{"model_type": "t5", "vocab_size": 64, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2,
     "num_decoder_layers": 2, "num_heads": 4, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false}"#;
@@ -49,15 +49,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if out.exists() {
         bail!("{} already exists; remove it or choose another place with --out", out.display());
     }
-    let stop = stop_on_interrupt()?;
+    let stop = interrupt::stop();
     make(out, *seed)?;
 
     println!("== SFT: learn to answer as the crowd does ==");
     let sft = settings(out, "fresh", "sft", ObjectiveConfig::Sft(SftConfig::default()), 3e-3, *seed);
-    train(&sft, prepare(&sft, false)?, false, &stop, &mut [])?;
-    if stop.load(Ordering::Relaxed) {
-        bail!("stopped");
-    }
+    train(&sft, prepare(&sft, false)?, false, stop, &mut [])?;
+    stop.check()?;
     println!("\n== Learn from the ratings which answers to give ==");
     let contestants = objectives().map(|(label, objective)| {
         let run = settings(out, "sft/best", label, objective, 1e-3, *seed);
@@ -86,7 +84,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         };
         answers.iter().map(rate).collect()
     };
-    comparison.run(Some(&judge), &stop)?;
+    comparison.run(Some(&judge), stop)?;
     println!("the best possible reward is {}", task::BEST);
     let model = ["best", "last"].map(|name| out.join("rpo").join(name)).into_iter().find(|dir| dir.is_dir());
     if let Some(model) = model {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use rpo::burn::module::Module;
 use rpo::burn::tensor::Device;
 use rpo::feedback::{FeedbackSet, Split};
-use rpo::finite::{FiniteProblem, Lengths, Table};
+use rpo::finite::{FiniteProblem, Lengths, Mass, Table};
 use rpo::objective::{KtoConfig, ObjectiveConfig, SftConfig, Threshold};
 use rpo::optim::OptimizerConfig;
 use rpo::score::LogProb;
@@ -105,6 +105,8 @@ pub struct Setting {
     pub seed: u64,
     /// The start as a table.
     pub reference: Table,
+    /// What the start gives to the possible responses.
+    mass: Mass,
     start: T5,
 }
 
@@ -117,13 +119,13 @@ impl Setting {
         let data = Split { train: problem.behaviour(40, seed), ..Split::default() };
         let start =
             fit(&ObjectiveConfig::Sft(SftConfig::default()), &fresh, data, &budget(steps, 3e-3, seed), &mut [])?;
-        let (reference, _) = problem.table(&start.valid());
-        Ok(Self { problem, lengths, seed, reference, start })
+        let (reference, mass) = problem.table(&start.valid())?;
+        Ok(Self { problem, lengths, seed, reference, mass, start })
     }
 
     /// The start, held to the optimum at `tau`.
     pub fn at_start(&self, tau: f64) -> Measure {
-        self.measure(0, &self.start.valid(), tau, None)
+        self.measure(0, (&self.reference, self.mass), tau, None)
     }
 
     /// Trains by one objective; measures at the start, at the end, and every `every` steps.
@@ -163,12 +165,12 @@ impl Setting {
         }
     }
 
-    fn measure(&self, step: usize, policy: &T5, tau: f64, own: Option<&Own>) -> Measure {
-        let (table, mass) = self.problem.table(policy);
+    /// Measures a policy, given as [`FiniteProblem::table`] has it.
+    fn measure(&self, step: usize, (table, mass): (&Table, Mass), tau: f64, own: Option<&Own>) -> Measure {
         let kl_to_optimum = table.kl(&self.problem.optimum(&self.reference, tau));
         let own = own.and_then(|own| match own {
             Own::Policy(optimum) => Some(table.kl(optimum)),
-            Own::Desirable { threshold } => self.problem.surprise_at_desirable(&table, *threshold),
+            Own::Desirable { threshold } => self.problem.surprise_at_desirable(table, *threshold),
         });
         Measure {
             step,
@@ -177,7 +179,7 @@ impl Setting {
             surprise: mass.surprise,
             mass: mass.mean,
             kl_to_reference: table.kl(&self.reference),
-            reward: self.problem.expected_reward(&table),
+            reward: self.problem.expected_reward(table),
             own: own.map(|distance| distance + mass.surprise),
         }
     }
@@ -199,7 +201,8 @@ struct Path<'a> {
 impl Observer for Path<'_> {
     fn observe(&mut self, event: &Event<'_>) -> rpo::Result<()> {
         if let Event::Milestone { step, policy } = event {
-            self.measures.push(self.setting.measure(*step, policy, self.tau, self.own.as_ref()));
+            let (table, mass) = self.setting.problem.table(policy)?;
+            self.measures.push(self.setting.measure(*step, (&table, mass), self.tau, self.own.as_ref()));
         }
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! What the benches share: shapes, a timed training run, other programs that do the same in turn, and reporting.
 #![allow(dead_code, reason = "no bench uses all of it")]
 
+use rpo::stop::Stop;
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use burn::module::Module;
@@ -87,10 +87,11 @@ pub fn train(policy: T5, data: FeedbackSet, config: &TrainConfig, observer: &mut
     let data = Split { train: data, ..Split::default() };
     let mut objective = ObjectiveConfig::Rpo(RpoConfig::published()).build().expect("valid");
     let started = Instant::now();
-    let references = References::compute(&policy.valid(), objective.needs(), &data, None, config.micro_batch_tokens);
+    let references = References::compute(&policy.valid(), objective.needs(), &data, None, config.micro_batch_tokens)
+        .expect("scored");
     let seconds = started.elapsed().as_secs_f64();
     objective.prepare(&data, &references).expect("defined");
-    let stop = AtomicBool::new(false);
+    let stop = Stop::new();
     let learner = learner(policy, objective.needs(), 1).expect("random");
     let trainer = Trainer {
         objective: objective.as_mut(),

@@ -99,7 +99,7 @@ impl Objective for Dro {
         self.by_row[row].is_some()
     }
 
-    fn loss(&self, scores: &Scores, _step: Step<'_>) -> Loss {
+    fn loss(&self, scores: &Scores, _step: Step<'_>) -> Result<Loss> {
         let DroConfig { tau, log_prob, .. } = self.config;
         let known = known(&self.by_row, scores);
         let Some(value) = &scores.values else { unreachable!("asked for in `needs`") };
@@ -108,15 +108,15 @@ impl Objective for Dro {
         // Equal to `log_ratio`, with 1/tau of its gradient.
         let slowed = log_ratio.clone().div_scalar(tau) + log_ratio.clone().detach().mul_scalar(1.0 - 1.0 / tau);
         let residual = column(|r| r.reward) - value.clone() - slowed.mul_scalar(tau);
-        Loss {
+        Ok(Loss {
             sum: residual.clone().square().sum().mul_scalar(0.5),
             count: known.len(),
             metrics: vec![
-                ("log_ratio", values(&log_ratio).iter().sum()),
-                ("value", values(value).iter().sum()),
-                ("absolute_residual", values(&residual).iter().map(|r| r.abs()).sum()),
+                ("log_ratio", values(&log_ratio)?.iter().sum()),
+                ("value", values(value)?.iter().sum()),
+                ("absolute_residual", values(&residual)?.iter().map(|r| r.abs()).sum()),
             ],
-        }
+        })
     }
 }
 
@@ -140,11 +140,12 @@ mod tests {
             &Scores { log_probs: ell.clone(), values: Some(value.clone()), ..scores(&[0.0, 0.0], &[0, 1]) },
             Step { rows: &[0, 1], mismatched: &[] },
         );
+        let loss = loss.expect("readable");
         // Residuals 2 - 0.25 - 4 * 0.5 = -0.25 and -1 - 0.25 + 4 * 1 = 2.75.
         let sum = f64::from(loss.sum.clone().into_scalar::<f32>());
         assert!((sum - 0.5 * (0.25f64.powi(2) + 2.75f64.powi(2))).abs() < 1e-6, "{sum}");
         let gradients = loss.sum.backward();
-        let of = |x: &Tensor<1>| values(&x.grad(&gradients).expect("reached"));
+        let of = |x: &Tensor<1>| values(&x.grad(&gradients).expect("reached")).expect("readable");
         // Both are minus the residual: the factor tau of the policy's is divided out.
         assert_eq!(of(&value), [0.25, -2.75]);
         assert_eq!(of(&ell), [0.25, -2.75]);

@@ -98,11 +98,11 @@ impl Objective for GroupCentred {
         self.by_row[row].is_some()
     }
 
-    fn loss(&self, scores: &Scores, _step: Step<'_>) -> Loss {
+    fn loss(&self, scores: &Scores, _step: Step<'_>) -> Result<Loss> {
         let GroupCentredConfig { tau, log_prob, .. } = self.config;
         let known = known(&self.by_row, scores);
         let ell = scores.ell(log_prob);
-        let ells = values(&ell);
+        let ells = values(&ell)?;
         // `r - tau log-ratio` of each response, whose mean over the prompt is `V_hat`.
         let terms: Vec<f64> = known.iter().zip(&ells).map(|(r, e)| r.reward - tau * (e - r.reference)).collect();
         let mut wanted = Vec::with_capacity(known.len());
@@ -111,13 +111,13 @@ impl Objective for GroupCentred {
             wanted.extend(rows.iter().map(|r| (r.reference + (r.reward - v_hat) / tau) as f32));
         }
         let residual = ell - scores.constant(&wanted);
-        let residuals = values(&residual).iter().map(|r| r.abs()).sum();
+        let residuals = values(&residual)?.iter().map(|r| r.abs()).sum();
         let log_ratio = ells.iter().zip(&known).map(|(e, r)| e - r.reference).sum();
-        Loss {
+        Ok(Loss {
             sum: residual.square().sum().mul_scalar(0.5),
             count: known.len(),
             metrics: vec![("log_ratio", log_ratio), ("absolute_residual", residuals)],
-        }
+        })
     }
 }
 
@@ -135,7 +135,9 @@ mod tests {
         objective.prepare(&split, &references).expect("defined");
         let ells = [-1.5, -0.5, -6.0, -2.0, -2.5];
         let rows = [0, 1, 2, 3, 4];
-        let loss = objective.loss(&scores_of(&ells, &rows, &[0, 0, 0, 1, 1]), Step { rows: &rows, mismatched: &[] });
+        let loss = objective
+            .loss(&scores_of(&ells, &rows, &[0, 0, 0, 1, 1]), Step { rows: &rows, mismatched: &[] })
+            .expect("readable");
         let got = f64::from(loss.sum.into_scalar::<f32>());
         let mut want = 0.0;
         let mut first = 0;

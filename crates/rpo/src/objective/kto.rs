@@ -207,13 +207,13 @@ impl Objective for Kto {
         self.by_row[row].is_some()
     }
 
-    fn loss(&self, scores: &Scores, step: Step<'_>) -> Loss {
+    fn loss(&self, scores: &Scores, step: Step<'_>) -> Result<Loss> {
         let KtoConfig { beta, log_prob, zero_point, .. } = self.config;
         let known = known(&self.by_row, scores);
         let n = known.len() as f64;
         let column = |f: &dyn Fn(&Row) -> f64| scores.constant(&known.iter().map(|r| f(r) as f32).collect::<Vec<_>>());
         let log_ratio = scores.ell(log_prob) - column(&|r| r.reference);
-        let log_ratios = values(&log_ratio);
+        let log_ratios = values(&log_ratio)?;
         let z0 = match zero_point {
             ZeroPoint::Mismatched => self.zero_point(step),
             ZeroPoint::Matched => (log_ratios.iter().sum::<f64>() / n).max(0.0),
@@ -221,11 +221,11 @@ impl Objective for Kto {
         // 1 - sigmoid(a) = sigmoid(-a).
         let exponent = log_ratio.sub_scalar(z0) * column(&|r| if r.desirable { -beta } else { beta });
         let loss = sigmoid(exponent) * column(&|r| r.weight);
-        Loss {
+        Ok(Loss {
             sum: loss.sum(),
             count: known.len(),
             metrics: vec![("log_ratio", log_ratios.iter().sum()), ("zero_point", n * z0)],
-        }
+        })
     }
 }
 
@@ -245,7 +245,7 @@ mod tests {
     }
 
     fn loss(kto: &Kto, log_probs: &[f32], rows: &[usize], mismatched: &[f64]) -> f64 {
-        let loss = kto.loss(&scores(log_probs, rows), Step { rows, mismatched });
+        let loss = kto.loss(&scores(log_probs, rows), Step { rows, mismatched }).expect("readable");
         f64::from(loss.sum.into_scalar::<f32>())
     }
 

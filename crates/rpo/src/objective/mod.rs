@@ -25,6 +25,7 @@ pub use sft::{Sft, SftConfig, SftRows};
 
 use crate::error::{Error, Result};
 use crate::feedback::{PromptGroup, Response, Split};
+use crate::host::host;
 use crate::reference::{ReferenceScores, References};
 use crate::score::Scores;
 use crate::t5::ValueKind;
@@ -98,7 +99,10 @@ pub trait Objective: Send {
     fn uses(&self, row: usize) -> bool;
 
     /// The loss over a micro-batch, which is part of `step`.
-    fn loss(&self, scores: &Scores, step: Step<'_>) -> Loss;
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn loss(&self, scores: &Scores, step: Step<'_>) -> Result<Loss>;
 
     /// Hears, after each optimizer step, the log-probabilities that it was made from: what is estimated from the data
     /// beside the policy follows it here, a step behind, so that a step's loss does not depend on how it is accumulated.
@@ -313,9 +317,8 @@ fn by_prompt<'a, T>(of: &'a [T], scores: &Scores) -> impl Iterator<Item = &'a [T
 }
 
 /// The values of a vector, for metrics.
-fn values(x: &Tensor<1>) -> Vec<f64> {
-    let values: Vec<f32> = x.clone().into_data().try_to_vec().unwrap_or_default();
-    values.into_iter().map(f64::from).collect()
+fn values(x: &Tensor<1>) -> Result<Vec<f64>> {
+    Ok(host(x.clone())?.into_iter().map(f64::from).collect())
 }
 
 /// `ln sum exp` without overflow; negative infinity for no terms.

@@ -189,7 +189,7 @@ impl Objective for Qrpo {
         self.by_row[row].is_some()
     }
 
-    fn loss(&self, scores: &Scores, _step: Step<'_>) -> Loss {
+    fn loss(&self, scores: &Scores, _step: Step<'_>) -> Result<Loss> {
         let QrpoConfig { beta, log_prob, transform, .. } = self.config;
         let known = known(&self.by_row, scores);
         let partition = beta * transform.log_partition(beta);
@@ -197,13 +197,13 @@ impl Objective for Qrpo {
         let wanted: Vec<f32> = known.iter().map(|r| target(r) as f32).collect();
         let ell = scores.ell(log_prob);
         let residual = scores.constant(&wanted) - ell.clone().mul_scalar(beta);
-        let log_ratio = values(&ell).iter().zip(&known).map(|(e, r)| e - r.reference).sum();
-        let residuals = values(&residual).iter().map(|r| r.abs()).sum();
-        Loss {
+        let log_ratio = values(&ell)?.iter().zip(&known).map(|(e, r)| e - r.reference).sum();
+        let residuals = values(&residual)?.iter().map(|r| r.abs()).sum();
+        Ok(Loss {
             sum: residual.square().sum(),
             count: known.len(),
             metrics: vec![("log_ratio", log_ratio), ("absolute_residual", residuals)],
-        }
+        })
     }
 }
 
@@ -261,7 +261,7 @@ mod tests {
         let z = 0.5 * (0.5 * (2f64.exp() - 1.0)).ln();
         let want = (0.25 - z - 0.25).powi(2) + (0.75 - z + 0.5).powi(2);
         let rows = [0, 1];
-        let loss = qrpo.loss(&scores(&[-0.5, -3.0], &rows), Step { rows: &rows, mismatched: &[] });
+        let loss = qrpo.loss(&scores(&[-0.5, -3.0], &rows), Step { rows: &rows, mismatched: &[] }).expect("readable");
         let got = f64::from(loss.sum.into_scalar::<f32>());
         assert!((got - want).abs() < 1e-5, "{got} for {want}");
     }

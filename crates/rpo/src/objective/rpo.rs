@@ -310,7 +310,7 @@ impl Objective for Rpo {
         }
     }
 
-    fn loss(&self, scores: &Scores, step: Step<'_>) -> Loss {
+    fn loss(&self, scores: &Scores, step: Step<'_>) -> Result<Loss> {
         let RpoConfig { tau, log_prob, partition, .. } = self.config;
         let targets = known(&self.targets, scores);
         let (coupled, variance) = match partition {
@@ -323,7 +323,7 @@ impl Objective for Rpo {
         };
         let ell = scores.ell(log_prob);
         let (partitions, between) = match &self.fitted {
-            Some(fitted) => self.fitted_partitions(fitted, &targets, &values(&ell), scores),
+            Some(fitted) => self.fitted_partitions(fitted, &targets, &values(&ell)?, scores),
             None => (targets.iter().map(|t| coupled.unwrap_or(t.partition)).collect(), 0.0),
         };
         let target = |(t, v_hat): (&Target, f64)| (t.reference + (t.reward - v_hat) / tau) as f32;
@@ -333,9 +333,13 @@ impl Objective for Rpo {
         // The broadcast averages (a_i + V_j / tau)^2 over all j: the square at the mean V plus its variance / tau^2.
         let constant = (n * variance + between) / (tau * tau);
         let sum = (residual.clone().square().sum().add_scalar(constant)).mul_scalar(0.5);
-        let log_ratio = values(&ell).iter().zip(&targets).map(|(e, t)| e - t.reference).sum();
-        let residuals = values(&residual).iter().map(|r| r.abs()).sum();
-        Loss { sum, count: targets.len(), metrics: vec![("log_ratio", log_ratio), ("absolute_residual", residuals)] }
+        let log_ratio = values(&ell)?.iter().zip(&targets).map(|(e, t)| e - t.reference).sum();
+        let residuals = values(&residual)?.iter().map(|r| r.abs()).sum();
+        Ok(Loss {
+            sum,
+            count: targets.len(),
+            metrics: vec![("log_ratio", log_ratio), ("absolute_residual", residuals)],
+        })
     }
 }
 

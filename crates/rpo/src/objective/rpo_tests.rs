@@ -10,7 +10,9 @@ fn prepared(config: RpoConfig, split: &Split, references: &References) -> Rpo {
 }
 
 fn loss(rpo: &Rpo, log_probs: &[f32], rows: &[usize]) -> f64 {
-    f64::from(rpo.loss(&scores(log_probs, rows), Step { rows, mismatched: &[] }).sum.into_scalar::<f32>())
+    f64::from(
+        rpo.loss(&scores(log_probs, rows), Step { rows, mismatched: &[] }).expect("readable").sum.into_scalar::<f32>(),
+    )
 }
 
 fn raw(tau: f64) -> RpoConfig {
@@ -83,6 +85,7 @@ fn the_fitted_partition_by_hand_and_as_the_policy_moves() {
     };
     let loss = |rpo: &Rpo| {
         rpo.loss(&scores_of(&ells, &[0, 1, 2, 3], &[0, 0, 1, 1]), Step { rows: &[0, 1, 2, 3], mismatched: &[] })
+            .expect("readable")
     };
     let sum = |rpo: &Rpo| f64::from(loss(rpo).sum.into_scalar::<f32>());
     let got = sum(&fitted);

@@ -82,8 +82,8 @@ impl Objective for Sft {
         self.chosen[row]
     }
 
-    fn loss(&self, scores: &Scores, _step: Step<'_>) -> Loss {
+    fn loss(&self, scores: &Scores, _step: Step<'_>) -> Result<Loss> {
         let ell = scores.ell(self.config.log_prob);
-        Loss { sum: ell.sum().neg(), count: scores.rows.len(), metrics: Vec::new() }
+        Ok(Loss { sum: ell.sum().neg(), count: scores.rows.len(), metrics: Vec::new() })
     }
 }

@@ -3,13 +3,11 @@
 mod adafactor;
 mod adamw;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Tensor;
 use rpo_ops::sum_of_squares;
-use safetensors::{Dtype, View};
 use serde::{Deserialize, Serialize};
 
 pub use adafactor::Adafactor;
@@ -18,7 +16,7 @@ pub use adamw::AdamW;
 use crate::error::{Error, Result};
 use crate::score::Learner;
 use crate::t5::NamedParameters;
-use crate::tensor_file::{TensorFile, write_safetensors};
+use crate::tensor_file::{TensorFile, write_flat};
 
 /// How gradients become updates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -183,6 +181,12 @@ impl GradientSum {
         let those = self.by_name.iter().filter(|(name, _)| name.starts_with(part));
         those.map(|(_, g)| sum_of_squares(g.clone())).sum::<f64>().sqrt()
     }
+
+    /// The L2 norms over the parameters of the policy and over those of the value network, which is 0 where there is none.
+    /// Not finite if a gradient is not.
+    pub fn norms(&self) -> [f64; 2] {
+        PARTS.map(|part| self.norm(part))
+    }
 }
 
 /// The two parts of a learner, by the beginning of their parameters' names.
@@ -205,17 +209,17 @@ impl Optimizer {
         Ok(Self { config, step: 0, state: BTreeMap::new() })
     }
 
-    /// Applies one step with a learning rate for the policy and one for the value network; returns the learner and the
-    /// norm of the policy's gradients before clipping.
-    pub fn update(&mut self, learner: Learner, gradients: GradientSum, rates: [f64; 2]) -> (Learner, f64) {
+    /// Applies one step with a learning rate for the policy and one for the value network; `norms` are the gradients' own
+    /// ([`GradientSum::norms`]) and finite.
+    #[must_use]
+    pub fn update(&mut self, learner: Learner, gradients: GradientSum, norms: [f64; 2], rates: [f64; 2]) -> Learner {
         self.step += 1;
         let OptimizerConfig { weight_decay, max_grad_norm, algorithm, .. } = &self.config;
-        let norms = PARTS.map(|part| gradients.norm(part));
         let clips =
             norms.map(|norm| if *max_grad_norm > 0.0 && norm > *max_grad_norm { max_grad_norm / norm } else { 1.0 });
         let mut gradients = gradients.by_name;
         let (step, state) = (self.step, &mut self.state);
-        let learner = learner.map_parameters(|name, shape, value| {
+        learner.map_parameters(|name, shape, value| {
             let Some(gradient) = gradients.remove(name) else { return value };
             let part = usize::from(name.starts_with(PARTS[1]));
             let remembered = state.remove(name).unwrap_or_else(|| {
@@ -226,8 +230,12 @@ impl Optimizer {
             let (value, remembered) = algorithm.update(value, gradient, shape, remembered, now);
             state.insert(name.to_string(), remembered);
             value
-        });
-        (learner, norms[0])
+        })
+    }
+
+    /// What is remembered of every parameter, by its name.
+    pub(crate) fn state(&self) -> impl Iterator<Item = (&str, &Tensor<1>)> {
+        self.state.iter().flat_map(|(name, state)| state.iter().map(move |values| (name.as_str(), values)))
     }
 
     /// Writes the state of `learner`'s parameters.
@@ -238,12 +246,9 @@ impl Optimizer {
         let named = learner.parameters().into_iter().flat_map(|p| {
             let kinds = self.config.algorithm.state(&p.shape);
             let state = self.state.get(&p.name).into_iter().flatten();
-            kinds
-                .into_iter()
-                .zip(state)
-                .map(move |((kind, _), values)| (format!("{kind}.{}", p.name), Flat::of(values)))
+            kinds.into_iter().zip(state).map(move |((kind, _), values)| (format!("{kind}.{}", p.name), values.clone()))
         });
-        write_safetensors(named.collect::<Vec<_>>().into_iter(), path)
+        write_flat(named.collect(), path)
     }
 
     /// Continues from the state in `path` after `step` steps.
@@ -266,36 +271,6 @@ impl Optimizer {
             state.insert(parameter.name.clone(), moments);
         }
         Ok(Self { step, state, ..Self::new(config)? })
-    }
-}
-
-/// A vector on its way into a file.
-pub(crate) struct Flat {
-    values: Tensor<1>,
-    shape: [usize; 1],
-}
-
-impl Flat {
-    pub(crate) fn of(values: &Tensor<1>) -> Self {
-        Self { values: values.clone(), shape: values.dims() }
-    }
-}
-
-impl View for Flat {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(self.values.to_data().as_bytes().to_vec())
-    }
-
-    fn data_len(&self) -> usize {
-        self.shape[0] * 4
     }
 }
 
@@ -365,7 +340,8 @@ mod tests {
         let (mut mean, mut square) = (0.0, 0.0);
         for (step, g) in [(1, 0.3), (2, -0.1)] {
             let gradients = gradients(&learner, |_| g);
-            learner = adam.update(learner, gradients, rates).0;
+            let norms = gradients.norms();
+            learner = adam.update(learner, gradients, norms, rates);
             mean = 0.9 * mean + 0.1 * g;
             square = 0.999 * square + 0.001 * g * g;
             let (m, v) = (mean / (1.0 - 0.9f64.powi(step)), square / (1.0 - 0.999f64.powi(step)));
@@ -388,7 +364,8 @@ mod tests {
         for (step, scale) in [(1, 0.3), (2, -2.0)] {
             let g = |i: usize| scale * (i as f64 - 2.5);
             let gradients = gradients(&learner, g);
-            learner = adafactor.update(learner, gradients, [0.01; 2]).0;
+            let norms = gradients.norms();
+            learner = adafactor.update(learner, gradients, norms, [0.01; 2]);
             let beta = 1.0 - f64::from(step).powf(-0.8);
             for (i, r) in r.iter_mut().enumerate() {
                 *r = beta * *r + (1.0 - beta) * (0..columns).map(|j| g(i * columns + j).powi(2)).sum::<f64>() / 2.0;
@@ -420,8 +397,9 @@ mod tests {
         let policy = one.norm("policy.");
         assert!(policy < 1.0 && one.norm("value.") > 1.0);
         let mut adam = Optimizer::new(OptimizerConfig::default()).expect("valid");
-        let (_, norm) = adam.update(learner, one, [0.01; 2]);
-        assert!((norm - policy).abs() < 1e-9);
+        let norms = one.norms();
+        assert_eq!(norms[0], policy);
+        let _ = adam.update(learner, one, norms, [0.01; 2]);
         let first =
             |name: &str| f64::from(adam.state[name][0].clone().into_data().try_to_vec::<f32>().expect("f32")[0]);
         assert!((first("policy.shared.weight") - 0.1 * 1e-3).abs() < 1e-9, "the policy's gradient is as it was");

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 pub use processors::{ProcessorError, Processors, draw, greedy};
 
+use crate::error::Result;
+use crate::host::host;
+use crate::stop::Stop;
 use crate::t5::T5;
 
 /// How to decode.
@@ -44,8 +47,17 @@ impl Decoding {
 /// Continues each prompt: token ids up to and including `</s>`, or `max_new_tokens` of them.
 ///
 /// `first` is the index of the first prompt among all that are to be answered; it decides the random numbers. `model`
-/// must not track gradients.
-pub fn generate(model: &T5, prompts: &[Vec<u32>], first: usize, decoding: &Decoding) -> Vec<Vec<u32>> {
+/// must not track gradients. `stop` is heard before each token.
+///
+/// # Errors
+/// If the device fails, or somebody wishes to stop.
+pub fn generate(
+    model: &T5,
+    prompts: &[Vec<u32>],
+    first: usize,
+    decoding: &Decoding,
+    stop: &Stop,
+) -> Result<Vec<Vec<u32>>> {
     let config = model.config();
     let ids: Vec<u32> = prompts.iter().flatten().copied().collect();
     let mut cache = model.start_decoding(&ids, &Segments::from_lengths(prompts.iter().map(Vec::len)));
@@ -55,10 +67,11 @@ pub fn generate(model: &T5, prompts: &[Vec<u32>], first: usize, decoding: &Decod
     let mut rngs: Vec<ChaCha8Rng> = (first..first + prompts.len()).map(|i| stream(decoding.seed, i)).collect();
     let mut active: Vec<usize> = (0..prompts.len()).collect();
     for _ in 0..decoding.max_new_tokens {
+        stop.check()?;
         let last: Vec<u32> = active.iter().map(|&i| inputs[i][inputs[i].len() - 1]).collect();
         let logits = model.decode_step(&last, &mut cache).matmul(head.clone());
         let [_, vocabulary] = logits.dims();
-        let mut logits: Vec<f32> = logits.into_data().try_to_vec().unwrap_or_default();
+        let mut logits = host(logits)?;
         let mut unfinished = Vec::new();
         for (place, (&i, row)) in active.iter().zip(logits.chunks_exact_mut(vocabulary)).enumerate() {
             decoding.processors.apply(&inputs[i], row);
@@ -76,7 +89,7 @@ pub fn generate(model: &T5, prompts: &[Vec<u32>], first: usize, decoding: &Decod
             active = unfinished.into_iter().map(|place| active[place]).collect();
         }
     }
-    inputs.into_iter().map(|ids| ids[1..].to_vec()).collect()
+    Ok(inputs.into_iter().map(|ids| ids[1..].to_vec()).collect())
 }
 
 /// The random numbers of prompt `index`.

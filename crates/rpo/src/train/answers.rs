@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::feedback::FeedbackSet;
 use crate::sample::{Decoding, generate};
 use crate::statistics::mean;
+use crate::stop::Stop;
 use crate::t5::T5;
 
 /// Token ids of a prompt and of an answer to it.
@@ -28,16 +29,25 @@ pub(super) fn some_prompts(data: &FeedbackSet, wanted: usize) -> Vec<Vec<u32>> {
 
 /// An answer to each prompt, drawn with the published settings. `seed` decides the random numbers, so that answers at
 /// different steps differ by the policy alone.
-pub(super) fn answers(policy: &T5, prompts: &[Vec<u32>], seed: u64) -> Vec<Vec<u32>> {
+pub(super) fn answers(policy: &T5, prompts: &[Vec<u32>], seed: u64, stop: &Stop) -> Result<Vec<Vec<u32>>> {
     let decoding = Decoding { seed, ..Decoding::published() };
     let batches = prompts.chunks(TOGETHER).enumerate();
-    batches.flat_map(|(i, batch)| generate(policy, batch, i * TOGETHER, &decoding)).collect()
+    let answered = batches.map(|(i, batch)| generate(policy, batch, i * TOGETHER, &decoding, stop));
+    Ok(answered.collect::<Result<Vec<_>>>()?.concat())
 }
 
 /// Mean of what `judge` gives to the policy's answers.
-pub(super) fn reward(judge: &Judge<'_>, policy: &T5, prompts: &[Vec<u32>], seed: u64) -> Result<Option<f64>> {
-    let pairs: Vec<Answered> = prompts.iter().cloned().zip(answers(policy, prompts, seed)).collect();
-    Ok(mean(&judge(&pairs)?))
+pub(super) fn reward(
+    judge: &Judge<'_>,
+    policy: &T5,
+    prompts: &[Vec<u32>],
+    seed: u64,
+    stop: &Stop,
+) -> Result<Option<f64>> {
+    let pairs: Vec<Answered> = prompts.iter().cloned().zip(answers(policy, prompts, seed, stop)?).collect();
+    // A judge that hears the same Ctrl-C ends with an error of its own.
+    let rewards = judge(&pairs).or_else(|problem| stop.check().and(Err(problem)))?;
+    Ok(mean(&rewards))
 }
 
 #[cfg(test)]

@@ -102,6 +102,21 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
+    /// Steps of warm-up where there are `steps` in all.
+    pub fn warmup(&self, steps: usize) -> usize {
+        self.warmup_steps.unwrap_or((steps / 10).min(150)).min(steps)
+    }
+
+    /// Steps between validations where there are `steps` in all.
+    pub fn validates_every(&self, steps: usize) -> usize {
+        self.validate_every.unwrap_or(steps.div_ceil(10)).max(1)
+    }
+
+    /// Optimizer steps of a run on `responses` responses that the objective uses.
+    pub fn steps(&self, responses: usize) -> usize {
+        self.max_steps.unwrap_or(self.epochs * responses.div_ceil(self.batch_size))
+    }
+
     /// Checks the ranges.
     ///
     /// # Errors
@@ -110,6 +125,8 @@ impl TrainConfig {
         for (field, value) in [
             ("batch-size", self.batch_size),
             ("epochs", self.epochs),
+            ("max-steps", self.max_steps.unwrap_or(1)),
+            ("validate-every", self.validate_every.unwrap_or(1)),
             ("micro-batch-tokens", self.micro_batch_tokens),
             ("patience", self.patience.unwrap_or(1)),
             ("sample-every", self.sample_every.unwrap_or(1)),

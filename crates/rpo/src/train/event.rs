@@ -6,8 +6,28 @@ use super::BestBy;
 use crate::error::Result;
 use crate::t5::T5;
 
+/// What is still to be done before the next step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// To validate, and to show the policy to the observers.
+    pub validation: bool,
+    /// To let the policy answer a few prompts, if that is due.
+    pub samples: bool,
+}
+
+impl Pending {
+    /// As at the start.
+    pub const ALL: Self = Self { validation: true, samples: true };
+    /// As between two steps.
+    pub const NOTHING: Self = Self { validation: false, samples: false };
+
+    const fn nothing() -> Self {
+        Self::NOTHING
+    }
+}
+
 /// How far a run is; what is needed beside model and optimizer to go on as if it had never stopped.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
     /// Optimizer steps done.
@@ -19,6 +39,9 @@ pub struct Progress {
     /// Validation loss at the last validation.
     #[serde(default)]
     pub last_validation: Option<f64>,
+    /// Optimizer steps before the last validation.
+    #[serde(default)]
+    pub validated_at: Option<usize>,
     /// What the start is worth by `best_by`, if that is a finite number.
     #[serde(default)]
     pub start: Option<f64>,
@@ -28,6 +51,27 @@ pub struct Progress {
     /// Validations since the best one.
     #[serde(default)]
     pub waited: usize,
+    /// What was left to do when the run stopped: something only if it stopped in the midst of it. Runs that were saved before
+    /// this was noted were never stopped there.
+    #[serde(default = "Pending::nothing")]
+    pub pending: Pending,
+}
+
+impl Default for Progress {
+    /// A run that begins.
+    fn default() -> Self {
+        Self {
+            step: 0,
+            best: None,
+            first_validation: None,
+            last_validation: None,
+            validated_at: None,
+            start: None,
+            best_by: BestBy::default(),
+            waited: 0,
+            pending: Pending::ALL,
+        }
+    }
 }
 
 impl Progress {
@@ -39,7 +83,7 @@ impl Progress {
         let better = value.filter(|v| self.best.is_none_or(|(best, _)| self.best_by.better(*v, best)));
         self.waited = if better.is_some() || self.step == 0 { 0 } else { self.waited + 1 };
         self.best = better.map(|v| (v, self.step)).or(self.best);
-        self.last_validation = Some(means.loss);
+        (self.last_validation, self.validated_at) = (Some(means.loss), Some(self.step));
         if self.step == 0 {
             (self.first_validation, self.start) = (Some(means.loss), value);
         }

@@ -7,12 +7,12 @@ use burn::tensor::{Device, Tensor};
 use super::{BestBy, Progress, TrainConfig, learner};
 use crate::checkpoint::{self, Checkpoint, StoredAs};
 use crate::error::{Error, Result};
-use crate::files::write_file;
+use crate::files::{previous, write_file};
 use crate::objective::Objective;
-use crate::optim::{Flat, Optimizer};
+use crate::optim::Optimizer;
 use crate::score::Learner;
 use crate::t5::{NamedParameters, ValueNetwork};
-use crate::tensor_file::{TensorFile, write_safetensors, write_values};
+use crate::tensor_file::{TensorFile, write_flat, write_values};
 
 const OPTIMIZER: &str = "optimizer.safetensors";
 const VALUE: &str = "value.safetensors";
@@ -37,15 +37,32 @@ impl RunDir {
         Ok(Self { dir: dir.into() })
     }
 
+    /// That [`RunDir::create`] will find nothing in its way, before the work that comes first; nothing is left there.
+    ///
+    /// # Errors
+    /// If `dir` exists, or a directory cannot be made in its place.
+    pub fn check_new(dir: &Path) -> Result<()> {
+        if dir.exists() {
+            return Err(Error::Exists { path: dir.into() });
+        }
+        let missing: Vec<&Path> = dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
+        std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
+        missing.into_iter().try_for_each(std::fs::remove_dir).map_err(|e| Error::write(dir, e))
+    }
+
     /// Opens the directory of a run that is to go on.
     ///
     /// # Errors
-    /// If there is no such directory.
+    /// If there is no such directory, or nothing was saved there.
     pub fn open(dir: &Path) -> Result<Self> {
-        match dir.is_dir() {
-            true => Ok(Self { dir: dir.into() }),
-            false => Err(Error::NoModel { name: dir.display().to_string(), problem: "there is no such run".into() }),
-        }
+        let problem = match dir.is_dir() {
+            false => "there is no such run",
+            true if [dir.join("last"), previous(&dir.join("last"))].iter().any(|last| last.is_dir()) => {
+                return Ok(Self { dir: dir.into() });
+            }
+            true => "the run stopped before it had saved anything to go on from; remove it and begin again",
+        };
+        Err(Error::NoModel { name: dir.display().to_string(), problem: problem.into() })
     }
 
     /// A path inside.
@@ -133,8 +150,8 @@ impl Saving<'_> {
             std::fs::create_dir(&resume).map_err(|e| Error::write(&resume, e))?;
             optimizer.save(learner, &resume.join(OPTIMIZER))?;
             if let Some(value) = &learner.value {
-                let named = value.parameters().into_iter().map(|p| (p.name, Flat::of(&p.values)));
-                write_safetensors(named.collect::<Vec<_>>().into_iter(), &resume.join(VALUE))?;
+                let named = value.parameters().into_iter().map(|p| (p.name, p.values));
+                write_flat(named.collect(), &resume.join(VALUE))?;
             }
             let memory = objective.memory();
             if !memory.is_empty() {

@@ -1,0 +1,306 @@
+//! `rpo train`: from settings to a trained model.
+
+mod data;
+mod dry_run;
+mod header;
+mod passes;
+mod resume;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use rpo::burn::module::Module;
+use rpo::checkpoint::Checkpoint;
+use rpo::feedback::{Split, held_out_prompts};
+use rpo::files::write_file;
+use rpo::metrics::MetricsLog;
+use rpo::objective::ObjectiveConfig;
+use rpo::optim::Optimizer;
+use rpo::reference::References;
+use rpo::stop::Stop;
+use rpo::tensorboard::TensorBoard;
+use rpo::tokenizer::Tokenizer;
+use rpo::train::{BestBy, Judge, Observer, Progress, RunDir, Saving, Summary, Trainer, learner};
+use toml::Value;
+
+use self::resume::BegunWith;
+use crate::flags::{Flags, real, text, whole};
+use crate::progress::{self, TrainingProgress};
+use crate::settings::{Settings, merge};
+use crate::{advice, device, interrupt, judge, outcome};
+
+/// Train a model from rated responses: `rpo train rpo --model MODEL --data FILE --out DIR`
+///
+/// Settings come from --config (TOML) and from flags; flags win, and what was resolved is saved as config.toml in the run's
+/// directory beside metrics.jsonl, tensorboard/ and the models best/ and last/. Ctrl-C saves
+/// before it stops, after the micro-batch at hand, and ends with status 130 (143 after SIGTERM); --resume goes on.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// What to minimise
+    #[arg(value_parser = objectives(), required_unless_present = "resume")]
+    objective: Option<String>,
+    /// TOML file with any of the settings
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Train as the authors' script does: tau 5, mean log-probabilities, summed partition, learning rate 1e-4 after 150
+    /// steps of warm-up, 32 responses a step, one epoch. For comparison; other flags still win
+    #[arg(long)]
+    published: bool,
+    /// Go on with the run in DIR (or in --out) where it stopped, as it was begun: only --max-steps, --epochs, --device and where
+    /// things lie may change. `rpo train --resume DIR` is enough
+    #[arg(long, value_name = "DIR")]
+    #[allow(clippy::option_option)] // Not given, given without a directory, given with one.
+    resume: Option<Option<PathBuf>>,
+    /// Say what the run would be, how long it would take and how much memory, from a few measured micro-batches; trains nothing
+    /// and makes no --out
+    #[arg(long, conflicts_with = "resume")]
+    dry_run: bool,
+    /// RPO, DRO, group-centred: how strongly the policy is held to the reference: a response whose reward is one standard
+    /// deviation higher becomes exp(1/tau) times as likely beside the others [default: 0.1, 1 and 1]
+    #[arg(long)]
+    tau: Option<f64>,
+    /// KTO, QRPO: how strongly the policy is held to the reference [default: 0.1]
+    #[arg(long)]
+    beta: Option<f64>,
+    /// Log-probability of a response: mean or sum over its tokens [default: sum, but mean for SFT]
+    #[arg(long, value_name = "mean|sum")]
+    log_prob: Option<String>,
+    /// RPO: where a prompt's value comes from: fitted (to the data, whatever the responses come from), sum (the paper's: right
+    /// if all plausible responses are rated), mean, sampled (for responses drawn from the reference), or batch-mean (what the
+    /// published script does) [default: fitted]
+    #[arg(long, value_name = "KIND")]
+    partition: Option<String>,
+    /// RPO, QRPO: what a prompt with one response counts for: global (compared with all the data), drop (nothing) or, for
+    /// RPO, sft (plain likelihood) [default: global]
+    #[arg(long, value_name = "KIND")]
+    single_response: Option<String>,
+    /// SFT: which responses to imitate: all, best, or a reward threshold [default: all]
+    #[arg(long, value_name = "all|best|NUMBER")]
+    rows: Option<String>,
+    /// What is best among the validations, the start included: loss, tau-b (how log-ratios rank rated responses), mass
+    /// (probability of the rated responses) or reward (needs --judge) [default: loss]
+    #[arg(long, value_name = "MEASURE")]
+    best_by: Option<String>,
+    /// Stop after this many validations in a row without a new best
+    #[arg(long, value_name = "N")]
+    patience: Option<i64>,
+    /// Every N steps, at the start and at the end, write answers to four prompts into metrics.jsonl and TensorBoard
+    #[arg(long, value_name = "N")]
+    sample_every: Option<i64>,
+    /// Program that rates an answer to each of at most 64 held-out prompts at every validation: it gets one JSON object with
+    /// prompt and response a line and prints one number a line
+    #[arg(long, value_name = "COMMAND")]
+    judge: Option<String>,
+    #[command(flatten)]
+    common: Flags,
+}
+
+/// The objectives by name, for the arguments' help.
+pub fn objectives() -> PossibleValuesParser {
+    PossibleValuesParser::new(ObjectiveConfig::ALL.map(|(name, what)| PossibleValue::new(name).help(what)))
+}
+
+impl Arguments {
+    /// `--resume rpo` is the objective behind a --resume without a directory, unless there is such a directory.
+    fn settle(&mut self) {
+        if self.objective.is_none()
+            && let Some(Some(word)) = &self.resume
+            && let Some(name) = word.to_str().filter(|name| ObjectiveConfig::named(name).is_some() && !word.is_dir())
+        {
+            (self.objective, self.resume) = (Some(name.to_string()), Some(None));
+        }
+    }
+
+    /// The given flags as settings.
+    fn flags(self) -> Result<Vec<(String, Value)>> {
+        let rows = self.rows.map(|rows| match rows.parse::<f64>() {
+            Ok(threshold) => Value::Table(toml::Table::from_iter([("above".to_string(), Value::Float(threshold))])),
+            Err(_) => Value::String(rows),
+        });
+        self.common.settings([
+            ("published", self.published.then_some(Value::Boolean(true))),
+            ("objective.name", text(self.objective)),
+            ("objective.tau", real(self.tau)),
+            ("objective.beta", real(self.beta)),
+            ("objective.log-prob", text(self.log_prob)),
+            ("objective.partition", text(self.partition)),
+            ("objective.single-response", text(self.single_response)),
+            ("objective.rows", rows),
+            ("train.best-by", text(self.best_by)),
+            ("train.patience", whole(self.patience)),
+            ("train.sample-every", whole(self.sample_every)),
+            ("judge", text(self.judge)),
+        ])
+    }
+}
+
+/// Runs the command.
+pub fn run(mut arguments: Arguments) -> Result<()> {
+    arguments.settle();
+    let (file, resume, dry_run) = (arguments.config.clone(), arguments.resume.clone(), arguments.dry_run);
+    let flags = arguments.flags()?;
+    let settings = match &resume {
+        None => Settings::resolve(file.as_deref(), flags)?,
+        Some(dir) => {
+            let dir = run_to_resume(dir.as_deref(), file.as_deref(), &flags)?;
+            resume::settings(&dir, file.as_deref(), flags)?
+        }
+    };
+    let resume = resume.is_some();
+    let data = prepare(&settings, resume).or_else(|problem| {
+        // What was changed may be the reason, and is what to say.
+        if resume {
+            resume::refuse(&settings.out, &resume::changed_settings(&settings)?)?;
+        }
+        Err(problem)
+    })?;
+    if !resume {
+        advice::tell(&settings, &data)?;
+    }
+    if dry_run {
+        return dry_run::report(&settings, data);
+    }
+    let summary = train(&settings, data, resume, interrupt::stop(), &mut [])?;
+    outcome::report(&settings, &summary);
+    Ok(())
+}
+
+/// The directory of the run to go on with: the one that --resume names, or the one of --out or of the file.
+fn run_to_resume(named: Option<&Path>, file: Option<&Path>, flags: &[(String, Value)]) -> Result<PathBuf> {
+    let given = merge(file, flags.to_vec())?;
+    let out = given.get("out").and_then(Value::as_str).map(PathBuf::from);
+    match (named, out) {
+        (Some(named), Some(out)) if flags.iter().any(|(name, _)| name == "out") && out != named => bail!(
+            "--resume {} and --out {} name different runs: a run goes on in its own directory; leave --out out",
+            named.display(),
+            out.display()
+        ),
+        (Some(named), _) => Ok(named.into()),
+        (None, Some(out)) => Ok(out),
+        (None, None) => bail!("--resume: which run? Name its directory: rpo train --resume DIR"),
+    }
+}
+
+/// Reads the data of `settings`; what is wrong with the settings is told before anything is read or written, and what is
+/// wrong with the data before anything is computed.
+pub fn prepare(settings: &Settings, resume: bool) -> Result<Split> {
+    if !resume {
+        RunDir::check_new(&settings.out)?;
+    }
+    check(settings)?;
+    device::find(&settings.device)?;
+    let origin = Checkpoint::find(&settings.model)?;
+    let split = data::read(settings, &origin.tokenizer()?)?;
+    if settings.judge.is_some() && split.validation.groups.is_empty() {
+        let problem = "there are no held-out prompts whose answers it could rate; raise `validation-fraction`".into();
+        return Err(rpo::Error::Setting { field: "judge", problem }.into());
+    }
+    let mut objective = settings.objective.build()?;
+    settings.train.check(objective.needs(), &split)?;
+    if objective.needs().mismatched {
+        split.mismatched(settings.train.seed)?;
+    }
+    objective.prepare(&split, &References::zeros(&split))?;
+    Ok(split)
+}
+
+/// What is wrong with the settings alone.
+fn check(settings: &Settings) -> Result<()> {
+    let refuse = |field, problem: &str| Err(rpo::Error::Setting { field, problem: problem.into() }.into());
+    settings.objective.build()?;
+    settings.train.validate()?;
+    let limits =
+        [("max-prompt-tokens", settings.max_prompt_tokens), ("max-response-tokens", settings.max_response_tokens)];
+    if let Some((field, _)) = limits.into_iter().find(|(_, limit)| *limit == 0) {
+        return refuse(field, "0 would leave nothing of a text; at least 1 token is needed");
+    }
+    match settings.train.best_by == BestBy::Reward && settings.judge.is_none() {
+        true => refuse("best-by", "`reward` needs a program that rates answers (--judge COMMAND)"),
+        false => Ok(()),
+    }
+}
+
+/// Trains as `settings` say on data that [`prepare`] gave, or goes on with the run in `settings.out`; `stop` ends it early.
+pub fn train(
+    settings: &Settings,
+    split: Split,
+    resume: bool,
+    stop: &Stop,
+    observers: &mut [&mut dyn Observer],
+) -> Result<Summary> {
+    let mut objective = settings.objective.build()?;
+    let device = device::find(&settings.device)?;
+    let origin = Checkpoint::find(&settings.model)?;
+    let needs = objective.needs();
+    settings.train.check(needs, &split)?;
+    let loading = progress::busy("loading the model");
+    let model = origin.load(&device.clone().autodiff())?;
+    let reference = model.valid();
+    let begun_with = BegunWith::of(&split, &reference)?;
+    loading.finish_and_clear();
+    if resume {
+        resume::check(settings, &begun_with)?;
+        resume::lengthened(settings)?.iter().for_each(|note| println!("note: {note}"));
+    }
+    let mismatched = needs.mismatched.then(|| split.mismatched(settings.train.seed)).transpose()?;
+    let references = passes::references(settings, needs, &reference, &split, mismatched.as_ref())?;
+    drop(reference);
+    for (name, value) in objective.prepare(&split, &references)?.facts {
+        println!("{name}: {}", (value * 1e6).round() / 1e6);
+    }
+    header::lines(settings, &model, &split, objective.as_ref()).iter().for_each(|line| println!("{line}"));
+    let tokenizer = origin.tokenizer()?;
+    let judge = judge(settings, &split, &tokenizer)?;
+    let resumed = resume.then(|| RunDir::open(&settings.out)).transpose()?;
+    let (run, (learner, optimizer, progress)) = match resumed {
+        Some(run) => {
+            let state = run.resume(&settings.train, objective.as_mut(), &device.autodiff())?;
+            (run, state)
+        }
+        // Made only now, so that unusable data leave no directory in the way of the next attempt.
+        None => {
+            let optimizer = Optimizer::new(settings.train.optimizer.clone())?;
+            let learner = learner(model, needs, settings.train.seed)?;
+            (RunDir::create(&settings.out)?, (learner, optimizer, Progress::default()))
+        }
+    };
+    let _saving = interrupt::saving();
+    if resume {
+        println!("going on after step {}", progress.step);
+    }
+    save_settings(settings, &run.path(resume::SETTINGS))?;
+    begun_with.write(&run)?;
+    let mut log = MetricsLog::open(&run.path("metrics.jsonl"), &progress)?.with_answers(tokenizer.clone());
+    let mut tensorboard = TensorBoard::create(&run.path("tensorboard"))?.with_answers(tokenizer.clone());
+    let mut display = TrainingProgress::new();
+    let trainer = Trainer {
+        objective: objective.as_mut(),
+        data: split,
+        mismatched,
+        references: &references,
+        config: &settings.train,
+        saving: Some(Saving { run: &run, origin: &origin }),
+        judge: judge.as_deref(),
+        stop,
+    };
+    let mut all: Vec<&mut dyn Observer> = vec![&mut log, &mut tensorboard, &mut display];
+    for observer in observers {
+        all.push(&mut **observer);
+    }
+    let (_, summary) = trainer.run(learner, optimizer, progress, &mut all)?;
+    display.finish();
+    Ok(summary)
+}
+
+/// Who rates the policy's answers, if anybody.
+fn judge<'a>(settings: &'a Settings, split: &Split, tokenizer: &'a Tokenizer) -> Result<Option<Box<Judge<'a>>>> {
+    let Some(command) = &settings.judge else { return Ok(None) };
+    let ids = split.validation.groups.iter().map(|g| g.prompt.clone());
+    let prompts = ids.zip(held_out_prompts(&settings.data, &settings.columns, split)?).collect();
+    Ok(Some(Box::new(judge::of_tokens(command, tokenizer, prompts))))
+}
+
+fn save_settings(settings: &Settings, path: &Path) -> Result<()> {
+    Ok(write_file(path, settings.to_toml()?.as_bytes())?)
+}

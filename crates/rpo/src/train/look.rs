@@ -1,0 +1,180 @@
+//! What is done between steps: validation, and answers for a judge and for people.
+
+use burn::module::Module;
+
+use super::answers;
+use super::step::Total;
+use super::{BestBy, Event, Means, Progress, Trainer};
+use crate::batch::{PackedBatch, length_buckets};
+use crate::diagnostics::{Diagnostics, Metrics};
+use crate::error::Result;
+use crate::feedback::{FeedbackSet, Split};
+use crate::objective::{Seen, Step};
+use crate::reference::References;
+use crate::score::{Learner, LogProb, score_set};
+
+/// What is looked at beside the loss.
+pub(super) struct Watched {
+    diagnostics: Diagnostics,
+    /// Validation responses that the objective does not use.
+    pub unused: FeedbackSet,
+    /// Prompts whose answers are rated.
+    judged: Vec<Vec<u32>>,
+    /// Prompts whose answers are shown.
+    shown: Vec<Vec<u32>>,
+}
+
+impl Trainer<'_> {
+    /// Leaves in `data` what the objective uses; what is looked at beside the loss stays in view.
+    pub(super) fn part(&mut self) -> Watched {
+        let uses = |row| self.objective.uses(row);
+        let Split { train, validation } = &self.data;
+        let mut unused = validation.clone();
+        unused.retain(|r| !uses(r.row));
+        let watched = Watched {
+            diagnostics: Diagnostics::new(&self.data),
+            unused,
+            judged: answers::some_prompts(validation, answers::JUDGED),
+            shown: answers::some_prompts(if validation.groups.is_empty() { train } else { validation }, answers::SHOWN),
+        };
+        for split in std::iter::once(&mut self.data).chain(&mut self.mismatched) {
+            split.train.retain(|r| uses(r.row));
+            split.validation.retain(|r| uses(r.row));
+            if self.objective.needs().whole_prompts {
+                // As many responses as a step holds are compared with each other.
+                split.train.part_groups(self.config.batch_size);
+                split.validation.part_groups(self.config.batch_size);
+            }
+        }
+        watched
+    }
+
+    /// Does what is to be done before the next step, and takes note of each part that is done.
+    pub(super) fn attend(
+        &self,
+        learner: &Learner,
+        watched: &Watched,
+        steps: usize,
+        progress: &mut Progress,
+        tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.stop.check()?;
+        if progress.pending.validation {
+            let nothing = References::default();
+            let known = if progress.step == 0 { self.references } else { &nothing };
+            if self.look(learner, known, watched, progress, tell)? {
+                self.saving.map_or(Ok(()), |saving| saving.best(learner))?;
+            }
+            progress.pending.validation = false;
+        }
+        if progress.pending.samples {
+            let last = self.all_steps_done(progress, steps);
+            self.show(learner, watched, progress.step, last, tell)?;
+            progress.pending.samples = false;
+        }
+        Ok(())
+    }
+
+    /// Shows the policy to the observers, and validates; says whether it is the best so far and no longer the start.
+    fn look(
+        &self,
+        learner: &Learner,
+        known: &References,
+        watched: &Watched,
+        progress: &mut Progress,
+        tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
+    ) -> Result<bool> {
+        tell(Event::Milestone { step: progress.step, policy: &learner.policy.valid() })?;
+        let Some(means) = self.validate(learner, known, watched, tell)? else { return Ok(false) };
+        let best = progress.consider(&means);
+        tell(Event::Validation { step: progress.step, means: &means, best })?;
+        Ok(best)
+    }
+
+    /// Lets the policy answer a few prompts where that is due.
+    fn show(
+        &self,
+        learner: &Learner,
+        watched: &Watched,
+        step: usize,
+        last: bool,
+        tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
+    ) -> Result<()> {
+        if !self.config.sample_every.is_some_and(|every| step.is_multiple_of(every) || last) {
+            return Ok(());
+        }
+        let answers = answers::answers(&learner.policy.valid(), &watched.shown, self.config.seed, self.stop)?;
+        tell(Event::Samples { step, prompts: &watched.shown, answers: &answers })
+    }
+
+    pub(super) fn diagnose(&self, watched: &Watched, seen: &[Seen]) -> Metrics {
+        watched.diagnostics.of(seen, self.references.matched.as_ref())
+    }
+
+    /// Mean loss over the validation responses, if there are any, and what else they show. Scores of the policy that are
+    /// `known` are not computed.
+    fn validate(
+        &self,
+        learner: &Learner,
+        known: &References,
+        watched: &Watched,
+        tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
+    ) -> Result<Option<Means>> {
+        let data = &self.data.validation;
+        if data.groups.is_empty() {
+            return Ok(None);
+        }
+        let learner = learner.valid();
+        let (total, mut seen) = self.held_out_loss(&learner, known, tell)?;
+        match &known.matched {
+            // Not what was computed again: at the start all log-ratios are 0, and rounding must not rank them.
+            Some(known) => {
+                let rows = data.iter().chain(watched.unused.iter()).map(|r| r.row);
+                let of_row = |row| known.log_prob(row).map(|sum| Seen { row, log_prob: sum as f32 });
+                seen = rows.filter_map(of_row).collect();
+            }
+            None => {
+                let budget = self.config.micro_batch_tokens;
+                let scores = score_set(&learner.policy, &watched.unused, budget, &mut |_| self.stop.check())?;
+                seen.extend(scores.into_iter().map(|(row, log_prob)| Seen { row, log_prob }));
+            }
+        }
+        let mut means = total.means();
+        means.metrics.extend(self.diagnose(watched, &seen));
+        if let Some(judge) = self.judge {
+            let reward = answers::reward(judge, &learner.policy, &watched.judged, self.config.seed, self.stop)?;
+            means.metrics.extend(reward.map(|reward| (BestBy::Reward.metric(), reward)));
+        }
+        Ok(Some(means))
+    }
+
+    fn held_out_loss(
+        &self,
+        learner: &Learner,
+        known: &References,
+        tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
+    ) -> Result<(Total, Vec<Seen>)> {
+        let data = &self.data.validation;
+        let rows: Vec<usize> = data.iter().map(|r| r.row).collect();
+        let batches = length_buckets(data, self.config.micro_batch_tokens, self.whole_prompts());
+        let mismatched = match &known.mismatched {
+            Some(known) => rows.iter().map(|&row| known.ell(row, LogProb::Sum)).collect(),
+            None => self.mismatched(&learner.policy, |m| &m.validation, &batches, &rows)?,
+        };
+        let whole = Step { rows: &rows, mismatched: &mismatched };
+        let mut total = Total::default();
+        let mut seen = Vec::with_capacity(rows.len());
+        for spans in batches {
+            self.stop.check()?;
+            let batch = PackedBatch::pack(data, &spans, learner.policy.config());
+            let scores = match &known.matched {
+                Some(known) if learner.value.is_none() => known.scores(&batch, &learner.policy.device()),
+                _ => learner.score(&batch),
+            };
+            total.add(&self.objective.loss(&scores, whole)?)?;
+            seen.extend(scores.seen()?);
+            tell(Event::Validating { done: total.count, total: rows.len() })?;
+        }
+        Ok((total, seen))
+    }
+}

@@ -1,0 +1,129 @@
+//! What a step needs to be taken: gradients of the mean loss over its responses, micro-batch by micro-batch.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use super::{DIVERGED, Means, StepReport, Trainer, order};
+use crate::batch::{PackedBatch, Span, split_evenly};
+use crate::error::{Error, Result};
+use crate::feedback::{FeedbackSet, Split};
+use crate::host::{host, scalar};
+use crate::objective::{Loss, Seen, Step};
+use crate::optim::GradientSum;
+use crate::recompute;
+use crate::score::{Learner, Scores, score};
+use crate::t5::{NamedParameters, T5};
+
+/// What a step needs to be taken.
+pub(super) struct Computed {
+    pub gradients: GradientSum,
+    /// See [`GradientSum::norms`].
+    pub norms: [f64; 2],
+    /// What the policy said of the step's responses.
+    pub seen: Vec<Seen>,
+    pub report: StepReport,
+}
+
+impl Trainer<'_> {
+    /// `log p(y|x')` of each of `rows`, which `batches` of a mismatched set hold; nothing where none are needed.
+    pub(super) fn mismatched(
+        &self,
+        policy: &T5,
+        part: fn(&Split) -> &FeedbackSet,
+        batches: &[Vec<Span>],
+        rows: &[usize],
+    ) -> Result<Vec<f64>> {
+        let Some(set) = self.mismatched.as_ref().map(part) else { return Ok(Vec::new()) };
+        let policy = policy.valid();
+        let mut found = HashMap::new();
+        for spans in batches {
+            self.stop.check()?;
+            let scored = score(&policy, &PackedBatch::pack(set, spans, policy.config()));
+            found.extend(scored.rows.into_iter().zip(host(scored.log_probs)?));
+        }
+        Ok(rows.iter().map(|row| f64::from(found[row])).collect())
+    }
+
+    /// Gradients of the mean loss of a step, which are finite.
+    pub(super) fn gradients(&self, learner: &Learner, step: usize) -> Result<Computed> {
+        let started = Instant::now();
+        let bad = |problem: String| Error::Step { step, problem };
+        let data = &self.data.train;
+        let spans = order::batch(data, self.config, step, self.whole_prompts());
+        let rows: Vec<usize> = spans
+            .iter()
+            .flat_map(|s| data.groups[s.group].responses[s.responses.clone()].iter().map(|r| r.row))
+            .collect();
+        let pieces = split_evenly(data, &spans, self.config.micro_batch_tokens, self.whole_prompts());
+        let mismatched = self.mismatched(&learner.policy, |m| &m.train, &pieces, &rows)?;
+        let whole = Step { rows: &rows, mismatched: &mismatched };
+        let mut gradients = GradientSum::default();
+        let mut total = Total::default();
+        let mut seen = Vec::with_capacity(rows.len());
+        let mut tokens = 0;
+        for piece in pieces {
+            self.stop.check()?;
+            let batch = PackedBatch::pack(data, &piece, learner.policy.config());
+            tokens += batch.tokens();
+            let mut mean = |scores: &Scores| -> Result<Tensor<1>> {
+                let loss = self.objective.loss(scores, whole)?;
+                total.add(&loss)?;
+                seen.extend(scores.seen()?);
+                match total.loss.is_finite() {
+                    true => Ok(loss.sum.div_scalar(rows.len() as f64)),
+                    false => Err(bad(format!("the loss is {}; {DIVERGED}", total.loss))),
+                }
+            };
+            match self.config.recompute {
+                true => recompute::gradients(learner, &batch, mean, &mut gradients)?,
+                false => gradients.add(learner.gradients(&mut mean(&learner.score(&batch))?.backward())),
+            }
+        }
+        gradients.complete(learner).map_err(bad)?;
+        let norms = gradients.norms();
+        if norms.iter().any(|norm| !norm.is_finite()) {
+            let whose = if norms[0].is_finite() { " of the value network" } else { "" };
+            return Err(bad(format!("the gradients{whose} are not finite; {DIVERGED}")));
+        }
+        let report = StepReport {
+            step,
+            means: total.means(),
+            learning_rate: 0.0,
+            grad_norm: norms[0],
+            responses: rows.len(),
+            tokens,
+            seconds: started.elapsed().as_secs_f64(),
+        };
+        Ok(Computed { gradients, norms, seen, report })
+    }
+}
+
+/// Running sums over responses.
+#[derive(Default)]
+pub(super) struct Total {
+    loss: f64,
+    pub count: usize,
+    metrics: Vec<(&'static str, f64)>,
+}
+
+impl Total {
+    pub fn add(&mut self, loss: &Loss) -> Result<()> {
+        self.loss += f64::from(scalar(loss.sum.clone())?);
+        self.count += loss.count;
+        for (name, value) in &loss.metrics {
+            match self.metrics.iter_mut().find(|(known, _)| known == name) {
+                Some((_, sum)) => *sum += value,
+                None => self.metrics.push((name, *value)),
+            }
+        }
+        Ok(())
+    }
+
+    pub fn means(&self) -> Means {
+        let n = self.count as f64;
+        Means { loss: self.loss / n, metrics: self.metrics.iter().map(|(name, sum)| (*name, sum / n)).collect() }
+    }
+}
