@@ -10,7 +10,7 @@ use rpo::feedback::Limits;
 use rpo::inspect::{Bin, DataReport, Distribution, inspect};
 use rpo::tokenizer::Tokenizer;
 
-use crate::flags::Columns;
+use crate::flags::Layout;
 use crate::progress;
 
 /// What to look at.
@@ -36,7 +36,7 @@ pub struct Data {
     #[arg(long, default_value_t = 512)]
     max_response_tokens: usize,
     #[command(flatten)]
-    columns: Columns,
+    columns: Layout,
     /// Print JSON instead
     #[arg(long)]
     json: bool,
