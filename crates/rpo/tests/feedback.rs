@@ -165,9 +165,9 @@ fn known_exports_are_named_and_read() {
         ),
         (webui, "Open WebUI", &[-1.0]),
     ] {
-        let (rows, notes) = noticed(&line, &ReadOptions::default());
+        let (rows, notes) = noticed(&format!("{line}\n{line}\n"), &ReadOptions::default());
         let expected: Vec<_> = rewards.iter().zip(["x", "y"]).map(|(r, text)| ("p".into(), text.into(), *r)).collect();
-        assert_eq!(rows, expected, "{line}");
+        assert_eq!(rows, [expected.clone(), expected].concat(), "{line}");
         assert!(notes.contains(name), "{line}: {notes}");
     }
 }

@@ -137,7 +137,8 @@ pub fn read_rows(source: &Source, options: &ReadOptions) -> Result<Rows> {
 }
 
 fn open(path: PathBuf, options: &ReadOptions, notes: &mut Notes) -> Result<Opened> {
-    let mut records = records(&path, options.format)?;
+    // Asked again after its end, a reader of tables begins anew.
+    let mut records: Records = Box::new(records(&path, options.format)?.fuse());
     let mut head = Vec::new();
     let mut whole = false;
     while head.len() < LOOKED_AT {

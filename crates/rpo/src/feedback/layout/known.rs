@@ -142,58 +142,8 @@ pub(super) fn recognise(sample: &Sample<'_>, o: &ReadOptions) -> Result<Option<K
         return known("feedback of Open WebUI: the reward is data.rating", None, Shape::OpenWebUi, one("data.rating"));
     }
     let columns = sample.columns();
-    let annotations = sample.value("annotations");
-    let annotated =
-        annotations.as_deref().and_then(|list| list.get(0)).is_some_and(|first| first.get("result").is_some());
-    if annotated && has(&["data"]) {
-        let data: Vec<String> = columns.iter().filter(|column| column.starts_with("data.")).cloned().collect();
-        let (prompt, response) = (alias(&data, &PROMPT), alias(&data, &RESPONSE));
-        let response = response.unwrap_or_else(|| "data.response".into());
-        let prompt = prompt.unwrap_or_else(|| "data.prompt".into());
-        return known(
-            "an export of Label Studio",
-            Some(&prompt),
-            rows(&response),
-            Reward::LabelStudio(o.reward.clone()),
-        );
-    }
-    if has(&["fields", "responses"]) && o.responses.is_none() {
-        let within = |outer: &str| columns.iter().filter(|c| c.starts_with(outer)).cloned().collect::<Vec<_>>();
-        let (fields, questions) = (within("fields."), within("responses."));
-        let (prompt, response) = (alias(&fields, &PROMPT), alias(&fields, &RESPONSE));
-        let reward =
-            alias(&questions, &REWARD).or_else(|| questions.first().cloned()).unwrap_or_else(|| "reward".into());
-        let response = response.unwrap_or_else(|| "response".into());
-        return known(
-            &format!("records of Argilla 2: the reward is {reward}"),
-            prompt.as_deref(),
-            rows(&response),
-            one(&reward),
-        );
-    }
-    let question =
-        |c: &&String| c.ends_with(".responses") && (has(&[&format!("{c}.status")]) || has(&[&format!("{c}.users")]));
-    let questions: Vec<&String> = columns.iter().filter(question).collect();
-    let wanted = |c: &&&String| o.reward.as_ref().is_none_or(|r| *r == ***c || format!("{r}.responses") == ***c);
-    if let Some(reward) = questions.iter().find(wanted) {
-        let (prompt, response) = (alias(&columns, &PROMPT), alias(&columns, &RESPONSE));
-        let response = response.unwrap_or_else(|| "response".into());
-        let said = format!("an export of Argilla 2: the reward is the mean of {reward}");
-        return known(&said, prompt.as_deref(), rows(&response), one(reward));
-    }
-    let of_annotators = |c: &&String| {
-        sample
-            .0
-            .iter()
-            .filter_map(|r| r.get(*c)?.get(0))
-            .any(|v| v.get("user_id").is_some() && v.get("value").is_some())
-    };
-    let wanted = |c: &&String| o.reward.as_ref().is_none_or(|r| r == *c);
-    if let Some(reward) = columns.iter().filter(of_annotators).find(wanted) {
-        let (prompt, response) = (alias(&columns, &PROMPT), alias(&columns, &RESPONSE));
-        let said = format!("an export of Argilla 1: the reward is the mean of {reward}");
-        let response = response.unwrap_or_else(|| "response".into());
-        return known(&said, prompt.as_deref(), rows(&response), one(reward));
+    if let Some(found) = annotated(sample, &columns, o) {
+        return Ok(Some(found));
     }
     if !given && let Some(found) = pairs(sample, &columns) {
         return Ok(Some(found));
@@ -231,6 +181,68 @@ pub(super) fn recognise(sample: &Sample<'_>, o: &ReadOptions) -> Result<Option<K
         return known(&format!("dialogues in `{column}`"), None, Shape::Dialogue(column.into()), one(reward));
     }
     Ok(None)
+}
+
+/// Exports of tools in which people annotate answers.
+fn annotated(sample: &Sample<'_>, columns: &[String], o: &ReadOptions) -> Option<Known> {
+    let has = |names: &[&str]| names.iter().all(|name| sample.has(name));
+    let known = |said: &str, prompt: Option<&str>, shape, reward| {
+        Some(Known { said: format!("recognised as {said}"), prompt: prompt.map(Into::into), shape, reward })
+    };
+    let annotations = sample.value("annotations");
+    let labelled =
+        annotations.as_deref().and_then(|list| list.get(0)).is_some_and(|first| first.get("result").is_some());
+    if labelled && has(&["data"]) {
+        let data: Vec<String> = columns.iter().filter(|column| column.starts_with("data.")).cloned().collect();
+        let (prompt, response) = (alias(&data, &PROMPT), alias(&data, &RESPONSE));
+        let response = response.unwrap_or_else(|| "data.response".into());
+        let prompt = prompt.unwrap_or_else(|| "data.prompt".into());
+        return known(
+            "an export of Label Studio",
+            Some(&prompt),
+            rows(&response),
+            Reward::LabelStudio(o.reward.clone()),
+        );
+    }
+    if has(&["fields", "responses"]) && o.responses.is_none() {
+        let within = |outer: &str| columns.iter().filter(|c| c.starts_with(outer)).cloned().collect::<Vec<_>>();
+        let (fields, questions) = (within("fields."), within("responses."));
+        let (prompt, response) = (alias(&fields, &PROMPT), alias(&fields, &RESPONSE));
+        let reward =
+            alias(&questions, &REWARD).or_else(|| questions.first().cloned()).unwrap_or_else(|| "reward".into());
+        let response = response.unwrap_or_else(|| "response".into());
+        return known(
+            &format!("records of Argilla 2: the reward is {reward}"),
+            prompt.as_deref(),
+            rows(&response),
+            one(&reward),
+        );
+    }
+    let question =
+        |c: &&String| c.ends_with(".responses") && (has(&[&format!("{c}.status")]) || has(&[&format!("{c}.users")]));
+    let questions: Vec<&String> = columns.iter().filter(question).collect();
+    let wanted = |c: &&&String| o.reward.as_ref().is_none_or(|r| *r == ***c || format!("{r}.responses") == ***c);
+    if let Some(reward) = questions.iter().find(wanted) {
+        let (prompt, response) = (alias(columns, &PROMPT), alias(columns, &RESPONSE));
+        let response = response.unwrap_or_else(|| "response".into());
+        let said = format!("an export of Argilla 2: the reward is the mean of {reward}");
+        return known(&said, prompt.as_deref(), rows(&response), one(reward));
+    }
+    let of_annotators = |c: &&String| {
+        sample
+            .0
+            .iter()
+            .filter_map(|r| r.get(*c)?.get(0))
+            .any(|v| v.get("user_id").is_some() && v.get("value").is_some())
+    };
+    let wanted = |c: &&String| o.reward.as_ref().is_none_or(|r| r == *c);
+    if let Some(reward) = columns.iter().filter(of_annotators).find(wanted) {
+        let (prompt, response) = (alias(columns, &PROMPT), alias(columns, &RESPONSE));
+        let said = format!("an export of Argilla 1: the reward is the mean of {reward}");
+        let response = response.unwrap_or_else(|| "response".into());
+        return known(&said, prompt.as_deref(), rows(&response), one(reward));
+    }
+    None
 }
 
 /// Layouts with two responses a row.
