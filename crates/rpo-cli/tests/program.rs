@@ -41,7 +41,7 @@ fn train_generate_and_resume() {
 #[test]
 fn mistakes_are_explained() {
     let place = Place::with_model();
-    place.write("bad.jsonl", "{\"prompt\":\"say\",\"response\":\"yes\",\"reward\":1}\n{\"prompt\":\"say\",\"response\":\"no\",\"reward\":null}\n");
+    place.write("bad.jsonl", "{\"prompt\":\"say\",\"response\":\"yes\",\"reward\":1}\n{\"prompt\":\"say\",\"response\":\"no\",\"reward\":\"neutral\"}\n");
     place.write("bert.json", &CONFIG.replace("\"t5\"", "\"bert\""));
     place.write("narrow.json", &CONFIG.replace("64,\"d_model\"", "4,\"d_model\""));
     place.write("misspelt.toml", "[train]\nbatchsize = 3\n");
