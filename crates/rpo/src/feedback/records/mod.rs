@@ -39,7 +39,7 @@ pub(super) fn records(path: &Path, format: Option<Format>) -> Result<Box<dyn Ite
         "parquet" => Ok(Format::Parquet),
         _ => Err(FeedbackError::UnknownFormat { path: path.into() }),
     };
-    let file = || File::open(path).map_err(|source| FeedbackError::Open { path: path.into(), source });
+    let file = || File::open(path).map_err(|cause| FeedbackError::Open { path: path.into(), cause });
     let bad = |problem: String| FeedbackError::File { path: path.into(), problem };
     match format.map_or_else(by_name, Ok)? {
         Format::Ultrafeedback if extension == "parquet" => parquet_records(file()?).map_err(bad),
