@@ -1,6 +1,7 @@
 //! Rated responses: from rows of text in files to prompts with their tokenized responses, grouped and counted.
 
 mod layout;
+mod prompts;
 mod records;
 mod rows;
 mod source;
@@ -14,6 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 pub use layout::{ReadOptions, Score};
+pub use prompts::read_prompts;
 pub use records::Format;
 pub use rows::{Feedback, FeedbackError, Notes, Rows, read_rows};
 pub use source::Source;
