@@ -13,7 +13,6 @@ use rpo::checkpoint::{Checkpoint, StoredAs, save};
 use rpo::sample::{Decoding, Processors, generate};
 use rpo::score::{LogProb, score, token_log_probs};
 use rpo::stop::Stop;
-use rpo::stop::Stop;
 use rpo::t5::{NamedParameters, T5};
 use rpo_ops::Segments;
 use safetensors::SafeTensors;
