@@ -39,7 +39,7 @@ fn lines(settings: &Settings, summary: &Summary) -> Vec<String> {
     said.push(match better {
         _ if *interrupted => format!("interrupted; go on with: rpo train --resume {out}"),
         true => format!("try it: rpo generate --model {out}/best \"your prompt\""),
-        false if progress.last_validation.is_some() => format!("use the start: {}", settings.model),
+        false if progress.waited > 0 => format!("use the start: {}", settings.model),
         false => format!("try it: rpo generate --model {out}/last \"your prompt\""),
     });
     said
@@ -100,6 +100,8 @@ mod tests {
         let worse = said(Progress { best: Some((2.0, 0)), waited: 3, ..validated.clone() }, false);
         assert!(worse.contains("no step was better") && worse.ends_with("use the start: m"), "{worse}");
         let early = Progress { best: Some((2.0, 0)), last_validation: Some(2.0), ..validated.clone() };
+        let ended = said(early.clone(), false);
+        assert!(ended.ends_with("--model o/last \"your prompt\""), "nothing was judged worse: {ended}");
         let early = said(early, true);
         assert!(early.contains("not validated since") && !early.contains("better"), "{early}");
         let diverged = Progress { waited: 3, last_validation: Some(f64::NAN), start: None, ..validated };
