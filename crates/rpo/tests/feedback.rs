@@ -117,7 +117,7 @@ fn bad_files_are_told_apart() {
     let o = ReadOptions::default();
     let missing = read_rows(&Path::new("nowhere.jsonl").into(), &o).err().expect("missing").to_string();
     assert!(missing.contains("cannot read nowhere.jsonl"), "{missing}");
-    assert!(read("x.txt", "", &o).expect_err("unknown").contains("--format"));
+    assert!(read("x.txt", "Once upon a time", &o).expect_err("unknown").contains("--format"));
     assert!(read("x.parquet", "no", &o).expect_err("no parquet").contains("not a Parquet file"));
     assert!(read("x.json", "[", &o).expect_err("no JSON").contains("malformed JSON"));
 }

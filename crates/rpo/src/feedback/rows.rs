@@ -34,9 +34,10 @@ pub enum FeedbackError {
         /// The file.
         path: PathBuf,
     },
-    /// The format cannot be told from the file's name.
+    /// Neither the file's content nor its name tells the format.
     #[error(
-        "{}: the name does not say the format; set it (--format jsonl, json, csv, parquet or ultrafeedback)",
+        "{}: neither content nor name say the format; set it (--format jsonl, json, csv, tsv, parquet, arrow or \
+         ultrafeedback)",
         path.display()
     )]
     UnknownFormat {

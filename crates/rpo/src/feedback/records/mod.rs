@@ -1,53 +1,113 @@
 //! Files of every format as JSON-like records, so that layouts are understood once. It knows nothing of columns.
+//!
+//! What a file is, its content says; its name and a format that the user sets decide only where the content leaves it open.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+mod columns;
+mod content;
+mod delimited;
+mod encoding;
+mod foreign;
+mod json;
+mod lines;
+mod tables;
+
 use std::path::Path;
 
-use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::rows::{FeedbackError, Result};
+use content::Content;
 
 /// How a file is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
-    /// One JSON object a line: flat, or one prompt with a list of responses.
+    /// JSON objects: one a line, in an array, or in a list under a key of one object.
     Jsonl,
-    /// A JSON array of such objects, or a single one. Read whole.
+    /// The same as [`Format::Jsonl`].
     Json,
-    /// Comma-separated with a header.
+    /// A header and rows, separated by commas, semicolons, tabs or bars.
     Csv,
+    /// The same as [`Format::Csv`].
+    Tsv,
     /// Parquet, flat or nested.
     Parquet,
-    /// `openbmb/UltraFeedback`: `instruction` and rated `completions`, in JSONL or Parquet.
+    /// An Arrow file or stream, as `datasets` saves them; Feather 2 is one.
+    Arrow,
+    /// `openbmb/UltraFeedback`: `instruction` and rated `completions`, in any of these.
     Ultrafeedback,
 }
 
 /// Where a record stands (`line 3`) and its fields, or what is wrong with it.
 pub(super) type Record = (String, std::result::Result<Map<String, Value>, String>);
 
-/// The records of a file in order, read as they are asked for (a JSON array is read whole).
-pub(super) fn records(path: &Path, format: Option<Format>) -> Result<Box<dyn Iterator<Item = Record>>> {
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
-    let by_name = || match extension.as_str() {
-        "jsonl" | "ndjson" => Ok(Format::Jsonl),
-        "json" => Ok(Format::Json),
-        "csv" | "tsv" => Ok(Format::Csv),
-        "parquet" => Ok(Format::Parquet),
-        _ => Err(FeedbackError::UnknownFormat { path: path.into() }),
-    };
-    let file = || File::open(path).map_err(|cause| FeedbackError::Open { path: path.into(), cause });
-    let bad = |problem: String| FeedbackError::File { path: path.into(), problem };
-    match format.map_or_else(by_name, Ok)? {
-        Format::Ultrafeedback if extension == "parquet" => parquet_records(file()?).map_err(bad),
-        Format::Parquet => parquet_records(file()?).map_err(bad),
-        Format::Jsonl | Format::Ultrafeedback => Ok(Box::new(json_lines(file()?))),
-        Format::Json => json_array(file()?).map_err(bad),
-        Format::Csv => csv_records(file()?, if extension == "tsv" { b'\t' } else { b',' }).map_err(bad),
+/// Records in order, read as they are asked for.
+pub(super) type Records = Box<dyn Iterator<Item = Record> + Send>;
+
+/// What goes wrong in a file, without the file.
+type Problem = String;
+
+/// A line, an element of a list or a row of a table may have so many bytes.
+const LONGEST: usize = 256 << 20;
+
+/// The records of a file in order.
+///
+/// # Errors
+/// If the file cannot be opened, is empty, or holds something else than records of a format that is known.
+pub(super) fn records(path: &Path, format: Option<Format>) -> Result<Records> {
+    let bad = |problem| FeedbackError::File { path: path.into(), problem };
+    let wanted = format.filter(|f| *f != Format::Ultrafeedback).or_else(|| by_name(path));
+    match (content::open(path)?, wanted) {
+        (Content::Parquet(file), _) => tables::parquet(file).map_err(bad),
+        (Content::ArrowFile(file), _) => tables::arrow_file(file).map_err(bad),
+        (Content::ArrowStream(file), _) => tables::arrow_stream(file).map_err(bad),
+        (Content::Text(_), Some(Format::Parquet)) => {
+            Err(bad("not a Parquet file: it does not begin as one (`PAR1`)".into()))
+        }
+        (Content::Text(_), Some(Format::Arrow)) => {
+            Err(bad("neither an Arrow file nor an Arrow stream: it does not begin as one".into()))
+        }
+        (Content::Text(text), wanted) => {
+            let begins_as_json = matches!(text.first(), Some(b'{' | b'['));
+            match wanted {
+                Some(Format::Csv | Format::Tsv) if format.is_some() || !begins_as_json => {
+                    delimited::records(text, wanted == Some(Format::Tsv)).map_err(bad)
+                }
+                Some(Format::Json | Format::Jsonl) => json::records(text).map_err(bad),
+                _ if begins_as_json => json::records(text).map_err(bad),
+                _ if delimited::has_header(&text.head) => delimited::records(text, false).map_err(bad),
+                _ => Err(FeedbackError::UnknownFormat { path: path.into() }),
+            }
+        }
     }
+}
+
+/// What a file's name promises, without the ending of a compression.
+fn by_name(path: &Path) -> Option<Format> {
+    match extension(path).as_str() {
+        "jsonl" | "ndjson" => Some(Format::Jsonl),
+        "json" => Some(Format::Json),
+        "csv" => Some(Format::Csv),
+        "tsv" | "tab" => Some(Format::Tsv),
+        "parquet" => Some(Format::Parquet),
+        "arrow" | "feather" => Some(Format::Arrow),
+        _ => None,
+    }
+}
+
+/// The extension of a file's name in small letters, without that of a compression: `jsonl` of `train.jsonl.gz`.
+pub(super) fn extension(path: &Path) -> String {
+    let last = |path: &Path| path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
+    match last(path).as_str() {
+        "gz" | "zst" | "zstd" => last(Path::new(path.file_stem().unwrap_or_default())),
+        other => other.into(),
+    }
+}
+
+/// Whether a file of this name is taken for data where a directory is given.
+pub(super) fn is_data(path: &Path) -> bool {
+    by_name(path).is_some()
 }
 
 pub(super) fn object(value: Value) -> std::result::Result<Map<String, Value>, String> {
@@ -55,57 +115,6 @@ pub(super) fn object(value: Value) -> std::result::Result<Map<String, Value>, St
         Value::Object(map) => Ok(map),
         other => Err(format!("{} where an object was expected", kind(&other))),
     }
-}
-
-fn json_lines(file: File) -> impl Iterator<Item = Record> {
-    let lines = BufReader::new(file).lines().enumerate();
-    let used = lines.filter(|(_, line)| !line.as_ref().is_ok_and(|l| l.trim().is_empty()));
-    used.map(|(i, line)| {
-        let parsed = line.map_err(|e| e.to_string()).and_then(|line| {
-            let line = line.trim_start_matches('\u{feff}');
-            serde_json::from_str(line).map_err(|e| format!("malformed JSON: {e}")).and_then(object)
-        });
-        (format!("line {}", i + 1), parsed)
-    })
-}
-
-fn json_array(file: File) -> std::result::Result<Box<dyn Iterator<Item = Record>>, String> {
-    let whole: Value = serde_json::from_reader(BufReader::new(file)).map_err(|e| format!("malformed JSON: {e}"))?;
-    let elements = match whole {
-        Value::Array(elements) => elements,
-        single => vec![single],
-    };
-    Ok(Box::new(elements.into_iter().enumerate().map(|(i, v)| (format!("element {}", i + 1), object(v)))))
-}
-
-fn csv_records(file: File, delimiter: u8) -> std::result::Result<Box<dyn Iterator<Item = Record>>, String> {
-    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(file);
-    let header: Vec<String> = reader
-        .headers()
-        .map_err(|e| format!("malformed header: {e}"))?
-        .iter()
-        .map(|name| name.trim_start_matches('\u{feff}').trim().to_string())
-        .collect();
-    Ok(Box::new(reader.into_records().map(move |record| match record {
-        Ok(record) => {
-            let line = record.position().map_or(0, csv::Position::line);
-            let fields = header.iter().cloned().zip(record.iter().map(Value::from));
-            (format!("line {line}"), Ok(fields.collect()))
-        }
-        Err(e) => (format!("line {}", e.position().map_or(0, csv::Position::line)), Err(format!("malformed CSV: {e}"))),
-    })))
-}
-
-fn parquet_records(file: File) -> std::result::Result<Box<dyn Iterator<Item = Record>>, String> {
-    let reader = SerializedFileReader::new(file).map_err(|e| format!("not a Parquet file: {e}"))?;
-    if reader.metadata().file_metadata().num_rows() == 0 {
-        return Ok(Box::new(std::iter::empty()));
-    }
-    let rows = parquet::record::reader::RowIter::from_file_into(Box::new(reader));
-    Ok(Box::new(rows.enumerate().map(|(i, row)| {
-        let parsed = row.map_err(|e| format!("unreadable: {e}")).and_then(|row| object(row.to_json_value()));
-        (format!("row {}", i + 1), parsed)
-    })))
 }
 
 /// What a value is, for messages.

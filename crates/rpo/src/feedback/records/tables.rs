@@ -1,0 +1,118 @@
+//! Parquet and Arrow: columns in batches, read as rows.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use arrow_array::RecordBatch;
+use arrow_ipc::reader::{FileReader, StreamReader};
+use arrow_schema::{ArrowError, Schema};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::{Problem, Record, Records, columns};
+
+/// Rows that are decoded at once; texts may be long.
+const BATCH: usize = 256;
+
+/// The rows of a Parquet file, in every codec that `parquet` knows.
+///
+/// # Errors
+/// If the file is not whole, is encrypted, or is not Parquet.
+pub(super) fn parquet(mut file: File) -> Result<Records, Problem> {
+    let unreadable = |e: std::io::Error| e.to_string();
+    let mut end = [0; 4];
+    file.seek(SeekFrom::End(-4)).and_then(|_| file.read_exact(&mut end)).map_err(unreadable)?;
+    let length = file.stream_position().map_err(unreadable)?;
+    file.rewind().map_err(unreadable)?;
+    if &end != b"PAR1" || length < 12 {
+        return Err("the end of the Parquet file is missing: it was cut off; get it once more".into());
+    }
+    let builder =
+        guarded(|| ParquetRecordBatchReaderBuilder::try_new(file)).map_err(|e| match e.contains("encrypt") {
+            true => format!("the Parquet file is encrypted; write it without encryption ({e})"),
+            false => format!("a damaged Parquet file ({e}); get it once more"),
+        })?;
+    distinct(builder.schema())?;
+    let reader = guarded(|| builder.with_batch_size(BATCH).build());
+    Ok(Box::new(rows(reader.map_err(|e| format!("a damaged Parquet file ({e}); get it once more"))?)))
+}
+
+/// The rows of an Arrow file.
+///
+/// # Errors
+/// If the file is not whole or not Arrow.
+pub(super) fn arrow_file(file: File) -> Result<Records, Problem> {
+    let reader = guarded(|| FileReader::try_new(BufReader::new(file), None));
+    let reader =
+        reader.map_err(|e| format!("an Arrow file that is damaged or was cut off ({e}); write or get it once more"))?;
+    distinct(&reader.schema())?;
+    Ok(Box::new(rows(reader)))
+}
+
+/// The rows of an Arrow stream, which is what `datasets` saves under the name `.arrow`.
+///
+/// # Errors
+/// If its beginning is not that of an Arrow stream.
+pub(super) fn arrow_stream(mut file: File) -> Result<Records, Problem> {
+    let mut end = [0; 8];
+    let at_end = file.seek(SeekFrom::End(-8)).and_then(|_| file.read_exact(&mut end)).and_then(|()| file.rewind());
+    at_end.map_err(|e| e.to_string())?;
+    // A writer may close a stream without this mark, but mostly it was stopped.
+    if end != [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0] {
+        tracing::warn!("an Arrow stream lacks the mark of its end: rows at its end may be missing");
+    }
+    let reader = guarded(|| StreamReader::try_new(BufReader::new(file), None));
+    let reader = reader
+        .map_err(|e| format!("an Arrow stream that is damaged or was cut off ({e}); write or get it once more"))?;
+    distinct(&reader.schema())?;
+    Ok(Box::new(rows(reader)))
+}
+
+fn distinct(schema: &Schema) -> Result<(), Problem> {
+    let names: Vec<&String> = schema.fields().iter().map(|f| f.name()).collect();
+    match (1..names.len()).find(|i| names[..*i].contains(&names[*i])) {
+        Some(i) => Err(format!("two columns are called `{}`; rename or remove one of them", names[i])),
+        None => Ok(()),
+    }
+}
+
+/// What `read` gives. The readers of both formats panic on some damaged files, where an error belongs.
+fn guarded<T, E: Display>(read: impl FnOnce() -> Result<T, E>) -> Result<T, Problem> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(read) => read.map_err(|e| e.to_string()),
+        Err(_) => Err("its parts do not fit together".into()),
+    }
+}
+
+/// Rows with their numbers, up to the first batch that cannot be read.
+fn rows<B>(mut batches: B) -> impl Iterator<Item = Record> + Send
+where
+    B: Iterator<Item = Result<RecordBatch, ArrowError>> + Send,
+{
+    let (mut batch, mut at, mut number) = (None::<RecordBatch>, 0, 0);
+    let mut next = move || {
+        while batch.as_ref().is_none_or(|b| at == b.num_rows()) {
+            at = 0;
+            batch = match guarded(|| batches.next().transpose()) {
+                Ok(None) => return None,
+                Ok(batch) => batch,
+                Err(e) => return Some((format!("row {} or soon after", number + 1), Err(damaged(&e)))),
+            };
+        }
+        (at, number) = (at + 1, number + 1);
+        let batch = batch.as_ref()?;
+        let row = guarded(|| Ok::<_, Problem>(columns::row(batch, at - 1)));
+        Some((format!("row {number}"), row.map_err(|e| damaged(&e))))
+    };
+    let mut failed = false;
+    std::iter::from_fn(move || {
+        let record = if failed { None } else { next() };
+        failed = record.as_ref().is_some_and(|(_, row)| row.is_err());
+        record
+    })
+}
+
+fn damaged(problem: &str) -> Problem {
+    format!("damaged or cut off ({problem}); get the file once more")
+}
