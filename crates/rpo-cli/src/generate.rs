@@ -58,9 +58,10 @@ pub struct Arguments {
     /// Beams are compared by log-probability / length^penalty: above 0 favours longer answers
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     length_penalty: Option<f32>,
-    /// End a beam search as soon as every beam has an answer
-    #[arg(long)]
-    early_stopping: bool,
+    /// When a beam search ends: true (as soon as every beam has an answer), false (when the best unfinished one is no better) or
+    /// never (when none can become better), as in transformers
+    #[arg(long, value_name = "true|false|never", value_parser = early_stopping)]
+    early_stopping: Option<EarlyStopping>,
     /// Below 1 sharpens, above 1 flattens the distribution that is drawn from
     #[arg(long, value_name = "NUMBER")]
     temperature: Option<f32>,
@@ -99,6 +100,15 @@ enum Preset {
     Published,
     /// Greedy, with nothing set
     Plain,
+}
+
+fn early_stopping(value: &str) -> Result<EarlyStopping, String> {
+    match value {
+        "true" => Ok(EarlyStopping::Once),
+        "false" => Ok(EarlyStopping::Heuristic),
+        "never" => Ok(EarlyStopping::Never),
+        _ => Err("it is true, false or never".into()),
+    }
 }
 
 /// Runs the command.
@@ -204,9 +214,7 @@ fn decoding(arguments: &Arguments, checkpoint: &Checkpoint) -> Result<Decoding> 
     set(&mut d.max_new_tokens, arguments.max_new_tokens);
     set(&mut d.min_new_tokens, arguments.min_new_tokens);
     set_real(&mut d.length_penalty, arguments.length_penalty);
-    if arguments.early_stopping {
-        d.early_stopping = EarlyStopping::Once;
-    }
+    arguments.early_stopping.into_iter().for_each(|when| d.early_stopping = when);
     let drawn = [
         ("--temperature", arguments.temperature.is_some()),
         ("--top-k", arguments.top_k.is_some()),

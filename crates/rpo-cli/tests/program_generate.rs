@@ -15,18 +15,18 @@ fn lines(text: &str) -> Vec<serde_json::Value> {
 fn the_models_own_settings_hold_unless_a_flag_says_otherwise() {
     let place = Place::with_model();
     let ask = |arguments: &str| {
-        let output = place.run(&format!("generate --model model {arguments} say\u{a0}please\u{a0}say\u{a0}please"));
+        let output = place.run(&format!("generate --model model{arguments} say\u{a0}please\u{a0}say\u{a0}please"));
         assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
         [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).expect("text"))
     };
     let own = r#"{"no_repeat_ngram_size":1,"max_length":9,"eos_token_id":[1],"diversity_penalty":0.5}"#;
-    let plain = ask("--max-new-tokens 8")[0].clone();
+    let plain = ask(" --max-new-tokens 8")[0].clone();
     place.write("model/generation_config.json", own);
     let [answer, said] = ask("");
-    assert_eq!(answer, ask("--preset plain --max-new-tokens 8 --no-repeat-ngram-size 1")[0]);
-    assert!(said.contains("generation_config.json says: no-repeat-ngram-size 1, max-new-tokens 8"), "{said}");
+    assert_eq!(answer, ask(" --preset plain --max-new-tokens 8 --no-repeat-ngram-size 1")[0]);
+    assert!(said.contains("generation_config.json says: max-new-tokens 8, no-repeat-ngram-size 1"), "{said}");
     assert!(said.contains("not supported: diversity_penalty 0.5"), "{said}");
-    assert_eq!(ask("--no-repeat-ngram-size 0")[0], plain);
+    assert_eq!(ask(" --no-repeat-ngram-size 0")[0], plain);
     assert_ne!(answer, plain, "the setting acts");
 }
 
