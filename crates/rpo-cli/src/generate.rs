@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use rpo::checkpoint::Checkpoint;
 use rpo::feedback::read_prompts;
 use rpo::sample::{Decoding, EarlyStopping, StoredDecoding, generate};
+use rpo::tokenizer::Cut;
 use serde_json::json;
 
 use crate::{device, interrupt, progress};
@@ -83,6 +84,9 @@ pub struct Arguments {
     /// Longest prompt in tokens; the rest is cut
     #[arg(long, value_name = "N", default_value_t = 512)]
     max_prompt_tokens: usize,
+    /// Which end of a longer prompt is cut
+    #[arg(long, value_name = "end|start", default_value = "end", value_parser = crate::flags::cut)]
+    truncate_prompts: Cut,
     /// Prompts answered together
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch_size: usize,
@@ -135,8 +139,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         if prompt.trim().is_empty() {
             bail!("prompt {} is empty", i + 1);
         }
-        let encoded = tokenizer.encode(prompt, arguments.max_prompt_tokens)?;
-        cut += usize::from(encoded.truncated);
+        let encoded = tokenizer.prompt(prompt, arguments.max_prompt_tokens, arguments.truncate_prompts)?;
+        cut += usize::from(encoded.truncated());
         ids.push(encoded.ids);
     }
     if cut > 0 {

@@ -50,7 +50,7 @@ impl Bench {
 
     fn data(&self) -> (Split, ReadSummary) {
         let tokenizer = self.checkpoint().tokenizer().expect("tokenizer");
-        let limits = Limits { prompt_tokens: 32, response_tokens: 32 };
+        let limits = Limits { prompt_tokens: 32, response_tokens: 32, cut_prompts: rpo::tokenizer::Cut::End };
         let path = self.path("data.jsonl");
         let (data, summary) =
             FeedbackSet::read(&path.as_path().into(), &ReadOptions::default(), &tokenizer, limits, &mut |_| ())
