@@ -80,36 +80,80 @@ pub struct Flags {
 /// How data are laid out: shared by all commands that read them.
 #[derive(clap::Args, Clone)]
 pub struct Columns {
-    /// Column of the prompts
-    #[arg(long)]
+    /// Column of the prompts, texts or chat messages; all columns may be paths: input.messages, choices.0.text
+    #[arg(long, value_name = "NAME")]
     prompt_column: Option<String>,
     /// Column of the responses
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     response_column: Option<String>,
-    /// Column of the rewards
-    #[arg(long)]
+    /// Column of the rewards; of several the mean (a,b) or the sum by weights (a*0.65,b*-0.4)
+    #[arg(long, value_name = "NAMES")]
     reward_column: Option<String>,
-    /// jsonl, json, csv, parquet or ultrafeedback; by default what the file's name says
+    /// Column of the list of responses, where a row holds several
+    #[arg(long, value_name = "NAME")]
+    responses_column: Option<String>,
+    /// Field of a response's text in that list
+    #[arg(long, value_name = "NAME")]
+    text_column: Option<String>,
+    /// What words in the reward column count [default: thumbs, yes, good, up ... 1 and their opposites 0]
+    #[arg(long, value_name = "WORD=NUMBER", value_delimiter = ',', value_parser = worth)]
+    reward_map: Option<Vec<(String, f64)>>,
+    /// Refuse rows without a rating, a prompt or a response, which are left out and counted otherwise
+    #[arg(long)]
+    strict: bool,
+    /// jsonl, json, csv, tsv, parquet, arrow or ultrafeedback; by default what the file's content says
     #[arg(long)]
     format: Option<String>,
 }
 
+/// The columns, and `--set` for commands that have no other settings.
+#[derive(clap::Args, Clone)]
+pub struct Layout {
+    #[command(flatten)]
+    columns: Columns,
+    /// Any setting of columns, as in the TOML file: --set columns.score=fine-grained (may be repeated)
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    more: Vec<String>,
+}
+
+fn worth(text: &str) -> Result<(String, f64), String> {
+    let (word, number) = text.rsplit_once('=').ok_or("not of the form WORD=NUMBER")?;
+    match number.trim().parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok((word.trim().into(), number)),
+        _ => Err(format!("`{number}` is not a finite number")),
+    }
+}
+
 impl Columns {
     /// The given flags as settings.
-    fn given(self) -> [Given; 4] {
+    fn given(self) -> [Given; 8] {
+        let map = |pairs: Vec<(String, f64)>| {
+            Value::Table(pairs.into_iter().map(|(word, number)| (word, Value::Float(number))).collect())
+        };
         [
             ("columns.prompt", text(self.prompt_column)),
             ("columns.response", text(self.response_column)),
             ("columns.reward", text(self.reward_column)),
+            ("columns.responses", text(self.responses_column)),
+            ("columns.text", text(self.text_column)),
+            ("columns.reward-map", self.reward_map.map(map)),
+            ("columns.strict", self.strict.then_some(Value::Boolean(true))),
             ("columns.format", text(self.format)),
         ]
     }
+}
 
-    /// The given flags alone, for commands that have no settings.
+impl Layout {
+    /// The flags alone; --set comes last and wins.
     pub fn options(&self) -> Result<ReadOptions> {
         let mut table = toml::Table::new();
-        for (name, value) in self.clone().given() {
+        for (name, value) in self.columns.clone().given() {
             value.into_iter().for_each(|value| settings::set(&mut table, name, value));
+        }
+        for assigned in &self.more {
+            let (name, value) = settings::assignment(assigned)?;
+            anyhow::ensure!(name.starts_with("columns."), "--set {assigned}: only settings of columns apply here");
+            settings::set(&mut table, &name, value);
         }
         let columns = table.remove("columns").unwrap_or_else(|| Value::Table(toml::Table::new()));
         Ok(columns.try_into()?)

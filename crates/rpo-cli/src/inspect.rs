@@ -10,7 +10,7 @@ use rpo::feedback::Limits;
 use rpo::inspect::{Bin, DataReport, Distribution, MANY_UNKNOWN, inspect};
 use rpo::tokenizer::{Cut, Tokenizer};
 
-use crate::flags::Columns;
+use crate::flags::Layout;
 use crate::progress;
 
 /// What to look at.
@@ -39,7 +39,7 @@ pub struct Data {
     #[arg(long, value_name = "end|start", default_value = "end", value_parser = crate::flags::cut)]
     truncate_prompts: Cut,
     #[command(flatten)]
-    columns: Columns,
+    columns: Layout,
     /// Print JSON instead
     #[arg(long)]
     json: bool,

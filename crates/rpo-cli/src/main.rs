@@ -2,6 +2,7 @@
 
 mod advice;
 mod compare;
+mod convert;
 mod demo;
 mod device;
 mod flags;
@@ -39,6 +40,7 @@ enum Command {
     /// See what a file of rated responses holds: `rpo inspect data FILE --tokenizer MODEL`
     #[command(subcommand)]
     Inspect(inspect::What),
+    Convert(convert::Arguments),
     Generate(generate::Arguments),
     Verify(verify::Arguments),
 }
@@ -58,6 +60,7 @@ fn main() -> std::process::ExitCode {
         Command::Train(arguments) => train::run(*arguments),
         Command::Compare(arguments) => compare::run(*arguments),
         Command::Inspect(what) => inspect::run(&what),
+        Command::Convert(arguments) => convert::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
     });

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::layout::{ReadOptions, rated};
-use super::records::{Record, records};
+use super::layout::{Layout, ReadOptions, Scales};
+use super::records::{Record, Records, records};
 use super::source::Source;
 
 /// A response to a prompt with its reward.
@@ -67,15 +67,27 @@ pub enum FeedbackError {
 pub(super) type Result<T> = std::result::Result<T, FeedbackError>;
 
 /// What was noticed while rows were read, for the user to see.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Notes {
-    /// What to say, each with how many rows it concerns, in the order in which they were met.
-    counts: Vec<(&'static str, usize)>,
+    said: Vec<String>,
+    /// What to say of one row and of several, each with how many rows it concerns, in the order in which they were met.
+    counts: Vec<((&'static str, &'static str), usize)>,
+    /// How ratings were read.
+    pub(super) scales: Scales,
+    /// Whether any row has the reward's column.
+    pub(super) rewarded: bool,
 }
 
 impl Notes {
+    /// Keeps a sentence, once.
+    pub(super) fn say(&mut self, sentence: String) {
+        if !self.said.contains(&sentence) {
+            self.said.push(sentence);
+        }
+    }
+
     /// Counts `n` more rows that `what` is said of.
-    pub(super) fn count(&mut self, what: &'static str, n: usize) {
+    pub(super) fn count(&mut self, what: (&'static str, &'static str), n: usize) {
         match self.counts.iter_mut().find(|(said, _)| *said == what) {
             Some((_, count)) => *count += n,
             None if n > 0 => self.counts.push((what, n)),
@@ -85,9 +97,15 @@ impl Notes {
 
     /// A sentence for each kind of thing that was noticed.
     pub fn lines(&self) -> Vec<String> {
-        self.counts.iter().map(|(what, n)| format!("{n} {what}")).collect()
+        let counted =
+            |((one, several), n): &((&str, &str), usize)| format!("{n} {}", if *n == 1 { one } else { several });
+        let counts = self.counts.iter().map(counted);
+        self.said.iter().cloned().chain(self.scales.lines()).chain(counts).collect()
     }
 }
+
+/// So many records of a file decide how it is laid out.
+const LOOKED_AT: usize = 200;
 
 /// The rated responses of a source in order, read as they are asked for.
 pub struct Rows {
@@ -96,23 +114,47 @@ pub struct Rows {
     open: Option<Opened>,
     ready: std::vec::IntoIter<Result<Feedback>>,
     notes: Notes,
+    given: bool,
+}
+
+/// A file whose layout is known.
+struct Opened {
+    path: PathBuf,
+    head: std::vec::IntoIter<Record>,
+    records: Records,
+    layout: Layout,
 }
 
 /// The rated responses of `source` in order.
 ///
 /// # Errors
-/// If a file cannot be opened or is not of its format; the items say what is wrong with a row.
+/// If a file cannot be opened, is not of its format or lacks a column; the items say what is wrong with a row.
 pub fn read_rows(source: &Source, options: &ReadOptions) -> Result<Rows> {
     let mut files = source.files()?.into_iter();
-    let open = files.next().map(|path| records_of(path, options)).transpose()?;
-    Ok(Rows { options: options.clone(), files, open, ready: Vec::new().into_iter(), notes: Notes::default() })
+    let mut notes = Notes::default();
+    let open = files.next().map(|path| open(path, options, &mut notes)).transpose()?;
+    Ok(Rows { options: options.clone(), files, open, ready: Vec::new().into_iter(), notes, given: false })
 }
 
-type Opened = (PathBuf, Box<dyn Iterator<Item = Record>>);
-
-fn records_of(path: PathBuf, options: &ReadOptions) -> Result<Opened> {
-    let records = records(&path, options.format)?;
-    Ok((path, records))
+fn open(path: PathBuf, options: &ReadOptions, notes: &mut Notes) -> Result<Opened> {
+    let mut records = records(&path, options.format)?;
+    let mut head = Vec::new();
+    let mut whole = false;
+    while head.len() < LOOKED_AT {
+        let Some(record) = records.next() else {
+            whole = true;
+            break;
+        };
+        let broken = record.1.is_err();
+        head.push(record);
+        if broken {
+            break;
+        }
+    }
+    let sample = head.iter().filter_map(|(_, record)| record.as_ref().ok()).collect();
+    let layout = Layout::of(sample, whole, options, notes)
+        .map_err(|problem| FeedbackError::File { path: path.clone(), problem })?;
+    Ok(Opened { path, head: head.into_iter(), records, layout })
 }
 
 impl Rows {
@@ -124,18 +166,35 @@ impl Rows {
     /// The rows of the next record; `None` when no file has one left.
     fn next_record(&mut self) -> Option<Vec<Result<Feedback>>> {
         loop {
-            let (path, records) = self.open.as_mut()?;
-            if let Some((place, record)) = records.next() {
-                return Some(match record.and_then(|record| rated(&record, &self.options, &mut self.notes)) {
+            let Opened { path, head, records, layout } = self.open.as_mut()?;
+            if let Some((place, record)) = head.next().or_else(|| records.next()) {
+                return Some(match record.and_then(|record| layout.rated(&record, &mut self.notes)) {
                     Ok(rows) => rows.into_iter().map(Ok).collect(),
                     Err(problem) => vec![Err(FeedbackError::Row { path: path.clone(), place, problem })],
                 });
             }
-            self.open = None;
-            let path = self.files.next()?;
-            match records_of(path, &self.options) {
-                Ok(open) => self.open = Some(open),
-                Err(problem) => return Some(vec![Err(problem)]),
+            let last = self.open.take()?;
+            match self.files.next() {
+                None => return self.end(last).map(|problem| vec![Err(problem)]),
+                Some(path) => match open(path, &self.options, &mut self.notes) {
+                    Ok(open) => self.open = Some(open),
+                    Err(problem) => return Some(vec![Err(problem)]),
+                },
+            }
+        }
+    }
+
+    /// What to say if all records are read and no row was rated.
+    fn end(&self, last: Opened) -> Option<FeedbackError> {
+        let Opened { path, layout, .. } = last;
+        let left_out: Vec<String> = self.notes.lines();
+        match (self.given, layout.unrewarded) {
+            (true, _) => None,
+            (false, Some(problem)) if !self.notes.rewarded => Some(FeedbackError::File { path, problem }),
+            (false, _) if left_out.is_empty() => None,
+            (false, _) => {
+                let problem = format!("no rated response in it: {}", left_out.join("; "));
+                Some(FeedbackError::File { path, problem })
             }
         }
     }
@@ -147,6 +206,7 @@ impl Iterator for Rows {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(row) = self.ready.next() {
+                self.given = true;
                 return Some(row);
             }
             self.ready = self.next_record()?.into_iter();

@@ -1,0 +1,77 @@
+//! `rpo convert`: rated responses of any layout as plain JSON Lines.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rpo::feedback::{ReadOptions, Source, read_rows};
+
+use crate::flags::Layout;
+use crate::progress;
+
+/// Write rated responses as plain JSON Lines: {"prompt": ..., "response": ..., "reward": ...}
+///
+/// Reads whatever training reads, one row at a time, and writes the rows as training would take them.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Rated responses in any layout; several files are read as one
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
+    /// File to write, or - for standard output
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    columns: Layout,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let source = Source::from(arguments.files.clone());
+    let options = arguments.columns.options()?;
+    let out = &arguments.out;
+    if out == Path::new("-") {
+        return write(&source, &options, out, &mut std::io::stdout().lock());
+    }
+    let same = |file: &String| matches!((fs::canonicalize(file), fs::canonicalize(out)), (Ok(a), Ok(b)) if a == b);
+    if arguments.files.iter().any(same) {
+        bail!("{}: is read and cannot be written; name another --out", out.display());
+    }
+    let mut name =
+        out.file_name().with_context(|| format!("{}: not the name of a file", out.display()))?.to_os_string();
+    name.push(".partial");
+    let partial = out.with_file_name(name);
+    let cannot = || format!("cannot write {}", out.display());
+    let file = File::create(&partial).with_context(cannot)?;
+    let written = write(&source, &options, out, &mut &file).and_then(|()| {
+        file.sync_all().with_context(cannot)?;
+        fs::rename(&partial, out).with_context(cannot)
+    });
+    written.inspect_err(|_| {
+        let _ = fs::remove_file(&partial);
+    })
+}
+
+/// Writes all rows and says what they were.
+fn write(source: &Source, options: &ReadOptions, name: &Path, out: &mut dyn Write) -> Result<()> {
+    let cannot = || format!("cannot write {}", name.display());
+    let bar = progress::counter("rated responses written");
+    let mut out = BufWriter::new(out);
+    let mut rows = read_rows(source, options)?;
+    let mut count = 0_u64;
+    for row in rows.by_ref() {
+        let row = row?;
+        let line = serde_json::json!({"prompt": row.prompt, "response": row.response, "reward": row.reward});
+        writeln!(out, "{line}").with_context(cannot)?;
+        count += 1;
+        bar.set_position(count);
+    }
+    out.flush().with_context(cannot)?;
+    bar.finish_and_clear();
+    if count == 0 {
+        bail!("{source}: no rated response in it");
+    }
+    eprintln!("{count} rated responses of {source} written to {}", name.display());
+    rows.notes().lines().iter().for_each(|note| eprintln!("  {note}"));
+    Ok(())
+}
