@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use rpo::feedback::ReadOptions;
+use rpo::tokenizer::Cut;
 use toml::Value;
 
 use crate::settings;
@@ -15,6 +16,9 @@ pub struct Flags {
     /// Rated responses: JSONL, JSON, CSV or Parquet; several files are read as one
     #[arg(long, value_name = "FILE", num_args = 1..)]
     data: Option<Vec<String>>,
+    /// Rated responses to validate on, instead of a share of the data
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "validation_fraction")]
+    validation_data: Option<Vec<String>>,
     /// New directory for the results
     #[arg(long, value_name = "DIR")]
     out: Option<String>,
@@ -51,6 +55,9 @@ pub struct Flags {
     /// Longest response in tokens [default: 512]
     #[arg(long)]
     max_response_tokens: Option<i64>,
+    /// Which end of a longer prompt is cut; start keeps what was said last [default: end]
+    #[arg(long, value_name = "end|start")]
+    truncate_prompts: Option<String>,
     #[command(flatten)]
     columns: Columns,
     /// Decides the order of the data [default: 42]
@@ -169,6 +176,15 @@ pub fn list(values: Option<Vec<String>>) -> Option<Value> {
     })
 }
 
+/// Which end of a longer prompt is cut.
+pub fn cut(value: &str) -> Result<Cut, String> {
+    match value {
+        "end" => Ok(Cut::End),
+        "start" => Ok(Cut::Start),
+        _ => Err("it is end or start".into()),
+    }
+}
+
 /// A flag that holds a number.
 pub fn real(value: Option<f64>) -> Option<Value> {
     value.map(Value::Float)
@@ -185,6 +201,7 @@ impl Flags {
         let common = [
             ("model", text(self.model)),
             ("data", list(self.data)),
+            ("validation-data", list(self.validation_data)),
             ("out", text(self.out)),
             ("cache", text(self.cache)),
             ("device", text(self.device)),
@@ -192,6 +209,7 @@ impl Flags {
             ("split-seed", whole(self.split_seed)),
             ("max-prompt-tokens", whole(self.max_prompt_tokens)),
             ("max-response-tokens", whole(self.max_response_tokens)),
+            ("truncate-prompts", text(self.truncate_prompts)),
             ("train.epochs", whole(self.epochs)),
             ("train.max-steps", whole(self.max_steps)),
             ("train.batch-size", whole(self.batch_size)),

@@ -7,8 +7,8 @@ use anyhow::Result;
 use rpo::advice::{one_line, suspicions};
 use rpo::checkpoint::Checkpoint;
 use rpo::feedback::Limits;
-use rpo::inspect::{Bin, DataReport, Distribution, inspect};
-use rpo::tokenizer::Tokenizer;
+use rpo::inspect::{Bin, DataReport, Distribution, MANY_UNKNOWN, inspect};
+use rpo::tokenizer::{Cut, Tokenizer};
 
 use crate::flags::Layout;
 use crate::progress;
@@ -35,6 +35,9 @@ pub struct Data {
     /// Longest response in tokens that training would keep whole
     #[arg(long, default_value_t = 512)]
     max_response_tokens: usize,
+    /// Which end of a longer prompt training would cut
+    #[arg(long, value_name = "end|start", default_value = "end", value_parser = crate::flags::cut)]
+    truncate_prompts: Cut,
     #[command(flatten)]
     columns: Layout,
     /// Print JSON instead
@@ -51,7 +54,11 @@ pub fn run(what: &What) -> Result<()> {
         false => Tokenizer::load(Checkpoint::find(&data.tokenizer)?.dir())?,
     };
     let options = data.columns.options()?;
-    let limits = Limits { prompt_tokens: data.max_prompt_tokens, response_tokens: data.max_response_tokens };
+    let limits = Limits {
+        prompt_tokens: data.max_prompt_tokens,
+        response_tokens: data.max_response_tokens,
+        cut_prompts: data.truncate_prompts,
+    };
     let bar = progress::counter("rated responses read");
     let report =
         inspect(&data.files.clone().into(), &options, &tokenizer, limits, &mut |rows| bar.set_position(rows as u64))?;
@@ -118,6 +125,20 @@ fn remarks(report: &DataReport) -> Vec<String> {
             percent(report.tied_pairs)
         ),
     ]);
+    let counted = [
+        (
+            report.folded_prompts,
+            format!(
+                "{} prompts differ as texts only, not to the model, and are one with another; {} of them only by what is cut",
+                report.folded_prompts, report.folded_by_cut
+            ),
+        ),
+        (
+            report.special_texts,
+            format!("{} texts spell out special tokens such as </s> or <extra_id_0>", report.special_texts),
+        ),
+    ];
+    said.extend(counted.into_iter().filter(|(n, _)| *n > 0).map(|(_, remark)| remark));
     let warnings = [
         (
             report.rewards.sd == 0.0,
@@ -127,7 +148,10 @@ fn remarks(report: &DataReport) -> Vec<String> {
             singles > 0,
             format!("{singles} prompts have a single response; `--single-response` says what RPO does with them"),
         ),
-        (report.unknown_rate > 0.01, "many tokens are unknown: this tokenizer is made for other texts".to_string()),
+        (
+            report.unknown_rate > MANY_UNKNOWN,
+            "many tokens are unknown: this tokenizer is made for other texts".to_string(),
+        ),
         (
             report.truncated_prompts.max(report.truncated_responses) > 0.05,
             "many texts would be cut: raise --max-prompt-tokens or --max-response-tokens".to_string(),

@@ -16,7 +16,13 @@ fn lines(settings: &Settings, summary: &Summary) -> Vec<String> {
     let mut said = Vec::new();
     match (progress.first_validation, progress.last_validation) {
         (Some(first), Some(last)) if better || progress.waited > 0 => {
-            said.push(format!("held-out loss: {first:.5} before, {last:.5} after {} steps", progress.step));
+            // What was last looked at, which a run that was stopped has left behind.
+            let at = progress.validated_at.unwrap_or(progress.step);
+            let since = match progress.step - at.min(progress.step) {
+                0 => String::new(),
+                n => format!(", not validated in the {n} steps since"),
+            };
+            said.push(format!("held-out loss: {first:.5} before, {last:.5} after {at} steps{since}"));
             if !last.is_finite() {
                 said.push("the last validation is not finite: the policy has diverged; lower the learning rate".into());
             }
@@ -31,9 +37,9 @@ fn lines(settings: &Settings, summary: &Summary) -> Vec<String> {
     }
     said.push(format!("last: {out}/last"));
     said.push(match better {
-        _ if *interrupted => "interrupted; go on with the same command and --resume".into(),
+        _ if *interrupted => format!("interrupted; go on with: rpo train --resume {out}"),
         true => format!("try it: rpo generate --model {out}/best \"your prompt\""),
-        false if progress.last_validation.is_some() => format!("use the start: {}", settings.model),
+        false if progress.waited > 0 => format!("use the start: {}", settings.model),
         false => format!("try it: rpo generate --model {out}/last \"your prompt\""),
     });
     said
@@ -43,7 +49,12 @@ fn lines(settings: &Settings, summary: &Summary) -> Vec<String> {
 fn verdict(settings: &Settings, progress: &Progress) -> String {
     let by = name(progress.best_by);
     let out = settings.out.display();
-    let start = progress.start.map_or_else(|| "not finite".into(), |value| format!("{value:.5}"));
+    let start = match progress.start {
+        // The start counts as 0 there, but nobody measured that.
+        Some(_) if progress.best_by == BestBy::TauB => "ranks nothing".into(),
+        Some(value) => format!("{value:.5}"),
+        None => "not finite".into(),
+    };
     match progress.best {
         Some((value, 0)) => format!(
             "no step was better than the start by {by} ({value:.5}): there is no {out}/best, and {out}/last is no \
@@ -80,9 +91,17 @@ mod tests {
         let better = said(Progress { best: Some((1.0, 6)), waited: 1, ..validated.clone() }, false);
         assert!(better.contains("best by held-out loss: 1.00000 at step 6 (start 2.00000), in o/best"), "{better}");
         assert!(better.ends_with("try it: rpo generate --model o/best \"your prompt\""), "{better}");
+        let stopped = Progress { best: Some((1.0, 6)), validated_at: Some(6), waited: 1, ..validated.clone() };
+        let told = said(stopped.clone(), true);
+        assert!(told.contains("1.50000 after 6 steps, not validated in the 3 steps since"), "{told}");
+        assert!(told.ends_with("go on with: rpo train --resume o"), "{told}");
+        let ranks = said(Progress { best_by: BestBy::TauB, start: Some(0.0), ..stopped }, false);
+        assert!(ranks.contains("best by tau_b: 1.00000 at step 6 (start ranks nothing)"), "{ranks}");
         let worse = said(Progress { best: Some((2.0, 0)), waited: 3, ..validated.clone() }, false);
         assert!(worse.contains("no step was better") && worse.ends_with("use the start: m"), "{worse}");
         let early = Progress { best: Some((2.0, 0)), last_validation: Some(2.0), ..validated.clone() };
+        let ended = said(early.clone(), false);
+        assert!(ended.ends_with("--model o/last \"your prompt\""), "nothing was judged worse: {ended}");
         let early = said(early, true);
         assert!(early.contains("not validated since") && !early.contains("better"), "{early}");
         let diverged = Progress { waited: 3, last_validation: Some(f64::NAN), start: None, ..validated };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rpo::feedback::{Limits, ReadOptions, Source};
 use rpo::objective::ObjectiveConfig;
+use rpo::tokenizer::Cut;
 use rpo::train::TrainConfig;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -26,6 +27,9 @@ pub struct Settings {
     /// cpu, cuda, rocm, metal or vulkan.
     #[serde(default = "cpu")]
     pub device: String,
+    /// Rated responses to validate on, read like `data`; then nothing of `data` is held out.
+    #[serde(default)]
+    pub validation_data: Option<Source>,
     /// Share of the prompts that is only scored.
     #[serde(default = "tenth")]
     pub validation_fraction: f64,
@@ -38,6 +42,9 @@ pub struct Settings {
     /// Longest response in tokens.
     #[serde(default = "longest")]
     pub max_response_tokens: usize,
+    /// Which end of a longer prompt is cut: "end", as transformers does, or "start", which keeps what was said last.
+    #[serde(default)]
+    pub truncate_prompts: Cut,
     /// Program that rates the policy's answers at every validation.
     #[serde(default)]
     pub judge: Option<String>,
@@ -106,9 +113,18 @@ impl Settings {
         Ok(toml::to_string_pretty(self)?)
     }
 
+    /// Where the held-out prompts are.
+    pub fn held_out_source(&self) -> &Source {
+        self.validation_data.as_ref().unwrap_or(&self.data)
+    }
+
     /// Limits of the tokenized texts.
     pub fn limits(&self) -> Limits {
-        Limits { prompt_tokens: self.max_prompt_tokens, response_tokens: self.max_response_tokens }
+        Limits {
+            prompt_tokens: self.max_prompt_tokens,
+            response_tokens: self.max_response_tokens,
+            cut_prompts: self.truncate_prompts,
+        }
     }
 }
 

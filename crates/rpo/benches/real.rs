@@ -19,7 +19,7 @@ fn main() {
     let required = |name: &str| option(name).unwrap_or_else(|| panic!("{name} is missing; see the top of this bench"));
     let (path, tokenizer) = (required("--data"), required("--tokenizer"));
     let tokenizer = Tokenizer::load(Path::new(&tokenizer)).expect("tokenizer");
-    let limits = Limits { prompt_tokens: 512, response_tokens: 512 };
+    let limits = Limits { prompt_tokens: 512, response_tokens: 512, cut_prompts: rpo::tokenizer::Cut::End };
     let (data, summary) =
         FeedbackSet::read(&Path::new(&path).into(), &ReadOptions::default(), &tokenizer, limits, &mut |_| ())
             .expect("data");

@@ -167,8 +167,7 @@ mod tests {
             row += 1;
             Response { row: row - 1, ids: ids.to_vec(), truncated: false, reward: row as f64, copies: 1 }
         };
-        let group =
-            |prompt: &[u32], responses| PromptGroup { prompt: prompt.to_vec(), prompt_truncated: false, responses };
+        let group = |prompt: &[u32], responses| PromptGroup { prompt: prompt.to_vec(), first_row: 0, responses };
         FeedbackSet {
             groups: vec![
                 group(&[5, 6, 1], vec![response(&[7, 8, 1]), response(&[9, 1])]),

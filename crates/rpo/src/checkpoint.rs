@@ -21,9 +21,11 @@ const CONFIG: &str = "config.json";
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const GENERATION: &str = "generation_config.json";
+const HEAD: &str = "lm_head.weight";
 /// What else belongs to a model and is carried along unchanged.
-const COMPANIONS: [&str; 5] =
-    [TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "spiece.model", "generation_config.json"];
+const COMPANIONS: [&str; 5] = [TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", "spiece.model", GENERATION];
 /// Files larger than this are split, as transformers does.
 const SHARD_BYTES: usize = 5_000_000_000;
 /// Copies of the embedding under other names, and a table that T5 1.0 checkpoints carry but never use.
@@ -64,11 +66,17 @@ impl Checkpoint {
             return Self::open(path);
         }
         let no_model = |problem: String| Error::NoModel { name: name.into(), problem };
-        let is_hub_id = name.split('/').count() == 2 && !name.starts_with(['.', '/', '~']);
-        if path.exists() || !is_hub_id {
-            return Err(no_model("there is no such directory, and it is no hub id (owner/name)".into()));
+        if path.exists() {
+            return Err(no_model(what_file(path)));
         }
-        download(name).map(|dir| Self { dir }).map_err(no_model)
+        // What a program that died between two renames left is found too.
+        if previous(path).is_dir() {
+            return Self::open(path);
+        }
+        match is_hub_id(name) {
+            true => download(name).map(|dir| Self { dir }).map_err(no_model),
+            false => Err(no_model("there is no such directory, and it is no hub id (owner/name)".into())),
+        }
     }
 
     /// A model in local directory `dir`.
@@ -79,15 +87,10 @@ impl Checkpoint {
         // A program that died between two renames left the last complete checkpoint beside its place.
         let fallback = previous(dir);
         let dir = if !dir.exists() && fallback.exists() { fallback } else { dir.to_path_buf() };
-        if !dir.join(CONFIG).is_file() {
-            let runs = ["best", "last"].map(|n| dir.join(n)).into_iter().find(|d| d.join(CONFIG).is_file());
-            let hint = match runs {
-                Some(run) => format!("this is the directory of a training run; its model is {}", run.display()),
-                None => format!("it holds no {CONFIG}"),
-            };
-            return Err(Error::NoModel { name: dir.display().to_string(), problem: hint });
+        match dir.join(CONFIG).is_file() {
+            true => Ok(Self { dir }),
+            false => Err(Error::NoModel { name: dir.display().to_string(), problem: what_directory(&dir) }),
         }
-        Ok(Self { dir })
     }
 
     /// The directory.
@@ -113,13 +116,21 @@ impl Checkpoint {
         Ok(tokenizer)
     }
 
-    /// Loads the model.
+    /// Loads the model. A stored head that differs from the embedding is used, whatever `tie_word_embeddings` says: so does
+    /// transformers 5, which writes `true` for models with a head of their own.
     ///
     /// # Errors
     /// If a tensor is missing, unexpected, of another shape or type, or cut short; the message names it.
     pub fn load(&self, device: &Device) -> Result<T5> {
-        let config = self.config()?;
+        let mut config = self.config()?;
         let mut weights = StoredWeights::open(&self.dir)?;
+        if config.tie_word_embeddings && weights.has_own_head(&config)? {
+            tracing::warn!(
+                "{}: tie_word_embeddings is true, but {HEAD} differs from the embedding; it is used, as by transformers 5",
+                self.dir.display()
+            );
+            config = config.with_own_head();
+        }
         let model = T5::new(&config, &mut weights, device)?;
         weights.check_all_used(&config)?;
         Ok(model)
@@ -133,7 +144,9 @@ impl Checkpoint {
         for name in COMPANIONS {
             let (from, to) = (self.dir.join(name), dir.join(name));
             if from.is_file() {
-                write_file(&to, &fs::read(&from).map_err(|e| Error::read(&from, e))?)?;
+                let bytes = fs::read(&from).map_err(|e| Error::read(&from, e))?;
+                let bytes = if name == TOKENIZER_CONFIG { readable_by_all(bytes) } else { bytes };
+                write_file(&to, &bytes)?;
             }
         }
         Ok(())
@@ -212,6 +225,10 @@ fn write_model(model: &T5, stored_as: StoredAs, dir: &Path) -> Result<()> {
         StoredAs::F16 => "float16",
     };
     write_file(&dir.join(CONFIG), model.config().to_json(dtype).as_bytes())?;
+    // transformers 5 looks for the special tokens here alone.
+    if !dir.join(GENERATION).exists() {
+        write_file(&dir.join(GENERATION), model.config().generation_json().as_bytes())?;
+    }
     write_tensors(model.parameters(), stored_as, SHARD_BYTES, dir)
 }
 
@@ -309,9 +326,26 @@ impl StoredWeights {
         Ok(Self { dir: dir.into(), files, unused })
     }
 
+    /// Whether a head is stored that is not a copy of the embedding.
+    fn has_own_head(&mut self, config: &Config) -> Result<bool> {
+        let shape = [config.vocab_size, config.d_model];
+        let Some(head) = self.read(HEAD, &shape)? else { return Ok(false) };
+        let embedding = std::iter::once("shared.weight").chain(REDUNDANT[..2].iter().copied());
+        for name in embedding {
+            if let Some(embedding) = self.read(name, &shape)? {
+                return Ok(head != embedding);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Values of `name`, if it is stored; it stays to be asked for.
+    fn read(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+        self.unused.get(name).map_or(Ok(None), |&file| self.files[file].read(name, shape))
+    }
+
     fn check_all_used(&self, config: &Config) -> Result<()> {
-        let redundant =
-            |name: &str| REDUNDANT.contains(&name) || (config.tie_word_embeddings && name == "lm_head.weight");
+        let redundant = |name: &str| REDUNDANT.contains(&name) || (config.tie_word_embeddings && name == HEAD);
         let unexpected: Vec<&str> = self.unused.keys().map(String::as_str).filter(|n| !redundant(n)).collect();
         match unexpected.first() {
             None => Ok(()),
@@ -349,6 +383,83 @@ impl Weights for StoredWeights {
             }
         }
         Err(Error::weights(&self.dir, format!("tensor `{name}` of shape {shape:?} is missing")))
+    }
+}
+
+/// Whether `name` can be meant for a model on the hub: `owner/name` or `name`, and nothing of a path about it.
+fn is_hub_id(name: &str) -> bool {
+    let parts: Vec<&str> = name.split('/').collect();
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let named = parts.iter().all(|part| !part.is_empty() && part.chars().all(allowed));
+    // `runs/first` beside a directory `runs` is a mistyped path.
+    let beside = parts.len() == 2 && Path::new(parts[0]).is_dir();
+    parts.len() <= 2 && named && !name.starts_with('.') && !beside
+}
+
+/// Why a file is no model directory, and what to do.
+fn what_file(path: &Path) -> String {
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("gguf") => "a GGUF file; a Hugging Face directory with safetensors is needed".into(),
+        Some("safetensors" | "bin" | "json") => "a file; name the directory that it lies in".into(),
+        _ => "a file, not a model directory".into(),
+    }
+}
+
+/// Why a directory without `config.json` is no model, and what to do.
+fn what_directory(dir: &Path) -> String {
+    if !dir.exists() {
+        return "there is no such directory".into();
+    }
+    if let Some(run) = ["best", "last"].map(|n| dir.join(n)).into_iter().find(|d| d.join(CONFIG).is_file()) {
+        return format!("this is the directory of a training run; its model is {}", run.display());
+    }
+    let adapter = dir.join("adapter_config.json");
+    if adapter.is_file() {
+        let settings =
+            fs::read(&adapter).ok().and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+        let base = settings.and_then(|s| Some(s.get("base_model_name_or_path")?.as_str()?.to_string()));
+        let base = base.map_or_else(String::new, |base| format!(" `{base}`"));
+        return format!(
+            "this is an adapter (adapter_config.json), not a model; merge it into its base model{base} first, with peft: \
+             PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(DIR)"
+        );
+    }
+    let holds = |extension: &str| {
+        fs::read_dir(dir).into_iter().flatten().flatten().any(|e| e.path().extension().is_some_and(|x| x == extension))
+    };
+    match (holds("gguf"), holds("onnx"), holds("safetensors")) {
+        (true, ..) => {
+            format!("it holds GGUF files and no {CONFIG}; a Hugging Face directory with safetensors is needed")
+        }
+        (_, true, _) => format!("it holds an ONNX export and no {CONFIG}; use the model that was exported"),
+        (.., true) => format!("it holds weights but no {CONFIG}; copy that from the model that they belong to"),
+        _ => format!("it holds no {CONFIG}"),
+    }
+}
+
+/// A `tokenizer_config.json` that transformers 4 and 5 both read: 5 writes class names and lists that stop 4.
+fn readable_by_all(bytes: Vec<u8>) -> Vec<u8> {
+    let Ok(serde_json::Value::Object(mut settings)) = serde_json::from_slice(&bytes) else { return bytes };
+    let mut changed = Vec::new();
+    if settings.get("tokenizer_class").and_then(|c| c.as_str()) == Some("TokenizersBackend") {
+        settings.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
+        changed.push("tokenizer_class");
+    }
+    if settings.get("extra_special_tokens").is_some_and(serde_json::Value::is_array)
+        && let Some(tokens) = settings.remove("extra_special_tokens")
+    {
+        settings.insert("additional_special_tokens".into(), tokens);
+        changed.push("extra_special_tokens");
+    }
+    match (changed.is_empty(), serde_json::to_vec_pretty(&settings)) {
+        (false, Ok(written)) => {
+            tracing::debug!(
+                "{TOKENIZER_CONFIG}: {} written so that transformers 4 reads it too",
+                changed.join(" and ")
+            );
+            written
+        }
+        _ => bytes,
     }
 }
 
@@ -488,6 +599,41 @@ mod tests {
     }
 
     #[test]
+    fn a_stored_head_that_differs_from_the_embedding_is_used() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        write(dir.path(), StoredAs::F32, usize::MAX);
+        let load = || Checkpoint::open(dir.path()).expect("directory").load(&Device::flex()).expect("loads");
+        let head = |model: &T5| host(model.head()).expect("numbers");
+        let own = head(&load());
+        // As transformers 5 writes it: tied, not scaled, with the head in the file.
+        let tied =
+            config().to_json("float32").replace("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true");
+        fs::write(dir.path().join(CONFIG), &tied).expect("write");
+        let loaded = load();
+        assert_eq!(head(&loaded), own);
+        assert!(!loaded.config().tie_word_embeddings && !loaded.config().scale_decoder_outputs);
+
+        // A copy of the embedding is none of its own.
+        let mut parameters = model().parameters();
+        let shared = parameters.iter().find(|p| p.name == "shared.weight").expect("embedding").values.clone();
+        parameters.iter_mut().filter(|p| p.name == HEAD).for_each(|p| p.values = shared.clone());
+        write_tensors(parameters, StoredAs::F32, usize::MAX, dir.path()).expect("write");
+        assert!(load().config().tie_word_embeddings);
+    }
+
+    #[test]
+    fn settings_of_a_tokenizer_are_written_for_all_versions_of_transformers() {
+        let new =
+            br#"{"tokenizer_class":"TokenizersBackend","extra_special_tokens":["<extra_id_0>"],"eos_token":"</s>"}"#;
+        let written: serde_json::Value = serde_json::from_slice(&readable_by_all(new.to_vec())).expect("JSON");
+        assert_eq!(written["tokenizer_class"], "PreTrainedTokenizerFast");
+        assert_eq!(written["additional_special_tokens"][0], "<extra_id_0>");
+        assert!(written.get("extra_special_tokens").is_none() && written["eos_token"] == "</s>");
+        let old = br#"{"tokenizer_class": "T5Tokenizer"}"#.to_vec();
+        assert_eq!(readable_by_all(old.clone()), old);
+    }
+
+    #[test]
     fn what_is_no_model_is_refused_with_a_hint() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let best = dir.path().join("best");
@@ -495,6 +641,20 @@ mod tests {
         write(&best, StoredAs::F32, usize::MAX);
         let said = Checkpoint::open(dir.path()).expect_err("a run is no model").to_string();
         assert!(said.contains("training run") && said.contains("best"), "{said}");
+        let adapter = dir.path().join("adapter");
+        fs::create_dir(&adapter).expect("create");
+        fs::write(adapter.join("adapter_config.json"), r#"{"base_model_name_or_path":"google/flan-t5-small"}"#)
+            .expect("write");
+        let said = Checkpoint::open(&adapter).expect_err("an adapter is no model").to_string();
+        assert!(said.contains("merge it into its base model `google/flan-t5-small`"), "{said}");
+        let weights = best.join(SINGLE);
+        let said = Checkpoint::find(&weights.display().to_string()).expect_err("a file").to_string();
+        assert!(said.contains("name the directory"), "{said}");
+        for (name, hub) in
+            [("google/flan-t5-small", true), ("t5-small", true), ("./t5", false), ("/a", false), ("a/b/c", false)]
+        {
+            assert_eq!(is_hub_id(name), hub, "{name}");
+        }
         let said = Checkpoint::find("no/such/place").expect_err("no such place").to_string();
         assert!(said.contains("no such directory"), "{said}");
     }

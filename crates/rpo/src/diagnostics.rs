@@ -139,7 +139,7 @@ mod tests {
         };
         let mut group = |rewards: &&[f64]| PromptGroup {
             prompt: vec![2, 1],
-            prompt_truncated: false,
+            first_row: 0,
             responses: rewards.iter().map(|r| response(*r)).collect(),
         };
         Split { train: FeedbackSet { groups: groups.iter().map(&mut group).collect() }, ..Split::default() }

@@ -9,20 +9,20 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {cause}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A file could not be written.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {cause}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A `config.json` that we cannot use.
     #[error("{}: {problem}", path.display())]
@@ -92,13 +92,13 @@ pub enum Error {
 
 impl Error {
     /// [`Error::Read`] for `path`.
-    pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
-        Self::Read { path: path.into(), source }
+    pub(crate) fn read(path: &Path, cause: std::io::Error) -> Self {
+        Self::Read { path: path.into(), cause }
     }
 
     /// [`Error::Write`] for `path`.
-    pub(crate) fn write(path: &Path, source: std::io::Error) -> Self {
-        Self::Write { path: path.into(), source }
+    pub(crate) fn write(path: &Path, cause: std::io::Error) -> Self {
+        Self::Write { path: path.into(), cause }
     }
 
     /// [`Error::Weights`] for `path`.

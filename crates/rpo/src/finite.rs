@@ -168,7 +168,7 @@ impl FiniteProblem {
                     }
                 }
             }
-            PromptGroup { prompt: prompt.clone(), prompt_truncated: false, responses }
+            PromptGroup { prompt: prompt.clone(), first_row: 0, responses }
         });
         FeedbackSet { groups: groups.collect() }
     }

@@ -1,5 +1,5 @@
-//! What a file of feedback holds, worked out in one pass before anything is trained. Texts are not kept: memory grows
-//! with the number of rows by a few numbers each.
+//! What a file of feedback holds, worked out in one pass before anything is trained, grouped as training groups it. Texts are
+//! not kept.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -7,8 +7,11 @@ use serde::Serialize;
 
 use crate::advice::{Advice, Facts, advise};
 use crate::error::Result;
-use crate::feedback::{Feedback, FeedbackError, Limits, ReadOptions, Source, read_rows};
+use crate::feedback::{Added, FeedbackSet, Grouping, Limits, ReadOptions, ReadSummary, Source};
 use crate::tokenizer::Tokenizer;
+
+/// A share of `<unk>` above which a tokenizer is made for other texts.
+pub const MANY_UNKNOWN: f64 = 0.01;
 
 /// Smallest, median, 95th percentile and largest of some numbers, with mean and population standard deviation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -55,6 +58,10 @@ pub struct DataReport {
     pub prompt_tokens: Distribution,
     /// Tokens of a response before any cut.
     pub response_tokens: Distribution,
+    /// Prompts that differ as texts and are the same to the model, but for the first of each.
+    pub folded_prompts: usize,
+    /// Those among them that differ behind the cut.
+    pub folded_by_cut: usize,
     /// Rows that repeat a response of the same prompt.
     pub duplicates: usize,
     /// Those among them whose reward differs from the first one's.
@@ -65,6 +72,8 @@ pub struct DataReport {
     pub tied_pairs: f64,
     /// Share of all tokens that are `<unk>`.
     pub unknown_rate: f64,
+    /// Prompts and responses that spell out special tokens, such as `<extra_id_1>`.
+    pub special_texts: usize,
     /// Share of prompts longer than the limit.
     pub truncated_prompts: f64,
     /// Share of responses longer than the limit.
@@ -77,32 +86,17 @@ pub struct DataReport {
     pub advice: Advice,
 }
 
-/// What is remembered of a prompt.
-#[derive(Default)]
-struct Group {
-    /// Number of the prompt in order of appearance.
-    number: usize,
-    rewards: Vec<f64>,
-    /// Place in `merged` of each different response, by a hash of its text.
-    places: HashMap<blake3::Hash, usize>,
-    /// Of each different response.
-    merged: Vec<Merged>,
-}
-
-/// The ratings of a response.
-struct Merged {
-    first: f64,
-    mean: f64,
-    copies: usize,
-}
-
-/// What is remembered of a file.
+/// What is remembered of a file beside the grouped data.
 #[derive(Default)]
 struct Observed {
-    groups: HashMap<blake3::Hash, Group>,
+    /// Rewards of all rows by group.
+    rewards: Vec<Vec<f64>>,
+    /// Reward of the first copy of each response, by group and place.
+    first: HashMap<(usize, usize), f64>,
+    /// Of each prompt, before any cut.
     prompt_tokens: Vec<f64>,
+    /// Of each row's response, before any cut.
     response_tokens: Vec<f64>,
-    unknown: usize,
     conflicting_duplicates: usize,
 }
 
@@ -118,95 +112,71 @@ pub fn inspect(
     progress: &mut dyn FnMut(usize),
 ) -> Result<DataReport> {
     let mut seen = Observed::default();
-    let mut rows = read_rows(source, options)?;
-    for row in rows.by_ref() {
-        seen.add(&row?, tokenizer)?;
-        progress(seen.response_tokens.len());
-    }
-    match seen.groups.is_empty() {
-        true => Err(FeedbackError::Empty { path: source.to_string().into() }.into()),
-        false => Ok(seen.report(limits, rows.notes().lines())),
-    }
+    let mut grouping = Grouping::new(tokenizer, limits);
+    let notes = grouping.read(source, options, &mut |row| seen.add(row), progress)?;
+    let (set, summary) = grouping.finish(&source.to_string())?;
+    Ok(seen.report(&set, ReadSummary { notes, ..summary }))
 }
 
 impl Observed {
-    fn add(&mut self, row: &Feedback, tokenizer: &Tokenizer) -> Result<()> {
-        let number = self.groups.len();
-        let new = || Group { number, ..Group::default() };
-        let group = self.groups.entry(blake3::hash(row.prompt.as_bytes())).or_insert_with(new);
-        if group.rewards.is_empty() {
-            let prompt = tokenizer.encode(&row.prompt, usize::MAX)?;
-            self.unknown += prompt.unknown;
-            self.prompt_tokens.push(prompt.ids.len() as f64);
+    fn add(&mut self, row: &Added<'_>) {
+        if row.group == self.rewards.len() {
+            self.rewards.push(Vec::new());
+            self.prompt_tokens.extend(row.prompt.map(|prompt| prompt.length as f64));
         }
-        let response = tokenizer.encode(&row.response, usize::MAX)?;
-        self.unknown += response.unknown;
-        self.response_tokens.push(response.ids.len() as f64);
-        group.rewards.push(row.reward);
-        let place = *group.places.entry(blake3::hash(row.response.as_bytes())).or_insert(group.merged.len());
-        match group.merged.get_mut(place) {
-            Some(merged) => {
-                merged.copies += 1;
-                merged.mean += (row.reward - merged.mean) / merged.copies as f64;
-                self.conflicting_duplicates += usize::from(merged.first != row.reward);
-            }
-            None => group.merged.push(Merged { first: row.reward, mean: row.reward, copies: 1 }),
-        }
-        Ok(())
+        self.rewards[row.group].push(row.reward);
+        self.response_tokens.push(row.response.length as f64);
+        let first = *self.first.entry((row.group, row.place)).or_insert(row.reward);
+        self.conflicting_duplicates += usize::from(first != row.reward);
     }
 
-    fn report(mut self, limits: Limits, notes: Vec<String>) -> DataReport {
-        let groups = || self.groups.values();
+    fn report(mut self, set: &FeedbackSet, summary: ReadSummary) -> DataReport {
+        let groups = || self.rewards.iter();
         let mut responses_per_prompt = BTreeMap::new();
-        groups().for_each(|g| *responses_per_prompt.entry(g.rewards.len()).or_default() += 1);
-        let tied = |g: &&Group| g.rewards.len() > 1 && g.rewards.iter().all(|r| *r == g.rewards[0]);
-        let pairs: usize = groups().map(|g| g.rewards.len() * (g.rewards.len() - 1) / 2).sum();
+        groups().for_each(|g| *responses_per_prompt.entry(g.len()).or_default() += 1);
+        let tied = |g: &&Vec<f64>| g.len() > 1 && g.iter().all(|r| *r == g[0]);
+        let pairs: usize = groups().map(|g| g.len() * (g.len() - 1) / 2).sum();
         let (tied_prompts, tied_pairs): (usize, usize) =
-            (groups().filter(tied).count(), groups().map(equal_pairs).sum());
-        let duplicates = groups().map(|g| g.rewards.len() - g.merged.len()).sum();
-        let mut rewards: Vec<f64> = groups().flat_map(|g| g.rewards.iter().copied()).collect();
+            (groups().filter(tied).count(), groups().map(|g| equal_pairs(g)).sum());
+        let mut rewards: Vec<f64> = groups().flatten().copied().collect();
         rewards.sort_by(f64::total_cmp);
-        let tokens: f64 = self.prompt_tokens.iter().chain(&self.response_tokens).sum();
-        let longer = |lengths: &[f64], limit: usize| {
-            lengths.iter().filter(|l| **l > limit as f64).count() as f64 / lengths.len() as f64
-        };
-        let facts = self.facts();
+        let of_rows = |n: usize| n as f64 / summary.rows as f64;
+        let facts = facts(set);
         DataReport {
-            notes,
             advice: advise(&facts),
             facts,
-            rows: rewards.len(),
-            prompts: self.groups.len(),
+            rows: summary.rows,
+            prompts: summary.prompts,
             responses_per_prompt,
             reward_histogram: histogram(&rewards),
             rewards: distribution(&mut rewards),
-            duplicates,
+            folded_prompts: summary.folded_prompts,
+            folded_by_cut: summary.folded_by_cut,
+            duplicates: summary.duplicates,
             conflicting_duplicates: self.conflicting_duplicates,
             tied_prompts,
             tied_pairs: if pairs > 0 { tied_pairs as f64 / pairs as f64 } else { 0.0 },
-            unknown_rate: self.unknown as f64 / tokens,
-            truncated_prompts: longer(&self.prompt_tokens, limits.prompt_tokens),
-            truncated_responses: longer(&self.response_tokens, limits.response_tokens),
+            unknown_rate: summary.unknown_tokens as f64 / summary.tokens as f64,
+            special_texts: summary.special_texts,
+            truncated_prompts: summary.truncated_prompts as f64 / summary.prompts as f64,
+            truncated_responses: of_rows(summary.truncated_responses),
             prompt_tokens: distribution(&mut self.prompt_tokens),
             response_tokens: distribution(&mut self.response_tokens),
+            notes: summary.notes,
         }
     }
 }
 
-impl Observed {
-    /// As training sees the data: repeated responses once, with their mean reward.
-    fn facts(&self) -> Facts {
-        let mut groups: Vec<&Group> = self.groups.values().collect();
-        groups.sort_by_key(|g| g.number);
-        let distinct: HashSet<&blake3::Hash> = groups.iter().flat_map(|g| g.places.keys()).collect();
-        let rewards: Vec<Vec<f64>> = groups.iter().map(|g| g.merged.iter().map(|m| m.mean).collect()).collect();
-        Facts::of(&rewards, distinct.len())
-    }
+/// As training sees the data: repeated responses once, with their mean reward.
+fn facts(set: &FeedbackSet) -> Facts {
+    let distinct: HashSet<&[u32]> = set.iter().map(|response| &response.ids[..]).collect();
+    let rewards: Vec<Vec<f64>> = set.groups.iter().map(|g| g.responses.iter().map(|r| r.reward).collect()).collect();
+    Facts::of(&rewards, distinct.len())
 }
 
 /// Pairs of a prompt's responses with equal rewards.
-fn equal_pairs(group: &Group) -> usize {
-    let mut sorted = group.rewards.clone();
+fn equal_pairs(rewards: &[f64]) -> usize {
+    let mut sorted = rewards.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.chunk_by(|a, b| a == b).map(|run| run.len() * (run.len() - 1) / 2).sum()
 }
@@ -258,8 +228,7 @@ mod tests {
 
     #[test]
     fn ties_are_counted_by_pairs() {
-        let group = |rewards: &[f64]| Group { rewards: rewards.to_vec(), ..Group::default() };
-        assert_eq!(equal_pairs(&group(&[1.0, 2.0, 1.0, 1.0])), 3);
-        assert_eq!(equal_pairs(&group(&[1.0])), 0);
+        assert_eq!(equal_pairs(&[1.0, 2.0, 1.0, 1.0]), 3);
+        assert_eq!(equal_pairs(&[1.0]), 0);
     }
 }

@@ -1,8 +1,13 @@
 //! Text to token ids and back, by a Hugging Face `tokenizer.json`. It knows nothing of models or feedback.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer as Inner;
+
+const PAD: &str = "<pad>";
+const EOS: &str = "</s>";
 
 /// A tokenizer that cannot be read or used.
 #[derive(Debug, thiserror::Error)]
@@ -20,16 +25,41 @@ pub enum TokenizerError {
     Apply(String),
 }
 
+/// Which end of a text is cut that is longer than allowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cut {
+    /// What comes last is lost, as transformers does by default.
+    #[default]
+    End,
+    /// What comes first is lost: in a conversation, what was said last is what is to be answered.
+    Start,
+}
+
 /// Token ids of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
-    /// Ids, ended by `</s>` unless truncated.
+    /// Ids, ended by `</s>` but for a response that was cut.
     pub ids: Vec<u32>,
-    /// Whether the text was longer than allowed; then there is no `</s>`, for the text does not end here.
-    pub truncated: bool,
+    /// Tokens of the whole text, `</s>` among them; more than there are ids if the text was cut.
+    pub length: usize,
     /// How many ids are `<unk>`.
     pub unknown: usize,
+    /// How many special tokens the text spells out, such as `<extra_id_1>`, or `</s>` before its end.
+    pub special: usize,
+    /// A hash of the ids before any cut.
+    pub whole: blake3::Hash,
 }
+
+impl Encoded {
+    /// Whether the text was longer than allowed.
+    pub fn truncated(&self) -> bool {
+        self.length > self.ids.len()
+    }
+}
+
+/// Texts of more bytes are encoded piece by piece, between words: the tokenizer needs some forty times their size at once.
+const PIECE: usize = 1 << 20;
 
 /// A tokenizer with the special tokens that T5 needs.
 #[derive(Clone, Debug)]
@@ -38,6 +68,8 @@ pub struct Tokenizer {
     pad: u32,
     eos: u32,
     unk: Option<u32>,
+    /// Special tokens but for `<unk>`.
+    special: HashSet<u32>,
 }
 
 impl Tokenizer {
@@ -54,24 +86,57 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|e| bad(e.to_string()))?;
         inner.with_padding(None);
         let id = |token: &str| inner.token_to_id(token).ok_or_else(|| bad(format!("it has no token `{token}`")));
-        let (pad, eos, unk) = (id("<pad>")?, id("</s>")?, inner.token_to_id("<unk>"));
-        Ok(Self { inner, pad, eos, unk })
+        let (pad, eos, unk) = (id(PAD)?, id(EOS)?, inner.token_to_id("<unk>"));
+        let added = inner.get_added_tokens_decoder();
+        let special =
+            added.iter().filter(|(id, token)| token.special && Some(**id) != unk).map(|(id, _)| *id).collect();
+        Ok(Self { inner, pad, eos, unk, special })
     }
 
-    /// Encodes `text` in at most `max_tokens` ids.
+    /// Encodes a prompt in at most `limit` ids, the last of which is `</s>` in any case, as in transformers.
     ///
     /// # Errors
     /// If the tokenizer's own model fails on the text.
-    pub fn encode(&self, text: &str, max_tokens: usize) -> Result<Encoded, TokenizerError> {
-        let encoding = self.inner.encode_fast(text, true).map_err(|e| TokenizerError::Apply(e.to_string()))?;
-        let mut ids = encoding.get_ids().to_vec();
-        if ids.last() != Some(&self.eos) {
-            ids.push(self.eos);
+    pub fn prompt(&self, text: &str, limit: usize, cut: Cut) -> Result<Encoded, TokenizerError> {
+        let mut encoded = self.encode(text)?;
+        if encoded.length > limit {
+            encoded.ids.pop();
+            match cut {
+                Cut::End => encoded.ids.truncate(limit.saturating_sub(1)),
+                Cut::Start => _ = encoded.ids.drain(..(encoded.length - limit).min(encoded.ids.len())),
+            }
+            encoded.ids.push(self.eos);
         }
-        let truncated = ids.len() > max_tokens;
-        ids.truncate(max_tokens);
-        let unknown = ids.iter().filter(|&&id| Some(id) == self.unk).count();
-        Ok(Encoded { ids, truncated, unknown })
+        Ok(self.counted(encoded))
+    }
+
+    /// Encodes a response in at most `limit` ids. One that is cut has no `</s>`, for the text does not end there.
+    ///
+    /// # Errors
+    /// If the tokenizer's own model fails on the text.
+    pub fn response(&self, text: &str, limit: usize) -> Result<Encoded, TokenizerError> {
+        let mut encoded = self.encode(text)?;
+        encoded.ids.truncate(limit);
+        Ok(self.counted(encoded))
+    }
+
+    fn counted(&self, encoded: Encoded) -> Encoded {
+        let unknown = encoded.ids.iter().filter(|&&id| Some(id) == self.unk).count();
+        Encoded { unknown, ..encoded }
+    }
+
+    /// Encodes a whole text. What earlier outputs leave at its ends, `<pad>` and `</s>`, is no part of it.
+    fn encode(&self, text: &str) -> Result<Encoded, TokenizerError> {
+        let mut ids = Vec::new();
+        for piece in pieces(without_ends(text), PIECE) {
+            let encoding = self.inner.encode_fast(piece, true).map_err(|e| TokenizerError::Apply(e.to_string()))?;
+            let found = encoding.get_ids();
+            ids.extend_from_slice(found.strip_suffix(&[self.eos]).unwrap_or(found));
+        }
+        let special = ids.iter().filter(|id| self.special.contains(id)).count();
+        ids.push(self.eos);
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        Ok(Encoded { length: ids.len(), unknown: 0, special, whole: blake3::hash(&bytes), ids })
     }
 
     /// The text of `ids`, without special tokens.
@@ -103,5 +168,103 @@ impl Tokenizer {
     /// Id of `</s>`.
     pub fn eos_id(&self) -> u32 {
         self.eos
+    }
+}
+
+/// `text` without `<pad>` and `</s>` at its ends and the blanks beside them.
+fn without_ends(text: &str) -> &str {
+    let ends = [PAD, EOS];
+    let mut rest = text;
+    loop {
+        let trimmed = rest.trim();
+        let cut = ends.iter().find_map(|end| trimmed.strip_prefix(end).or_else(|| trimmed.strip_suffix(end)));
+        match cut {
+            Some(shorter) => rest = shorter.trim(),
+            None => return rest,
+        }
+    }
+}
+
+/// A text in pieces of about `most` bytes that end between words, which tokenizers look at one by one.
+fn pieces(text: &str, most: usize) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while rest.len() > most {
+        let from = rest.ceil_char_boundary(most);
+        // A blank behind a character that is none: runs of blanks stay together.
+        let between = rest[from..].char_indices().zip(rest[from..].chars().skip(1));
+        let end = between
+            .into_iter()
+            .find_map(|((i, c), next)| (!c.is_whitespace() && next == ' ').then(|| from + i + c.len_utf8()));
+        let Some(end) = end else { break };
+        let (piece, behind) = rest.split_at(end);
+        pieces.push(piece);
+        rest = behind;
+    }
+    pieces.push(rest);
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Words by blanks, with T5's special tokens.
+    fn tokenizer() -> Tokenizer {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let special = |id: u32, content: &str| {
+            serde_json::json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                               "normalized": false, "special": true})
+        };
+        let names = ["<pad>", "</s>", "<unk>", "<extra_id_0>"];
+        let added: Vec<_> = names.iter().enumerate().map(|(i, name)| special(i as u32, name)).collect();
+        let json = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+            "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
+            "model": {"type": "WordLevel", "unk_token": "<unk>",
+                      "vocab": {"<pad>": 0, "</s>": 1, "<unk>": 2, "<extra_id_0>": 3, "a": 4, "b": 5, "c": 6}}
+        });
+        std::fs::write(dir.path().join("tokenizer.json"), json.to_string()).expect("write");
+        Tokenizer::load(dir.path()).expect("valid")
+    }
+
+    #[test]
+    fn a_cut_prompt_keeps_its_end_of_sequence_and_a_cut_response_has_none() {
+        let t = tokenizer();
+        let prompt = |limit, cut| t.prompt("a b c", limit, cut).expect("encodes").ids;
+        assert_eq!(prompt(4, Cut::End), [4, 5, 6, 1]);
+        assert_eq!(prompt(3, Cut::End), [4, 5, 1]);
+        assert_eq!(prompt(3, Cut::Start), [5, 6, 1]);
+        assert_eq!(prompt(1, Cut::End), [1]);
+        assert_eq!(prompt(1, Cut::Start), [1]);
+        let cut = t.response("a b c", 3).expect("encodes");
+        assert_eq!((cut.ids.as_slice(), cut.length, cut.truncated()), (&[4, 5, 6][..], 4, true));
+        assert!(!t.response("a b c", 4).expect("encodes").truncated());
+    }
+
+    #[test]
+    fn special_tokens_at_the_ends_are_no_part_of_a_text_and_those_inside_are_counted() {
+        let t = tokenizer();
+        let encode = |text: &str| t.response(text, 99).expect("encodes");
+        for text in ["a b", "a b</s>", "<pad> a b</s>", "<pad><pad>a b </s></s><pad>\n", " a b </s>"] {
+            assert_eq!((encode(text).ids, encode(text).special), (vec![4, 5, 1], 0), "{text}");
+        }
+        let inside = encode("a <extra_id_0> b </s> c");
+        assert_eq!((inside.ids.as_slice(), inside.special), (&[4, 3, 5, 1, 6, 1][..], 2));
+        assert_eq!((encode("x a").unknown, encode("x a").special), (1, 0), "unknown words are no special tokens");
+        assert_eq!(encode("</s>").ids, [1]);
+        assert_ne!(encode("a").whole, encode("b").whole);
+    }
+
+    #[test]
+    fn long_texts_are_parted_between_words() {
+        let text = "ab  cd efg   h ij";
+        for most in 1..20 {
+            let parts = pieces(text, most);
+            assert_eq!(parts.concat(), text);
+            assert!(parts.iter().skip(1).all(|p| p.starts_with(' ')), "{parts:?}");
+        }
+        assert_eq!(pieces("abcdef", 2), ["abcdef"], "there is no place to part it");
+        assert_eq!(pieces("ä ä ä", 1), ["ä ä", " ä"]);
     }
 }

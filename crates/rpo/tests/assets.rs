@@ -8,7 +8,7 @@ use rpo::burn::tensor::Device;
 use rpo::checkpoint::Checkpoint;
 use rpo::feedback::{FeedbackSet, Limits, PromptGroup, ReadOptions, Response};
 use rpo::score::token_log_probs;
-use rpo::tokenizer::Tokenizer;
+use rpo::tokenizer::{Cut, Tokenizer};
 use serde::Deserialize;
 
 fn assets() -> Option<PathBuf> {
@@ -27,8 +27,9 @@ fn all_gold_encodings_are_reproduced() {
     let gold: Vec<(String, Vec<u32>, String)> = serde_json::from_str(&text).expect("gold encodings");
     assert_eq!(gold.len(), 1995);
     for (text, ids, decoded) in gold {
-        let encoded = tokenizer.encode(&text, usize::MAX).expect("encodes");
+        let encoded = tokenizer.response(&text, usize::MAX).expect("encodes");
         assert_eq!(encoded.ids, ids, "{text}");
+        assert_eq!(encoded.length, ids.len());
         assert_eq!(encoded.unknown, ids.iter().filter(|id| **id == 2).count());
         // The gold texts went through transformers' clean-up, which removes spaces before punctuation and sets some
         // around `<unk>`; we give back what the tokenizer says.
@@ -36,17 +37,33 @@ fn all_gold_encodings_are_reproduced() {
         let got = tokenizer.decode_with_special(&ids).expect("decodes");
         assert_eq!(unspaced(&got), unspaced(&decoded), "{text}");
         if ids.len() > 3 {
-            let cut = tokenizer.encode(&text, 3).expect("encodes");
-            assert!(cut.truncated && cut.ids == ids[..3], "{text}: cut without a faked end");
+            let cut = tokenizer.response(&text, 3).expect("encodes");
+            assert!(cut.truncated() && cut.ids == ids[..3], "{text}: cut without a faked end");
+            let cut = tokenizer.prompt(&text, 3, Cut::End).expect("encodes");
+            assert!(cut.ids == [ids[0], ids[1], 1], "{text}: a prompt keeps its end, as in transformers");
         }
     }
+}
+
+/// Texts of more than a mebibyte are encoded piece by piece; the ids must not tell.
+#[test]
+fn long_texts_have_the_ids_of_their_parts() {
+    let Some(assets) = assets() else { return };
+    let tokenizer = Tokenizer::load(&assets.join("tokenizer/hf-flan-t5-small")).expect("tokenizer");
+    let sentence = "The parcel  left today,\n at \"noon\" {or so}; it's café-au-lait for 12,345 people\t(not 6). ";
+    let ids = |text: &str| tokenizer.response(text, usize::MAX).expect("encodes").ids;
+    let one = ids(sentence);
+    let times = (3 << 20) / sentence.len();
+    let many = ids(&sentence.repeat(times));
+    assert_eq!(many.len(), times * (one.len() - 1) + 1);
+    assert!(many.chunks_exact(one.len() - 1).take(times).all(|part| part == &one[..one.len() - 1]));
 }
 
 #[test]
 fn real_feedback_is_read_whole() {
     let Some(assets) = assets() else { return };
     let tokenizer = Tokenizer::load(&assets.join("tokenizer/hf-flan-t5-small")).expect("tokenizer");
-    let limits = Limits { prompt_tokens: 512, response_tokens: 512 };
+    let limits = Limits { prompt_tokens: 512, response_tokens: 512, cut_prompts: Cut::End };
     for (name, prompts) in
         [("mqm_ted_ende_k4", 523), ("summeval_op_k4", 32), ("mt_bench_k4", 80), ("prometheus_vicuna_eval_k4", 80)]
     {
@@ -82,7 +99,7 @@ fn a_checkpoint_from_elsewhere_scores_as_in_transformers() {
     });
     let groups = cases.iter().zip(responses).map(|(case, response)| PromptGroup {
         prompt: case.prompt.clone(),
-        prompt_truncated: true,
+        first_row: 0,
         responses: vec![response],
     });
     let data = FeedbackSet { groups: groups.collect() };

@@ -65,7 +65,7 @@ fn data() -> Split {
     let mut row = 0;
     let mut group = |prompt: &[u32], responses: &[(&[u32], f64)]| PromptGroup {
         prompt: prompt.to_vec(),
-        prompt_truncated: false,
+        first_row: 0,
         responses: responses
             .iter()
             .map(|(ids, reward)| {

@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rpo::batch::PackedBatch;
 use rpo::burn;
 use rpo::checkpoint::{Checkpoint, StoredAs, save};
-use rpo::sample::{Decoding, Processors, generate};
+use rpo::sample::{Decoding, Processors, StoredDecoding, generate};
 use rpo::score::{LogProb, score, token_log_probs};
 use rpo::stop::Stop;
 use rpo::t5::{NamedParameters, T5};
@@ -206,11 +206,34 @@ fn greedy_generation_equals_transformers_token_for_token() {
 }
 
 #[test]
+fn beam_search_equals_transformers_token_for_token() {
+    for name in MODELS {
+        let batch = Golden::of(name).batch();
+        let model = load(name, &Device::flex());
+        let prompts: Vec<Vec<u32>> =
+            (0..batch.prompts.len()).map(|i| batch.prompt_ids[batch.prompts.range(i)].to_vec()).collect();
+        let text = std::fs::read_to_string(goldens().join(name).join("beams.json")).expect("golden file");
+        let cases: Vec<serde_json::Value> = serde_json::from_str(&text).expect("golden file");
+        assert_eq!(cases.len(), 29);
+        for case in cases {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            // The settings are those of a generation_config.json.
+            std::fs::write(dir.path().join("generation_config.json"), case["settings"].to_string()).expect("write");
+            let stored = StoredDecoding::read(dir.path(), &Decoding::default()).expect("valid").expect("there");
+            assert_eq!(stored.unsupported, Vec::<String>::new());
+            let outputs: Vec<Vec<u32>> = serde_json::from_value(case["outputs"].clone()).expect("golden file");
+            let together = generate(&model, &prompts, 0, &stored.decoding, &Stop::new()).expect("answers");
+            assert_eq!(together, outputs, "{name}: {}", case["settings"]);
+        }
+    }
+}
+
+#[test]
 fn sampling_depends_on_seed_and_prompt_but_not_on_the_batch() {
     let model = load("gated_untied", &Device::flex());
     let prompts: Vec<Vec<u32>> = vec![vec![5, 6, 7, 1], vec![9, 1], vec![9, 1]];
     let processors = Processors { temperature: 3.0, ..Processors::default() };
-    let decoding = Decoding { sample: true, max_new_tokens: 30, seed: 7, processors };
+    let decoding = Decoding { sample: true, max_new_tokens: 30, seed: 7, processors, ..Decoding::default() };
     let together = generate(&model, &prompts, 0, &decoding, &Stop::new()).expect("answers");
     let apart: Vec<_> =
         (0..3).flat_map(|i| generate(&model, &prompts[i..=i], i, &decoding, &Stop::new()).expect("answers")).collect();

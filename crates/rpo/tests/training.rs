@@ -1,6 +1,5 @@
 //! The loop end to end on a tiny model and data that the tests write themselves.
 
-use rpo::stop::Stop;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -15,7 +14,8 @@ use rpo::objective::{
 use rpo::optim::{Adafactor, Algorithm, Optimizer, OptimizerConfig};
 use rpo::reference::{ReferenceScores, References};
 use rpo::score::LogProb;
-use rpo::t5::Config;
+use rpo::stop::Stop;
+use rpo::t5::{Config, NamedParameters};
 use rpo::train::{
     Answered, BestBy, Event, Judge, Observer, Progress, RunDir, Saving, Summary, TrainConfig, Trainer, learner,
 };
@@ -50,7 +50,7 @@ impl Bench {
 
     fn data(&self) -> (Split, ReadSummary) {
         let tokenizer = self.checkpoint().tokenizer().expect("tokenizer");
-        let limits = Limits { prompt_tokens: 32, response_tokens: 32 };
+        let limits = Limits { prompt_tokens: 32, response_tokens: 32, cut_prompts: rpo::tokenizer::Cut::End };
         let path = self.path("data.jsonl");
         let (data, summary) =
             FeedbackSet::read(&path.as_path().into(), &ReadOptions::default(), &tokenizer, limits, &mut |_| ())
@@ -81,6 +81,21 @@ impl Bench {
         stop_after: Option<usize>,
         judge: Option<&Judge<'_>>,
     ) -> rpo::Result<Summary> {
+        let stop = Stop::new();
+        let mut stopper = Stopper { after: stop_after, stop: &stop };
+        self.watched_train(out, objective, config, &stop, &mut stopper, judge)
+    }
+
+    /// With an observer that may wish to stop.
+    fn watched_train(
+        &self,
+        out: &str,
+        objective: &ObjectiveConfig,
+        config: &TrainConfig,
+        stop: &Stop,
+        observer: &mut dyn Observer,
+        judge: Option<&Judge<'_>>,
+    ) -> rpo::Result<Summary> {
         let device = Device::flex().autodiff();
         let origin = self.checkpoint();
         let (split, _) = self.data();
@@ -102,13 +117,11 @@ impl Bench {
         };
         let log = MetricsLog::open(&run.path("metrics.jsonl"), &progress).expect("log");
         let mut log = log.with_answers(origin.tokenizer().expect("tokenizer"));
-        let stop = Stop::new();
-        let mut stopper = Stopper { after: stop_after, stop: &stop };
         let saving = Some(Saving { run: &run, origin: &origin });
         let objective = objective.as_mut();
         let trainer =
-            Trainer { objective, data: split, mismatched, references: &references, config, saving, judge, stop: &stop };
-        Ok(trainer.run(learner, optimizer, progress, &mut [&mut log, &mut stopper])?.1)
+            Trainer { objective, data: split, mismatched, references: &references, config, saving, judge, stop };
+        Ok(trainer.run(learner, optimizer, progress, &mut [&mut log, observer])?.1)
     }
 
     /// The lines of a part of the record.
@@ -250,6 +263,84 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
         assert_eq!(bench.weights("parts/last"), bench.weights("whole/last"), "{}", objective.name());
         assert_eq!(bench.weights("parts/best"), bench.weights("whole/best"), "{}", objective.name());
         assert_eq!(bench.metrics("parts"), bench.metrics("whole"), "{}", objective.name());
+    }
+}
+
+/// Wishes to stop when so many batches of a validation after step `step` are scored, or when its answers are shown.
+struct StopsInValidation<'a> {
+    step: usize,
+    stop: &'a Stop,
+    now: usize,
+}
+
+impl Observer for StopsInValidation<'_> {
+    fn observe(&mut self, event: &Event<'_>) -> rpo::Result<()> {
+        match event {
+            Event::Milestone { step, .. } => self.now = *step,
+            Event::Validating { .. } if self.now == self.step => self.stop.request(),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_run_stopped_in_the_midst_of_a_validation_repeats_it_once() {
+    let bench = Bench::new();
+    let config = TrainConfig { micro_batch_tokens: 8, sample_every: Some(3), ..config(6) };
+    bench.train("whole", &rpo(), &config, None);
+    for step in [0, 3, 6] {
+        let out = format!("stopped-{step}");
+        let stop = Stop::new();
+        let mut observer = StopsInValidation { step, stop: &stop, now: usize::MAX };
+        let stopped = bench.watched_train(&out, &rpo(), &config, &stop, &mut observer, None).expect("stops");
+        assert!(stopped.interrupted && stopped.progress.step == step, "{stopped:?}");
+        assert!(stopped.progress.pending.validation && stopped.progress.validated_at != Some(step));
+        let ended = bench.train(&out, &rpo(), &config, None);
+        assert!(!ended.interrupted && ended.progress.validated_at == Some(6));
+        assert_eq!(bench.metrics(&out), bench.metrics("whole"), "stopped in the validation of step {step}");
+        assert_eq!(bench.weights(&format!("{out}/last")), bench.weights("whole/last"));
+    }
+}
+
+#[test]
+fn a_pass_that_was_stopped_goes_on_where_it_was() {
+    let bench = Bench::new();
+    let (split, _) = bench.data();
+    let model = bench.checkpoint().load(&Device::flex()).expect("model");
+    let whole = ReferenceScores::compute(&model, &split, 64, &mut |_| Ok(())).expect("scored");
+    let cache = bench.path("cache");
+    let stop = Stop::new();
+    let mut last = 0;
+    let stopped = ReferenceScores::cached(&model, &split, 64, &cache, &mut |done| {
+        last = done;
+        stop.request();
+        stop.check()
+    });
+    assert!(matches!(stopped, Err(rpo::Error::Stopped)));
+    assert!(last > 0 && last < whole.len(), "{last} of {}", whole.len());
+    let kept = |ending: &str| {
+        let names = std::fs::read_dir(&cache).expect("cache").map(|e| e.expect("entry").path());
+        names.filter(|path| path.extension().is_some_and(|found| found == ending)).collect::<Vec<_>>()
+    };
+    assert_eq!((kept("parts").len(), kept("safetensors").len()), (1, 0));
+    let (scores, cached) = ReferenceScores::cached(&model, &split, 64, &cache, &mut |_| Ok(())).expect("scored");
+    assert!(!cached && scores == whole, "the same bits as in one go");
+    assert_eq!((kept("parts").len(), kept("safetensors").len()), (0, 1));
+    assert!(ReferenceScores::are_cached(&model, &split, &cache).expect("readable"));
+}
+
+#[test]
+fn what_would_be_saved_is_finite_or_the_run_ends() {
+    let bench = Bench::new();
+    let optimizer = OptimizerConfig { learning_rate: 1e38, ..OptimizerConfig::default() };
+    let config = TrainConfig { optimizer, validate_every: Some(1), warmup_steps: Some(0), ..config(4) };
+    let said = bench.try_train("run", &rpo(), &config, None, None).expect_err("diverges").to_string();
+    assert!(said.starts_with("step ") && said.contains("lower the learning rate"), "{said}");
+    for dir in ["best", "last"].map(|name| bench.path("run").join(name)).iter().filter(|dir| dir.exists()) {
+        let model = Checkpoint::open(dir).and_then(|saved| saved.load(&Device::flex())).expect("loads");
+        let finite = |values: Vec<f32>| values.iter().all(|v| v.is_finite());
+        assert!(model.parameters().into_iter().all(|p| finite(p.values.into_data().try_to_vec().expect("f32"))));
     }
 }
 

@@ -53,7 +53,7 @@ impl<'a> Ranks<'a> {
             return Ok(());
         }
         let text = std::fs::read_to_string(&self.path);
-        let text = text.map_err(|source| Error::Read { path: self.path.clone(), source })?;
+        let text = text.map_err(|cause| Error::Read { path: self.path.clone(), cause })?;
         self.curve = serde_json::from_str(&text)
             .map_err(|e| Error::Data(format!("{}: not written by this version: {e}", self.path.display())))?;
         self.curve.retain(|point| point.step <= done);

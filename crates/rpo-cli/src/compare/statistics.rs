@@ -113,7 +113,7 @@ mod tests {
         let response = |reward: &f64| Response { row: 0, ids: vec![1], truncated: false, reward: *reward, copies: 1 };
         let group = |rewards: &&[f64]| PromptGroup {
             prompt: vec![1],
-            prompt_truncated: false,
+            first_row: 0,
             responses: rewards.iter().map(response).collect(),
         };
         FeedbackSet { groups: rewards.iter().map(group).collect() }

@@ -297,7 +297,8 @@ pub fn train(
 fn judge<'a>(settings: &'a Settings, split: &Split, tokenizer: &'a Tokenizer) -> Result<Option<Box<Judge<'a>>>> {
     let Some(command) = &settings.judge else { return Ok(None) };
     let ids = split.validation.groups.iter().map(|g| g.prompt.clone());
-    let prompts = ids.zip(held_out_prompts(&settings.data, &settings.columns, split)?).collect();
+    let prompts =
+        ids.zip(held_out_prompts(settings.held_out_source(), &settings.columns, &split.validation)?).collect();
     Ok(Some(Box::new(judge::of_tokens(command, tokenizer, prompts))))
 }
 

@@ -92,6 +92,7 @@ pub fn changed_settings(now: &Settings) -> Result<Vec<String>> {
     let expected = Settings {
         model: now.model.clone(),
         data: now.data.clone(),
+        validation_data: now.validation_data.clone(),
         out: now.out.clone(),
         cache: now.cache.clone(),
         device: now.device.clone(),

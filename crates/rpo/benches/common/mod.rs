@@ -72,7 +72,7 @@ pub fn data(
             Response { row, ids, truncated: false, reward: (row % 5) as f64, copies: 1 }
         };
         let prompt = ids(group, prompt_length(group));
-        PromptGroup { prompt, prompt_truncated: false, responses: (0..responses).map(response).collect() }
+        PromptGroup { prompt, first_row: 0, responses: (0..responses).map(response).collect() }
     };
     FeedbackSet { groups: (0..prompts).map(group).collect() }
 }

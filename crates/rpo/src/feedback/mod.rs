@@ -1,12 +1,14 @@
 //! Rated responses: from rows of text in files to prompts with their tokenized responses, grouped and counted.
 
+mod grouping;
 mod layout;
+mod prompts;
 mod records;
 mod rows;
 mod source;
 mod texts;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -14,13 +16,15 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 pub use layout::{ReadOptions, Score};
+pub use prompts::read_prompts;
 pub use records::Format;
 pub use rows::{Feedback, FeedbackError, Notes, Rows, read_rows};
 pub use source::Source;
 pub use texts::held_out_prompts;
 
 use crate::error::{Error, Result};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Cut, Tokenizer};
+pub(crate) use grouping::{Added, Grouping};
 
 /// A rated response of a prompt.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,8 +54,8 @@ impl Response {
 pub struct PromptGroup {
     /// Token ids of the prompt.
     pub prompt: Vec<u32>,
-    /// Whether the prompt was longer than allowed.
-    pub prompt_truncated: bool,
+    /// Number of the row, in reading order from 0, that brought this prompt: where its text stands.
+    pub first_row: usize,
     /// At least one response.
     pub responses: Vec<Response>,
 }
@@ -70,6 +74,8 @@ pub struct Limits {
     pub prompt_tokens: usize,
     /// Of a response.
     pub response_tokens: usize,
+    /// Which end of a prompt is cut.
+    pub cut_prompts: Cut,
 }
 
 /// What was read, for the user to see.
@@ -79,7 +85,12 @@ pub struct ReadSummary {
     pub rows: usize,
     /// Different prompts.
     pub prompts: usize,
-    /// Rows that repeat a response of the same prompt and were merged into it.
+    /// Prompts that differ as texts and are the same to the model, but for the first of each.
+    pub folded_prompts: usize,
+    /// Those among them that differ behind the cut.
+    pub folded_by_cut: usize,
+    /// Rows that repeat a response of the same prompt and were merged into it. Responses that are alike only up to the cut
+    /// are no copies.
     pub duplicates: usize,
     /// Prompts with a single response.
     pub single_responses: usize,
@@ -91,6 +102,8 @@ pub struct ReadSummary {
     pub tokens: usize,
     /// How many of them are `<unk>`.
     pub unknown_tokens: usize,
+    /// Prompts and responses that spell out special tokens, such as `<extra_id_1>`.
+    pub special_texts: usize,
     /// What was noticed while the rows were read, as sentences.
     pub notes: Vec<String>,
 }
@@ -124,13 +137,9 @@ impl FeedbackSet {
         progress: &mut dyn FnMut(usize),
     ) -> Result<(Self, ReadSummary)> {
         let mut grouping = Grouping::new(tokenizer, limits);
-        let mut rows = read_rows(source, options)?;
-        for row in rows.by_ref() {
-            grouping.add(&row?)?;
-            progress(grouping.summary.rows);
-        }
-        grouping.summary.notes = rows.notes().lines();
-        grouping.finish(&source.to_string())
+        let notes = grouping.read(source, options, &mut |_| (), progress)?;
+        let (set, summary) = grouping.finish(&source.to_string())?;
+        Ok((set, ReadSummary { notes, ..summary }))
     }
 
     /// Groups rows that are already in memory.
@@ -139,7 +148,7 @@ impl FeedbackSet {
     /// If a text cannot be tokenized or there is no row.
     pub fn from_rows(rows: &[Feedback], tokenizer: &Tokenizer, limits: Limits) -> Result<(Self, ReadSummary)> {
         let mut grouping = Grouping::new(tokenizer, limits);
-        rows.iter().try_for_each(|row| grouping.add(row))?;
+        grouping.add(rows, &mut |_| ())?;
         grouping.finish("rows in memory")
     }
 
@@ -181,7 +190,7 @@ impl FeedbackSet {
         for (i, &group) in order.iter().enumerate() {
             let next = &self.groups[order[(i + 1) % order.len()]];
             other.groups[group].prompt.clone_from(&next.prompt);
-            other.groups[group].prompt_truncated = next.prompt_truncated;
+            other.groups[group].first_row = next.first_row;
         }
         other
     }
@@ -219,7 +228,7 @@ impl FeedbackSet {
             }
             let part = |i: usize| {
                 let responses = group.responses[i * n / count..(i + 1) * n / count].to_vec();
-                PromptGroup { prompt: group.prompt.clone(), prompt_truncated: group.prompt_truncated, responses }
+                PromptGroup { prompt: group.prompt.clone(), first_row: group.first_row, responses }
             };
             (0..count).map(part).collect()
         };
@@ -234,6 +243,24 @@ impl FeedbackSet {
 }
 
 impl Split {
+    /// Two sets that were read apart. Prompts that validate are dropped from `train`, so that the parts share none; returns how
+    /// many these were.
+    ///
+    /// # Errors
+    /// If nothing is left to train on.
+    pub fn of(mut train: FeedbackSet, mut validation: FeedbackSet) -> Result<(Self, usize)> {
+        let held_out: HashSet<&[u32]> = validation.groups.iter().map(|group| &group.prompt[..]).collect();
+        let prompts = train.groups.len();
+        train.groups.retain(|group| !held_out.contains(&group.prompt[..]));
+        let dropped = prompts - train.groups.len();
+        if train.groups.is_empty() {
+            return Err(Error::Data(format!("all {prompts} prompts to train on are among those that validate")));
+        }
+        let all = [&mut train, &mut validation].into_iter().flat_map(|set| &mut set.groups);
+        all.flat_map(|group| &mut group.responses).enumerate().for_each(|(row, response)| response.row = row);
+        Ok((Self { train, validation }, dropped))
+    }
+
     /// One more than the largest row of the data.
     pub fn rows(&self) -> usize {
         self.train.iter().chain(self.validation.iter()).map(|r| r.row + 1).max().unwrap_or(0)
@@ -311,78 +338,35 @@ fn split_hash(prompt: &[u32], seed: u64) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// A data set under construction.
-struct Grouping<'a> {
-    tokenizer: &'a Tokenizer,
-    limits: Limits,
-    /// Group of each prompt, by a hash of its text: the texts themselves are not kept.
-    by_prompt: HashMap<blake3::Hash, usize>,
-    groups: Vec<PromptGroup>,
-    summary: ReadSummary,
-}
-
-impl<'a> Grouping<'a> {
-    fn new(tokenizer: &'a Tokenizer, limits: Limits) -> Self {
-        Self { tokenizer, limits, by_prompt: HashMap::new(), groups: Vec::new(), summary: ReadSummary::default() }
-    }
-
-    fn add(&mut self, row: &Feedback) -> Result<()> {
-        let key = blake3::hash(row.prompt.as_bytes());
-        let group = match self.by_prompt.get(&key) {
-            Some(&group) => group,
-            None => {
-                let prompt = self.tokenizer.encode(&row.prompt, self.limits.prompt_tokens)?;
-                self.summary.unknown_tokens += prompt.unknown;
-                self.summary.truncated_prompts += usize::from(prompt.truncated);
-                let responses = Vec::new();
-                self.groups.push(PromptGroup { prompt: prompt.ids, prompt_truncated: prompt.truncated, responses });
-                self.by_prompt.insert(key, self.groups.len() - 1);
-                self.groups.len() - 1
-            }
-        };
-        let response = self.tokenizer.encode(&row.response, self.limits.response_tokens)?;
-        self.summary.rows += 1;
-        self.summary.unknown_tokens += response.unknown;
-        self.summary.truncated_responses += usize::from(response.truncated);
-        let responses = &mut self.groups[group].responses;
-        match responses.iter_mut().find(|r| r.ids == response.ids) {
-            Some(known) => {
-                known.merge(row.reward);
-                self.summary.duplicates += 1;
-            }
-            None => responses.push(Response {
-                row: 0,
-                ids: response.ids,
-                truncated: response.truncated,
-                reward: row.reward,
-                copies: 1,
-            }),
-        }
-        Ok(())
-    }
-
-    fn finish(mut self, source: &str) -> Result<(FeedbackSet, ReadSummary)> {
-        if self.groups.is_empty() {
-            return Err(FeedbackError::Empty { path: source.into() }.into());
-        }
-        let responses = self.groups.iter_mut().flat_map(|g| &mut g.responses);
-        responses.enumerate().for_each(|(row, response)| response.row = row);
-        let set = FeedbackSet { groups: self.groups };
-        let single_responses = set.groups.iter().filter(|g| g.responses.len() == 1).count();
-        let summary = ReadSummary { prompts: set.groups.len(), tokens: set.tokens(), single_responses, ..self.summary };
-        Ok((set, summary))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn sets_read_apart_share_no_prompt() {
+        let group = |prompt, rewards: &[f64]| PromptGroup {
+            prompt: vec![prompt, 1],
+            first_row: 0,
+            responses: rewards
+                .iter()
+                .enumerate()
+                .map(|(row, &reward)| Response { row, ids: vec![1], truncated: false, reward, copies: 1 })
+                .collect(),
+        };
+        let set = |groups: &[PromptGroup]| FeedbackSet { groups: groups.to_vec() };
+        let train = set(&[group(5, &[1.0, 2.0]), group(6, &[3.0]), group(7, &[4.0])]);
+        let (split, dropped) = Split::of(train.clone(), set(&[group(6, &[5.0]), group(8, &[6.0])])).expect("apart");
+        assert_eq!((dropped, split.train.groups.len(), split.validation.groups.len()), (1, 2, 2));
+        let rows: Vec<usize> = split.train.iter().chain(split.validation.iter()).map(|r| r.row).collect();
+        assert_eq!(rows, [0, 1, 2, 3, 4]);
+        assert!(Split::of(train.clone(), train).is_err(), "nothing is left");
+    }
+
+    #[test]
     fn fewer_held_out_prompts_leave_no_gaps_in_the_rows() {
         let group = |rows: &[usize]| PromptGroup {
             prompt: vec![1],
-            prompt_truncated: false,
+            first_row: 0,
             responses: rows
                 .iter()
                 .map(|&row| Response { row, ids: vec![1], truncated: false, reward: row as f64, copies: 1 })

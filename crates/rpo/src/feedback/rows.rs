@@ -21,12 +21,12 @@ pub struct Feedback {
 #[derive(Debug, thiserror::Error)]
 pub enum FeedbackError {
     /// The file cannot be opened or read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {cause}", path.display())]
     Open {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// There is no row.
     #[error("{}: no rated response in it", path.display())]

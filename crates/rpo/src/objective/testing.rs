@@ -18,7 +18,7 @@ pub(super) fn problem(groups: &[&[(f32, f64)]]) -> (Split, References) {
             .iter()
             .map(|rows| PromptGroup {
                 prompt: vec![2, 1],
-                prompt_truncated: false,
+                first_row: 0,
                 responses: rows.iter().map(|(_, reward)| response(*reward)).collect(),
             })
             .collect(),

@@ -1,18 +1,22 @@
-//! Generation: a model continues prompts, greedily or by sampling, with keys and values cached.
+//! Generation: a model continues prompts, greedily, by sampling or by beam search, with keys and values cached.
 
+mod beam;
 mod processors;
+mod stored;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rpo_ops::Segments;
 use serde::{Deserialize, Serialize};
 
+pub use beam::EarlyStopping;
 pub use processors::{ProcessorError, Processors, draw, greedy};
+pub use stored::StoredDecoding;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::host;
 use crate::stop::Stop;
-use crate::t5::T5;
+use crate::t5::{Config, T5};
 
 /// How to decode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +26,16 @@ pub struct Decoding {
     pub sample: bool,
     /// Most tokens to add, `</s>` among them.
     pub max_new_tokens: usize,
+    /// Fewest tokens to add before an answer may end.
+    pub min_new_tokens: usize,
+    /// Answers that are followed at the same time, the most likely of which is given; 1 follows one. Not for sampling.
+    pub num_beams: usize,
+    /// Answers of a beam search are compared by `log-probability / length^penalty`: above 0 favours longer ones.
+    pub length_penalty: f32,
+    /// When a beam search ends.
+    pub early_stopping: EarlyStopping,
+    /// Tokens that end an answer; the model's `eos_token_id` if there are none.
+    pub end_ids: Vec<u32>,
     /// Decides all draws together with a prompt's index, so that batching changes nothing.
     pub seed: u64,
     /// What shapes the distribution.
@@ -30,7 +44,17 @@ pub struct Decoding {
 
 impl Default for Decoding {
     fn default() -> Self {
-        Self { sample: false, max_new_tokens: 128, seed: 0, processors: Processors::default() }
+        Self {
+            sample: false,
+            max_new_tokens: 128,
+            min_new_tokens: 0,
+            num_beams: 1,
+            length_penalty: 1.0,
+            early_stopping: EarlyStopping::default(),
+            end_ids: Vec::new(),
+            seed: 0,
+            processors: Processors::default(),
+        }
     }
 }
 
@@ -42,9 +66,35 @@ impl Decoding {
             Processors { repetition_penalty: 1.2, no_repeat_ngram_size: 3, temperature: 0.7, top_k: 50, top_p: 0.95 };
         Self { sample: true, processors, ..Self::default() }
     }
+
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// The first setting outside its range.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |field, problem: &str| Err(Error::Setting { field, problem: problem.into() });
+        self.processors.validate()?;
+        match self {
+            Self { max_new_tokens: 0, .. } => refuse("max-new-tokens", "0 would leave nothing of an answer"),
+            Self { num_beams: 0, .. } => refuse("num-beams", "0 is not a positive number"),
+            Self { length_penalty, .. } if !length_penalty.is_finite() => {
+                refuse("length-penalty", "it is not a finite number")
+            }
+            Self { sample: true, num_beams: 2.., .. } => {
+                refuse("num-beams", "a beam search is not drawn; sample with one beam, or search without sampling")
+            }
+            _ if self.min_new_tokens > self.max_new_tokens => refuse("min-new-tokens", "it is above max-new-tokens"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The tokens that end an answer of a model with this configuration.
+    pub fn ends(&self, config: &Config) -> Vec<u32> {
+        if self.end_ids.is_empty() { vec![config.eos_token_id] } else { self.end_ids.clone() }
+    }
 }
 
-/// Continues each prompt: token ids up to and including `</s>`, or `max_new_tokens` of them.
+/// Continues each prompt: token ids up to and including the one that ends the answer, or `max_new_tokens` of them.
 ///
 /// `first` is the index of the first prompt among all that are to be answered; it decides the random numbers. `model`
 /// must not track gradients. `stop` is heard before each token.
@@ -58,7 +108,11 @@ pub fn generate(
     decoding: &Decoding,
     stop: &Stop,
 ) -> Result<Vec<Vec<u32>>> {
+    if decoding.num_beams > 1 {
+        return beam::search(model, prompts, decoding, stop);
+    }
     let config = model.config();
+    let ends = decoding.ends(config);
     let ids: Vec<u32> = prompts.iter().flatten().copied().collect();
     let mut cache = model.start_decoding(&ids, &Segments::from_lengths(prompts.iter().map(Vec::len)));
     let head = model.head().transpose();
@@ -66,7 +120,7 @@ pub fn generate(
     let mut inputs: Vec<Vec<u32>> = vec![vec![config.decoder_start_token_id]; prompts.len()];
     let mut rngs: Vec<ChaCha8Rng> = (first..first + prompts.len()).map(|i| stream(decoding.seed, i)).collect();
     let mut active: Vec<usize> = (0..prompts.len()).collect();
-    for _ in 0..decoding.max_new_tokens {
+    for done in 0..decoding.max_new_tokens {
         stop.check()?;
         let last: Vec<u32> = active.iter().map(|&i| inputs[i][inputs[i].len() - 1]).collect();
         let logits = model.decode_step(&last, &mut cache).matmul(head.clone());
@@ -74,10 +128,13 @@ pub fn generate(
         let mut logits = host(logits)?;
         let mut unfinished = Vec::new();
         for (place, (&i, row)) in active.iter().zip(logits.chunks_exact_mut(vocabulary)).enumerate() {
+            if done < decoding.min_new_tokens {
+                forbid(&ends, row);
+            }
             decoding.processors.apply(&inputs[i], row);
             let next = if decoding.sample { draw(row, &mut rngs[i]) } else { greedy(row) };
             inputs[i].push(next);
-            if next != config.eos_token_id {
+            if !ends.contains(&next) {
                 unfinished.push(place);
             }
         }
@@ -90,6 +147,15 @@ pub fn generate(
         }
     }
     Ok(inputs.into_iter().map(|ids| ids[1..].to_vec()).collect())
+}
+
+/// Keeps `ids` from being chosen.
+fn forbid(ids: &[u32], logits: &mut [f32]) {
+    for &id in ids {
+        if let Some(logit) = logits.get_mut(id as usize) {
+            *logit = f32::NEG_INFINITY;
+        }
+    }
 }
 
 /// The random numbers of prompt `index`.

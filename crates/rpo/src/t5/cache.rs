@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, activation};
 use rpo_ops::{Segments, index_tensor};
 
-use super::{Attention, DecoderBlock, T5};
+use super::{Attention, DecoderBlock, T5, biases};
 
 /// What the decoder remembers of a batch of unfinished sequences, all of the same length.
 pub struct DecoderCache {
@@ -42,12 +42,13 @@ impl T5 {
     /// Feeds the next token of every sequence and returns what the head multiplies: `(batch, d_model)`.
     pub fn decode_step(&self, tokens: &[u32], cache: &mut DecoderCache) -> Tensor<2> {
         debug_assert_eq!(tokens.len(), cache.batch);
-        let first = &self.decoder.block[0].layer.0.SelfAttention;
         let position = cache.length;
-        let bias = first.bias(self.config.relative_attention_max_distance, true);
-        let bias = bias.scores(position..position + 1, position + 1);
+        let attentions = self.decoder.block.iter().map(|block| &block.layer.0.SelfAttention);
+        let biases: Vec<_> = biases(attentions, self.config.relative_attention_max_distance, true)
+            .map(|bias| bias.scores(position..position + 1, position + 1))
+            .collect();
         let mut x = self.embed(tokens);
-        for (DecoderBlock { layer }, cached) in self.decoder.block.iter().zip(&mut cache.layers) {
+        for (i, (DecoderBlock { layer }, cached)) in self.decoder.block.iter().zip(&mut cache.layers).enumerate() {
             let attention = &layer.0.SelfAttention;
             let h = layer.0.layer_norm.forward(x.clone());
             let (k, v) = attention.keys_values(h.clone());
@@ -60,7 +61,7 @@ impl T5 {
             };
             let (old_k, old_v) = cached.own.take().unzip();
             let (k, v) = (append(old_k, k), append(old_v, v));
-            x = x + attend(attention, h, &k, &v, &bias);
+            x = x + attend(attention, h, &k, &v, &biases[i.min(biases.len() - 1)]);
             cached.own = Some((k, v));
 
             let h = layer.1.layer_norm.forward(x.clone());

@@ -16,9 +16,40 @@ pub enum FeedForward {
     GatedGelu,
 }
 
+/// Which of the T5 family a model is (`model_type`); they differ in names, defaults and who owns a position bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// T5, T5 1.1, Flan-T5.
+    T5,
+    /// mT5 and mT0: T5 1.1 with a head of its own.
+    Mt5,
+    /// umT5: as mT5, but every layer has a table of position biases.
+    Umt5,
+}
+
+impl Family {
+    /// Those that are supported, by their `model_type`.
+    const ALL: [(&'static str, Self); 3] = [("t5", Self::T5), ("mt5", Self::Mt5), ("umt5", Self::Umt5)];
+
+    fn named(model_type: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(name, _)| *name == model_type).map(|(_, family)| family)
+    }
+
+    /// The class that transformers loads it with.
+    fn architecture(self) -> &'static str {
+        match self {
+            Self::T5 => "T5ForConditionalGeneration",
+            Self::Mt5 => "MT5ForConditionalGeneration",
+            Self::Umt5 => "UMT5ForConditionalGeneration",
+        }
+    }
+}
+
 /// The fields of `config.json` that decide what the model computes. All others are kept for the way back.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Which kind of T5.
+    pub family: Family,
     /// Rows of the embedding; at least the tokenizer's vocabulary.
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -76,10 +107,8 @@ struct Raw {
     layer_norm_epsilon: f64,
     #[serde(default = "one")]
     initializer_factor: f64,
-    #[serde(default = "relu")]
-    feed_forward_proj: String,
-    #[serde(default = "yes")]
-    tie_word_embeddings: bool,
+    feed_forward_proj: Option<String>,
+    tie_word_embeddings: Option<bool>,
     scale_decoder_outputs: Option<bool>,
     #[serde(default)]
     pad_token_id: u32,
@@ -99,12 +128,6 @@ fn epsilon() -> f64 {
 }
 fn one() -> f64 {
     1.0
-}
-fn relu() -> String {
-    "relu".into()
-}
-fn yes() -> bool {
-    true
 }
 fn eos() -> u32 {
     1
@@ -128,13 +151,16 @@ impl Config {
     pub fn parse(text: &str) -> std::result::Result<Self, String> {
         let raw: Map<String, Value> = serde_json::from_str(text).map_err(|e| format!("not a JSON object: {e}"))?;
         let model_type = raw.get("model_type").and_then(Value::as_str).unwrap_or("");
-        if model_type != "t5" {
-            let found =
-                if model_type.is_empty() { "no model_type".into() } else { format!("model_type `{model_type}`") };
-            return Err(format!("{found}, but only `t5` models (T5, T5 1.1, Flan-T5) are supported"));
-        }
+        let Some(family) = Family::named(model_type) else { return Err(unsupported(model_type)) };
         let fields: Raw = serde_json::from_value(Value::Object(raw.clone())).map_err(|e| e.to_string())?;
-        let feed_forward = match fields.feed_forward_proj.as_str() {
+        // As transformers fills in what a file leaves out.
+        let (proj, tied) = match family {
+            Family::T5 => ("relu", true),
+            Family::Mt5 => ("gated-gelu", false),
+            Family::Umt5 => ("gated-gelu", true),
+        };
+        let tied = fields.tie_word_embeddings.unwrap_or(tied);
+        let feed_forward = match fields.feed_forward_proj.as_deref().unwrap_or(proj) {
             "relu" => FeedForward::Relu,
             "gated-gelu" => FeedForward::GatedGelu,
             other => {
@@ -142,6 +168,7 @@ impl Config {
             }
         };
         let config = Self {
+            family,
             vocab_size: fields.vocab_size,
             d_model: fields.d_model,
             d_kv: fields.d_kv,
@@ -154,8 +181,8 @@ impl Config {
             layer_norm_epsilon: fields.layer_norm_epsilon,
             initializer_factor: fields.initializer_factor,
             feed_forward,
-            tie_word_embeddings: fields.tie_word_embeddings,
-            scale_decoder_outputs: fields.scale_decoder_outputs.unwrap_or(fields.tie_word_embeddings),
+            tie_word_embeddings: tied,
+            scale_decoder_outputs: fields.scale_decoder_outputs.unwrap_or(tied),
             pad_token_id: fields.pad_token_id,
             eos_token_id: fields.eos_token_id,
             decoder_start_token_id: fields.decoder_start_token_id.unwrap_or(fields.pad_token_id),
@@ -201,17 +228,62 @@ impl Config {
         self.raw.get("dropout_rate").and_then(Value::as_f64).unwrap_or(0.0)
     }
 
-    /// The file's text: everything that was read, in the dtype that the weights beside it have.
+    /// The same model with a head of its own, which is what a checkpoint holds that has one beside a tied `config.json`.
+    #[must_use]
+    pub(crate) fn with_own_head(&self) -> Self {
+        Self { tie_word_embeddings: false, ..self.clone() }
+    }
+
+    /// The file's text: everything that was read, with all that was resolved, so that no other program's defaults decide, in
+    /// the dtype that the weights beside it have.
     pub fn to_json(&self, dtype: &str) -> String {
         let mut raw = self.raw.clone();
-        raw.insert("architectures".into(), Value::from(vec!["T5ForConditionalGeneration"]));
         // transformers 4.x reads `torch_dtype`, 5.x `dtype`; keep whichever is there and write one that both accept.
         raw.remove("dtype");
-        raw.insert("torch_dtype".into(), Value::from(dtype));
+        let resolved = serde_json::json!({
+            "architectures": [self.family.architecture()],
+            "torch_dtype": dtype,
+            "is_encoder_decoder": true,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "scale_decoder_outputs": self.scale_decoder_outputs,
+            "num_decoder_layers": self.num_decoder_layers,
+            "feed_forward_proj": match self.feed_forward {
+                FeedForward::Relu => "relu",
+                FeedForward::GatedGelu => "gated-gelu",
+            },
+            "pad_token_id": self.pad_token_id,
+            "eos_token_id": self.eos_token_id,
+            "decoder_start_token_id": self.decoder_start_token_id,
+        });
+        if let Value::Object(resolved) = resolved {
+            raw.extend(resolved);
+        }
         let mut text = serde_json::to_string_pretty(&raw).unwrap_or_default();
         text.push('\n');
         text
     }
+
+    /// The text of a `generation_config.json` that says nothing but the special tokens.
+    pub(crate) fn generation_json(&self) -> String {
+        let ids = serde_json::json!({
+            "decoder_start_token_id": self.decoder_start_token_id,
+            "eos_token_id": self.eos_token_id,
+            "pad_token_id": self.pad_token_id,
+        });
+        format!("{ids:#}\n")
+    }
+}
+
+/// Why a model of this type cannot be used.
+fn unsupported(model_type: &str) -> String {
+    let found = if model_type.is_empty() { "no model_type".into() } else { format!("model_type `{model_type}`") };
+    let why = match model_type {
+        "longt5" => ": its local and global attention is another network",
+        "switch_transformers" | "nllb-moe" => ": its layers of experts are another network",
+        "bart" | "mbart" | "pegasus" | "marian" => ": it is an encoder-decoder, but not of the T5 family",
+        _ => "",
+    };
+    format!("{found}{why}; supported are `t5` (T5, T5 1.1, Flan-T5), `mt5` (mT5, mT0) and `umt5`")
 }
 
 #[cfg(test)]
@@ -235,9 +307,39 @@ mod tests {
     }
 
     #[test]
+    fn cousins_have_defaults_and_architectures_of_their_own() {
+        let mt5 = Config::parse(&MINIMAL.replace("\"t5\"", "\"mt5\"")).expect("valid");
+        assert_eq!(
+            (mt5.family, mt5.feed_forward, mt5.tie_word_embeddings),
+            (Family::Mt5, FeedForward::GatedGelu, false)
+        );
+        assert!(!mt5.scale_decoder_outputs && mt5.to_json("float32").contains("MT5ForConditionalGeneration"));
+        let umt5 = Config::parse(&MINIMAL.replace("\"t5\"", "\"umt5\"")).expect("valid");
+        assert!(umt5.tie_word_embeddings && umt5.to_json("float32").contains("\"UMT5ForConditionalGeneration\""));
+    }
+
+    #[test]
+    fn all_that_was_resolved_is_written() {
+        let text = Config::parse(MINIMAL).expect("valid").to_json("float32");
+        let written: Value = serde_json::from_str(&text).expect("JSON");
+        for (field, value) in [
+            ("decoder_start_token_id", Value::from(0)),
+            ("eos_token_id", Value::from(1)),
+            ("pad_token_id", Value::from(0)),
+            ("is_encoder_decoder", Value::from(true)),
+            ("tie_word_embeddings", Value::from(true)),
+            ("num_decoder_layers", Value::from(2)),
+        ] {
+            assert_eq!(written[field], value, "{field}");
+        }
+        assert_eq!(Config::parse(&text).expect("reads back").to_json("float32"), text);
+    }
+
+    #[test]
     fn what_is_not_a_t5_is_refused_with_a_reason() {
         for (from, to, said) in [
             ("\"t5\"", "\"bert\"", "model_type `bert`"),
+            ("\"t5\"", "\"longt5\"", "attention is another network"),
             ("\"d_kv\":2,", "", "d_kv"),
             ("\"d_ff\":8", "\"d_ff\":0", "d_ff is 0"),
             ("\"d_ff\":8", "\"d_ff\":8,\"feed_forward_proj\":\"gated-silu\"", "gated-silu"),

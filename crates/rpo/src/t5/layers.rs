@@ -50,7 +50,7 @@ impl LayerNorm {
     }
 }
 
-/// Multi-head attention; the first layer of a stack also owns the table of the relative position bias.
+/// Multi-head attention; the first layer of a stack, or every one, also owns a table of relative position biases.
 #[derive(Module, Debug)]
 pub struct Attention {
     q: Linear,
@@ -82,13 +82,10 @@ impl Attention {
         })
     }
 
-    /// The position bias of this layer's stack.
-    ///
-    /// # Panics
-    /// If this is not the stack's first layer, which owns the table.
-    pub(crate) fn bias(&self, max_distance: usize, causal: bool) -> RelativeBias {
-        let Some(table) = &self.relative_attention_bias else { unreachable!("the first block owns the table") };
-        RelativeBias::new(table.weight.val(), max_distance, causal)
+    /// The position bias, if this layer has the table: in T5 and mT5 the first of a stack, in umT5 every one.
+    pub(crate) fn bias(&self, max_distance: usize, causal: bool) -> Option<RelativeBias> {
+        let table = self.relative_attention_bias.as_ref()?;
+        Some(RelativeBias::new(table.weight.val(), max_distance, causal))
     }
 
     /// Queries `(query tokens, inner)` of a residual stream.

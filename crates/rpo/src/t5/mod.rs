@@ -9,10 +9,10 @@ mod weights;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, module::embedding};
-use rpo_ops::Segments;
+use rpo_ops::{RelativeBias, Segments};
 
 pub use cache::DecoderCache;
-pub use config::{Config, FeedForward};
+pub use config::{Config, Family, FeedForward};
 pub use layers::{Attention, CrossAttentionLayer, Dense, FeedForwardLayer, LayerNorm, Linear, SelfAttentionLayer};
 pub use parameters::{NamedParameters, Parameter};
 pub use value::{ValueKind, ValueNetwork};
@@ -70,11 +70,12 @@ impl T5 {
     pub fn new(config: &Config, weights: &mut dyn Weights, device: &Device) -> Result<Self> {
         let mut root = Builder::new(weights, device);
         let Config { vocab_size, d_model, initializer_factor: factor, .. } = *config;
+        let owns_bias = |block: usize| block == 0 || config.family == Family::Umt5;
         let shared = Linear::new(root.at("shared"), d_model, vocab_size, factor)?;
         let mut at = root.at("encoder");
         let encoder = Encoder {
             block: (0..config.num_layers)
-                .map(|i| EncoderBlock::new(at.at(format!("block.{i}")), config, i == 0))
+                .map(|i| EncoderBlock::new(at.at(format!("block.{i}")), config, owns_bias(i)))
                 .collect::<Result<_>>()?,
             final_layer_norm: LayerNorm::new(at.at("final_layer_norm"), config)?,
             max_distance: config.relative_attention_max_distance,
@@ -82,7 +83,7 @@ impl T5 {
         let mut at = root.at("decoder");
         let decoder = Decoder {
             block: (0..config.num_decoder_layers)
-                .map(|i| DecoderBlock::new(at.at(format!("block.{i}")), config, i == 0))
+                .map(|i| DecoderBlock::new(at.at(format!("block.{i}")), config, owns_bias(i)))
                 .collect::<Result<_>>()?,
             final_layer_norm: LayerNorm::new(at.at("final_layer_norm"), config)?,
         };
@@ -142,11 +143,13 @@ impl T5 {
         memory: Tensor<2>,
     ) -> impl Fn(usize, Tensor<2>) -> Tensor<2> {
         let PackedBatch { responses, by_prompt, prompts, .. } = batch;
-        let first = &self.decoder.block[0].layer.0.SelfAttention;
-        let bias = first.bias(self.config.relative_attention_max_distance, true).over(responses.max_len());
+        let attentions = self.decoder.block.iter().map(|block| &block.layer.0.SelfAttention);
+        let biases: Vec<_> = biases(attentions, self.config.relative_attention_max_distance, true)
+            .map(|bias| bias.over(responses.max_len()))
+            .collect();
         move |i, x| match self.decoder.block.get(i) {
             Some(DecoderBlock { layer }) => {
-                let x = layer.0.forward(x, responses, &bias);
+                let x = layer.0.forward(x, responses, &biases[i.min(biases.len() - 1)]);
                 layer.2.forward(layer.1.forward(x, by_prompt, memory.clone(), prompts))
             }
             None => self.finish(x),
@@ -191,24 +194,37 @@ impl Encoder {
 
     /// What [`Self::forward`] does, stage by stage: the blocks, then the last norm.
     pub(crate) fn stages(&self, prompts: &Segments) -> impl Fn(usize, Tensor<2>) -> Tensor<2> {
-        let bias = self.block[0].layer.0.SelfAttention.bias(self.max_distance, false).over(prompts.max_len());
+        let attentions = self.block.iter().map(|block| &block.layer.0.SelfAttention);
+        let biases: Vec<_> =
+            biases(attentions, self.max_distance, false).map(|bias| bias.over(prompts.max_len())).collect();
         move |i, x| match self.block.get(i) {
-            Some(EncoderBlock { layer }) => layer.1.forward(layer.0.forward(x, prompts, &bias)),
+            Some(EncoderBlock { layer }) => {
+                layer.1.forward(layer.0.forward(x, prompts, &biases[i.min(biases.len() - 1)]))
+            }
             None => self.final_layer_norm.forward(x),
         }
     }
 }
 
+/// The position biases of a stack's blocks: one that all share, or one for each.
+fn biases<'a>(
+    attentions: impl Iterator<Item = &'a Attention> + 'a,
+    max_distance: usize,
+    causal: bool,
+) -> impl Iterator<Item = RelativeBias> + 'a {
+    attentions.filter_map(move |attention| attention.bias(max_distance, causal))
+}
+
 impl EncoderBlock {
-    fn new(mut at: Builder<'_>, config: &Config, first: bool) -> Result<Self> {
-        let attention = SelfAttentionLayer::new(at.at("layer.0"), config, first)?;
+    fn new(mut at: Builder<'_>, config: &Config, owns_bias: bool) -> Result<Self> {
+        let attention = SelfAttentionLayer::new(at.at("layer.0"), config, owns_bias)?;
         Ok(Self { layer: (attention, FeedForwardLayer::new(at.at("layer.1"), config)?) })
     }
 }
 
 impl DecoderBlock {
-    fn new(mut at: Builder<'_>, config: &Config, first: bool) -> Result<Self> {
-        let attention = SelfAttentionLayer::new(at.at("layer.0"), config, first)?;
+    fn new(mut at: Builder<'_>, config: &Config, owns_bias: bool) -> Result<Self> {
+        let attention = SelfAttentionLayer::new(at.at("layer.0"), config, owns_bias)?;
         let cross = CrossAttentionLayer::new(at.at("layer.1"), config)?;
         Ok(Self { layer: (attention, cross, FeedForwardLayer::new(at.at("layer.2"), config)?) })
     }

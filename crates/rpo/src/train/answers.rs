@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn prompts_are_spread_over_the_data() {
-        let group = |id| PromptGroup { prompt: vec![id], prompt_truncated: false, responses: Vec::new() };
+        let group = |id| PromptGroup { prompt: vec![id], first_row: 0, responses: Vec::new() };
         let data = FeedbackSet { groups: (0..10).map(group).collect() };
         assert_eq!(some_prompts(&data, 4).concat(), [0, 2, 5, 7]);
         assert_eq!(some_prompts(&data, 20).len(), 10);

@@ -76,7 +76,7 @@ impl Text {
 /// # Errors
 /// If it cannot be read, is empty, or is of a kind that holds no records, which is then said with what to do.
 pub(super) fn open(path: &Path) -> Result<Content> {
-    let unreadable = |source| FeedbackError::Open { path: path.into(), source };
+    let unreadable = |cause| FeedbackError::Open { path: path.into(), cause };
     let bad = |problem| FeedbackError::File { path: path.into(), problem };
     let mut file = File::open(path).map_err(unreadable)?;
     let head = peek(&mut file).map_err(unreadable)?;

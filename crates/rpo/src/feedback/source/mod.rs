@@ -128,7 +128,7 @@ fn named(name: &str) -> Result<Vec<PathBuf>> {
         true => pattern(name),
         // The system says it best.
         false => match fs::metadata(path) {
-            Err(source) => Err(FeedbackError::Open { path: path.into(), source }),
+            Err(cause) => Err(FeedbackError::Open { path: path.into(), cause }),
             Ok(_) => Ok(vec![path.into()]),
         },
     }
@@ -137,7 +137,7 @@ fn named(name: &str) -> Result<Vec<PathBuf>> {
 /// The data files of a directory.
 fn directory(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut names = Vec::new();
-    list(dir, "", &mut names, 0).map_err(|source| FeedbackError::Open { path: dir.into(), source })?;
+    list(dir, "", &mut names, 0).map_err(|cause| FeedbackError::Open { path: dir.into(), cause })?;
     let choice = choose::choose(&names).map_err(|problem| bad(dir, problem))?;
     if let Some(said) = &choice.said {
         tracing::info!("{}: {said}", dir.display());

@@ -1,0 +1,166 @@
+//! From rows of text to prompts with their tokenized responses. What is the same to the model is one: groups are told apart by
+//! token ids, not by texts.
+
+use std::collections::{HashMap, HashSet};
+
+use blake3::Hash;
+use rayon::prelude::*;
+
+use super::read_rows;
+use super::{Feedback, FeedbackError, FeedbackSet, Limits, PromptGroup, ReadOptions, ReadSummary, Response, Source};
+use crate::error::Result;
+use crate::tokenizer::{Encoded, Tokenizer, TokenizerError};
+
+/// Rows that are tokenized at the same time, on all cores.
+const TOGETHER: usize = 2048;
+/// No more rows are gathered than have so many bytes, unless a single one has more.
+const TOGETHER_BYTES: usize = 16 << 20;
+
+/// A data set under construction.
+pub(crate) struct Grouping<'a> {
+    tokenizer: &'a Tokenizer,
+    limits: Limits,
+    /// Group of each prompt, by a hash of its text: the texts themselves are not kept.
+    by_text: HashMap<Hash, usize>,
+    /// Group of each prompt, by its token ids.
+    by_ids: HashMap<Vec<u32>, usize>,
+    /// The prompts before any cut.
+    uncut: HashSet<Hash>,
+    /// Place in its group of each response, by group and token ids before any cut.
+    places: HashMap<(usize, Hash), usize>,
+    groups: Vec<PromptGroup>,
+    summary: ReadSummary,
+}
+
+/// What became of a row.
+pub(crate) struct Added<'a> {
+    /// Number of its prompt's group.
+    pub group: usize,
+    /// The prompt, if its text is a new one.
+    pub prompt: Option<&'a Encoded>,
+    /// Place of the response in its group.
+    pub place: usize,
+    /// The response.
+    pub response: &'a Encoded,
+    /// Its reward.
+    pub reward: f64,
+}
+
+impl<'a> Grouping<'a> {
+    pub(crate) fn new(tokenizer: &'a Tokenizer, limits: Limits) -> Self {
+        Self {
+            tokenizer,
+            limits,
+            by_text: HashMap::new(),
+            by_ids: HashMap::new(),
+            uncut: HashSet::new(),
+            places: HashMap::new(),
+            groups: Vec::new(),
+            summary: ReadSummary::default(),
+        }
+    }
+
+    /// Adds all rows of `source` and returns what was noticed. `observe` hears of each row, `progress` how many there were.
+    pub(crate) fn read(
+        &mut self,
+        source: &Source,
+        options: &ReadOptions,
+        observe: &mut dyn FnMut(&Added<'_>),
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<String>> {
+        let mut rows = read_rows(source, options)?;
+        loop {
+            let (mut chunk, mut bytes) = (Vec::new(), 0);
+            for row in rows.by_ref() {
+                let row = row?;
+                bytes += row.prompt.len() + row.response.len();
+                chunk.push(row);
+                if chunk.len() >= TOGETHER || bytes >= TOGETHER_BYTES {
+                    break;
+                }
+            }
+            if chunk.is_empty() {
+                return Ok(rows.notes().lines());
+            }
+            self.add(&chunk, observe)?;
+            progress(self.summary.rows);
+        }
+    }
+
+    /// Adds rows in order.
+    pub(crate) fn add(&mut self, rows: &[Feedback], observe: &mut dyn FnMut(&Added<'_>)) -> Result<()> {
+        let texts: Vec<Hash> = rows.iter().map(|row| blake3::hash(row.prompt.as_bytes())).collect();
+        // Of each new prompt text, the first row that has it.
+        let mut new = HashSet::new();
+        let is_new: Vec<bool> =
+            texts.iter().map(|text| !self.by_text.contains_key(text) && new.insert(*text)).collect();
+        let (tokenizer, limits) = (self.tokenizer, self.limits);
+        let encode = |(row, is_new): (&Feedback, &bool)| -> std::result::Result<_, TokenizerError> {
+            let prompt = is_new.then(|| tokenizer.prompt(&row.prompt, limits.prompt_tokens, limits.cut_prompts));
+            Ok((prompt.transpose()?, tokenizer.response(&row.response, limits.response_tokens)?))
+        };
+        let encoded: Vec<_> = rows.par_iter().zip(&is_new).map(encode).collect();
+        for ((row, text), encoded) in rows.iter().zip(texts).zip(encoded) {
+            let (prompt, response) = encoded?;
+            if let Some(prompt) = &prompt {
+                let group = self.group(prompt);
+                self.by_text.insert(text, group);
+            }
+            let group = self.by_text[&text];
+            let place = self.place(group, &response, row.reward);
+            self.summary.rows += 1;
+            self.summary.special_texts += usize::from(response.special > 0);
+            self.summary.truncated_responses += usize::from(response.truncated());
+            observe(&Added { group, prompt: prompt.as_ref(), place, response: &response, reward: row.reward });
+        }
+        Ok(())
+    }
+
+    /// The group of a prompt whose text is new.
+    fn group(&mut self, prompt: &Encoded) -> usize {
+        self.summary.special_texts += usize::from(prompt.special > 0);
+        let is_uncut_new = self.uncut.insert(prompt.whole);
+        if let Some(&group) = self.by_ids.get(&prompt.ids) {
+            self.summary.folded_prompts += 1;
+            self.summary.folded_by_cut += usize::from(is_uncut_new);
+            return group;
+        }
+        self.summary.unknown_tokens += prompt.unknown;
+        self.summary.truncated_prompts += usize::from(prompt.truncated());
+        self.by_ids.insert(prompt.ids.clone(), self.groups.len());
+        let first_row = self.summary.rows;
+        self.groups.push(PromptGroup { prompt: prompt.ids.clone(), first_row, responses: Vec::new() });
+        self.groups.len() - 1
+    }
+
+    /// Puts a response into its group and returns its place there.
+    fn place(&mut self, group: usize, response: &Encoded, reward: f64) -> usize {
+        let responses = &mut self.groups[group].responses;
+        let place = *self.places.entry((group, response.whole)).or_insert(responses.len());
+        match responses.get_mut(place) {
+            Some(known) => {
+                known.merge(reward);
+                self.summary.duplicates += 1;
+            }
+            None => {
+                self.summary.unknown_tokens += response.unknown;
+                let (ids, truncated) = (response.ids.clone(), response.truncated());
+                responses.push(Response { row: 0, ids, truncated, reward, copies: 1 });
+            }
+        }
+        place
+    }
+
+    /// The data set, and its counts but for the notes.
+    pub(crate) fn finish(mut self, source: &str) -> Result<(FeedbackSet, ReadSummary)> {
+        if self.groups.is_empty() {
+            return Err(FeedbackError::Empty { path: source.into() }.into());
+        }
+        let responses = self.groups.iter_mut().flat_map(|g| &mut g.responses);
+        responses.enumerate().for_each(|(row, response)| response.row = row);
+        let set = FeedbackSet { groups: self.groups };
+        let single_responses = set.groups.iter().filter(|g| g.responses.len() == 1).count();
+        let summary = ReadSummary { prompts: set.groups.len(), tokens: set.tokens(), single_responses, ..self.summary };
+        Ok((set, summary))
+    }
+}

@@ -1,0 +1,181 @@
+//! A model's own decoding settings, `generation_config.json`, as transformers reads them.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::{Decoding, EarlyStopping};
+use crate::error::{Error, Result};
+
+/// What a `generation_config.json` asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredDecoding {
+    /// Its settings in the places of the given ones.
+    pub decoding: Decoding,
+    /// What was taken from it that differs, as `name value`.
+    pub taken: Vec<String>,
+    /// What it asks for that is not supported, as `name value`.
+    pub unsupported: Vec<String>,
+}
+
+/// Fields that change answers and are not supported, with the value that asks for nothing.
+const UNSUPPORTED: [(&str, f64); 21] = [
+    ("diversity_penalty", 0.0),
+    ("encoder_no_repeat_ngram_size", 0.0),
+    ("encoder_repetition_penalty", 1.0),
+    ("epsilon_cutoff", 0.0),
+    ("eta_cutoff", 0.0),
+    ("typical_p", 1.0),
+    ("min_p", 0.0),
+    ("num_beam_groups", 1.0),
+    ("num_return_sequences", 1.0),
+    ("bad_words_ids", NOTHING),
+    ("force_words_ids", NOTHING),
+    ("constraints", NOTHING),
+    ("forced_bos_token_id", NOTHING),
+    ("forced_eos_token_id", NOTHING),
+    ("suppress_tokens", NOTHING),
+    ("begin_suppress_tokens", NOTHING),
+    ("sequence_bias", NOTHING),
+    ("exponential_decay_length_penalty", NOTHING),
+    ("guidance_scale", 1.0),
+    ("penalty_alpha", 0.0),
+    ("stop_strings", NOTHING),
+];
+/// No number asks for nothing.
+const NOTHING: f64 = f64::NAN;
+
+impl StoredDecoding {
+    /// Reads the file of the model in `dir`, if there is one; `base` is what holds where it says nothing.
+    ///
+    /// # Errors
+    /// If it cannot be read, or a field has another type than it should; the message names it.
+    pub fn read(dir: &Path, base: &Decoding) -> Result<Option<Self>> {
+        let path = dir.join("generation_config.json");
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::read(&path, e))?;
+        let fields: Map<String, Value> = serde_json::from_str(&text)
+            .map_err(|e| Error::Config { path: path.clone(), problem: format!("not a JSON object: {e}") })?;
+        Self::of(&fields, base).map(Some).map_err(|problem| Error::Config { path, problem })
+    }
+
+    fn of(fields: &Map<String, Value>, base: &Decoding) -> std::result::Result<Self, String> {
+        let mut d = base.clone();
+        let p = &mut d.processors;
+        take(fields, "do_sample", &mut d.sample)?;
+        take(fields, "temperature", &mut p.temperature)?;
+        take(fields, "top_p", &mut p.top_p)?;
+        take(fields, "repetition_penalty", &mut p.repetition_penalty)?;
+        take(fields, "no_repeat_ngram_size", &mut p.no_repeat_ngram_size)?;
+        take(fields, "num_beams", &mut d.num_beams)?;
+        take(fields, "length_penalty", &mut d.length_penalty)?;
+        if d.sample {
+            // What transformers draws from where a file does not say.
+            p.top_k = 50;
+        }
+        take(fields, "top_k", &mut p.top_k)?;
+        // Lengths count the start token, numbers of new tokens do not.
+        let less_start = |length: usize| length.saturating_sub(1);
+        if let Some(length) = field(fields, "min_length")? {
+            d.min_new_tokens = less_start(length);
+        }
+        take(fields, "min_new_tokens", &mut d.min_new_tokens)?;
+        if let Some(length) = field(fields, "max_length")? {
+            d.max_new_tokens = less_start(length).max(1);
+        }
+        take(fields, "max_new_tokens", &mut d.max_new_tokens)?;
+        d.early_stopping = match fields.get("early_stopping") {
+            None | Some(Value::Null) => d.early_stopping,
+            Some(Value::Bool(true)) => EarlyStopping::Once,
+            Some(Value::Bool(false)) => EarlyStopping::Heuristic,
+            Some(Value::String(never)) if never == "never" => EarlyStopping::Never,
+            Some(other) => return Err(format!("early_stopping: {other} is none of true, false and \"never\"")),
+        };
+        d.end_ids = match fields.get("eos_token_id") {
+            Some(Value::Array(_)) => field(fields, "eos_token_id")?.unwrap_or_default(),
+            _ => field::<u32>(fields, "eos_token_id")?.into_iter().collect(),
+        };
+        let unsupported = UNSUPPORTED.iter().filter_map(|&(name, neutral)| {
+            let value = fields.get(name).filter(|value| !value.is_null() && value.as_f64() != Some(neutral))?;
+            Some(format!("{name} {value}"))
+        });
+        Ok(Self { taken: differences(base, &d), unsupported: unsupported.collect(), decoding: d })
+    }
+}
+
+fn field<T: DeserializeOwned>(fields: &Map<String, Value>, name: &str) -> std::result::Result<Option<T>, String> {
+    match fields.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => T::deserialize(value).map(Some).map_err(|e| format!("{name}: {e}")),
+    }
+}
+
+fn take<T: DeserializeOwned>(
+    fields: &Map<String, Value>,
+    name: &str,
+    place: &mut T,
+) -> std::result::Result<(), String> {
+    field(fields, name)?.into_iter().for_each(|value| *place = value);
+    Ok(())
+}
+
+/// The settings of `now` that `base` has otherwise, the tokens that end an answer aside.
+fn differences(base: &Decoding, now: &Decoding) -> Vec<String> {
+    let plain = |decoding: &Decoding| {
+        let mut all = Map::new();
+        if let Ok(Value::Object(mut fields)) = serde_json::to_value(decoding) {
+            if let Some(Value::Object(processors)) = fields.remove("processors") {
+                all.extend(processors);
+            }
+            fields.remove("end-ids");
+            all.extend(fields);
+        }
+        all
+    };
+    let base = plain(base);
+    let changed = plain(now).into_iter().filter(|(name, value)| base.get(name) != Some(value));
+    changed
+        .map(|(name, value)| format!("{name} {}", value.as_str().map_or_else(|| short(&value), str::to_string)))
+        .collect()
+}
+
+/// A number as it was written: an `f32` has more digits as JSON than it means.
+fn short(value: &Value) -> String {
+    match value.as_f64() {
+        Some(number) if value.is_f64() => (number as f32).to_string(),
+        _ => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> std::result::Result<StoredDecoding, String> {
+        let fields: Map<String, Value> = serde_json::from_str(text).expect("JSON");
+        StoredDecoding::of(&fields, &Decoding::default())
+    }
+
+    #[test]
+    fn what_the_file_says_holds_and_what_is_not_supported_is_told() {
+        let stored = read(
+            r#"{"num_beams":4,"length_penalty":1.2,"early_stopping":true,"max_length":256,"min_length":3,
+                "no_repeat_ngram_size":3,"eos_token_id":[1,7],"top_k":50,"diversity_penalty":0.0,"typical_p":0.9,
+                "suppress_tokens":[5],"transformers_version":"4.57.0","use_cache":true}"#,
+        )
+        .expect("valid");
+        let d = &stored.decoding;
+        assert_eq!((d.num_beams, d.length_penalty, d.early_stopping), (4, 1.2, EarlyStopping::Once));
+        assert_eq!((d.max_new_tokens, d.min_new_tokens, &d.end_ids[..]), (255, 2, &[1, 7][..]));
+        assert_eq!(stored.unsupported, ["typical_p 0.9", "suppress_tokens [5]"]);
+        assert!(stored.taken.contains(&"length-penalty 1.2".to_string()), "{:?}", stored.taken);
+        assert!(!stored.taken.iter().any(|taken| taken.starts_with("repetition")), "{:?}", stored.taken);
+        let drawn = read(r#"{"do_sample":true,"temperature":0.7,"eos_token_id":1}"#).expect("valid").decoding;
+        assert_eq!((drawn.sample, drawn.processors.top_k, drawn.end_ids), (true, 50, vec![1]));
+        assert_eq!(read("{}").expect("valid").taken, Vec::<String>::new());
+        assert!(read(r#"{"num_beams":"four"}"#).expect_err("a text").contains("num_beams"));
+    }
+}
