@@ -137,6 +137,10 @@ fn remarks(report: &DataReport) -> Vec<String> {
             report.special_texts,
             format!("{} texts spell out special tokens such as </s> or <extra_id_0>", report.special_texts),
         ),
+        (
+            report.folded_line_breaks,
+            format!("{} texts have line breaks, which are blanks to this tokenizer", report.folded_line_breaks),
+        ),
     ];
     said.extend(counted.into_iter().filter(|(n, _)| *n > 0).map(|(_, remark)| remark));
     let warnings = [

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::advice::{Advice, Facts, advise};
 use crate::error::Result;
-use crate::feedback::{Added, FeedbackSet, Grouping, Limits, ReadOptions, ReadSummary, Source};
+use crate::feedback::{Added, FeedbackSet, Grouping, Limits, ReadOptions, ReadSummary, Source, read_rows};
 use crate::tokenizer::Tokenizer;
 
 /// A share of `<unk>` above which a tokenizer is made for other texts.
@@ -74,6 +74,8 @@ pub struct DataReport {
     pub unknown_rate: f64,
     /// Prompts and responses that spell out special tokens, such as `<extra_id_1>`.
     pub special_texts: usize,
+    /// Prompts and responses with line breaks that the tokenizer does not keep.
+    pub folded_line_breaks: usize,
     /// Share of prompts longer than the limit.
     pub truncated_prompts: f64,
     /// Share of responses longer than the limit.
@@ -112,8 +114,8 @@ pub fn inspect(
     progress: &mut dyn FnMut(usize),
 ) -> Result<DataReport> {
     let mut seen = Observed::default();
-    let mut grouping = Grouping::new(tokenizer, limits);
-    let notes = grouping.read(source, options, &mut |row| seen.add(row), progress)?;
+    let mut grouping = Grouping::new(tokenizer, limits)?;
+    let notes = grouping.read(read_rows(source, options)?, &mut |row| seen.add(row), progress)?;
     let (set, summary) = grouping.finish(&source.to_string())?;
     Ok(seen.report(&set, ReadSummary { notes, ..summary }))
 }
@@ -158,6 +160,7 @@ impl Observed {
             tied_pairs: if pairs > 0 { tied_pairs as f64 / pairs as f64 } else { 0.0 },
             unknown_rate: summary.unknown_tokens as f64 / summary.tokens as f64,
             special_texts: summary.special_texts,
+            folded_line_breaks: summary.folded_line_breaks,
             truncated_prompts: summary.truncated_prompts as f64 / summary.prompts as f64,
             truncated_responses: of_rows(summary.truncated_responses),
             prompt_tokens: distribution(&mut self.prompt_tokens),

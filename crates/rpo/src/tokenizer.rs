@@ -70,6 +70,8 @@ pub struct Tokenizer {
     unk: Option<u32>,
     /// Special tokens but for `<unk>`.
     special: HashSet<u32>,
+    /// Of the file.
+    fingerprint: blake3::Hash,
 }
 
 impl Tokenizer {
@@ -81,6 +83,7 @@ impl Tokenizer {
         let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
         let bad = |problem: String| TokenizerError::Load { path: path.clone(), problem };
         let bytes = std::fs::read(&path).map_err(|e| bad(e.to_string()))?;
+        let fingerprint = blake3::hash(&bytes);
         let mut inner = Inner::from_bytes(bytes).map_err(|e| bad(e.to_string()))?;
         // Length limits stored in the file would cut in front of `</s>` and add it back; ours must not fake an end.
         inner.with_truncation(None).map_err(|e| bad(e.to_string()))?;
@@ -90,7 +93,7 @@ impl Tokenizer {
         let added = inner.get_added_tokens_decoder();
         let special =
             added.iter().filter(|(id, token)| token.special && Some(**id) != unk).map(|(id, _)| *id).collect();
-        Ok(Self { inner, pad, eos, unk, special })
+        Ok(Self { inner, pad, eos, unk, special, fingerprint })
     }
 
     /// Encodes a prompt in at most `limit` ids, the last of which is `</s>` in any case, as in transformers.
@@ -155,6 +158,11 @@ impl Tokenizer {
         self.inner.decode(ids, false).map_err(|e| TokenizerError::Apply(e.to_string()))
     }
 
+    /// A hash of the file that it was loaded from.
+    pub fn fingerprint(&self) -> blake3::Hash {
+        self.fingerprint
+    }
+
     /// Number of tokens, added ones included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
@@ -206,11 +214,11 @@ fn pieces(text: &str, most: usize) -> Vec<&str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Words by blanks, with T5's special tokens.
-    fn tokenizer() -> Tokenizer {
+    pub(crate) fn words() -> Tokenizer {
         let dir = tempfile::tempdir().expect("temporary directory");
         let special = |id: u32, content: &str| {
             serde_json::json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
@@ -230,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_cut_prompt_keeps_its_end_of_sequence_and_a_cut_response_has_none() {
-        let t = tokenizer();
+        let t = words();
         let prompt = |limit, cut| t.prompt("a b c", limit, cut).expect("encodes").ids;
         assert_eq!(prompt(4, Cut::End), [4, 5, 6, 1]);
         assert_eq!(prompt(3, Cut::End), [4, 5, 1]);
@@ -244,7 +252,7 @@ mod tests {
 
     #[test]
     fn special_tokens_at_the_ends_are_no_part_of_a_text_and_those_inside_are_counted() {
-        let t = tokenizer();
+        let t = words();
         let encode = |text: &str| t.response(text, 99).expect("encodes");
         for text in ["a b", "a b</s>", "<pad> a b</s>", "<pad><pad>a b </s></s><pad>\n", " a b </s>"] {
             assert_eq!((encode(text).ids, encode(text).special), (vec![4, 5, 1], 0), "{text}");

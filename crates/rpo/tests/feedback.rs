@@ -169,6 +169,9 @@ fn known_exports_are_named_and_read() {
         let expected: Vec<_> = rewards.iter().zip(["x", "y"]).map(|(r, text)| ("p".into(), text.into(), *r)).collect();
         assert_eq!(rows, [expected.clone(), expected].concat(), "{line}");
         assert!(notes.contains(name), "{line}: {notes}");
+        // A file of a single row is no list of what stands in that row.
+        let (single, _) = noticed(&format!("{line}\n"), &ReadOptions::default());
+        assert_eq!(single, expected, "{line} alone");
     }
 }
 

@@ -95,7 +95,8 @@ impl<'a> Arena<'a> {
             bail!("validation-fraction: without held-out prompts there is nothing to compare on");
         }
         let tokenizer = Checkpoint::find(&first.model)?.tokenizer()?;
-        let prompts = held_out_prompts(first.held_out_source(), &first.columns, &split.validation)?;
+        let prompts =
+            held_out_prompts(first.held_out_source(), &first.columns, &tokenizer, first.limits(), &split.validation)?;
         let halves = comparison.contestants.iter().any(|(_, candidates)| candidates.len() > 1);
         let (choosing, judging) = match halves {
             true => (0..prompts.len()).partition(|i| i % 2 == 0),

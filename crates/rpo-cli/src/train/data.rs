@@ -34,7 +34,9 @@ pub fn read(settings: &Settings, tokenizer: &Tokenizer) -> Result<Split> {
 fn set(settings: &Settings, source: &Source, tokenizer: &Tokenizer) -> Result<FeedbackSet> {
     let bar = progress::counter("rated responses read");
     let mut count = |rows: usize| bar.set_position(rows as u64);
-    let (data, summary) = FeedbackSet::read(source, &settings.columns, tokenizer, settings.limits(), &mut count)?;
+    let cache = settings.cache.join("tokens");
+    let (data, summary, _) =
+        FeedbackSet::cached(source, &settings.columns, tokenizer, settings.limits(), &cache, &mut count)?;
     bar.finish_and_clear();
     describe(source, &summary);
     Ok(data)

@@ -210,11 +210,7 @@ fn check(settings: &Settings) -> Result<()> {
     let refuse = |field, problem: &str| Err(rpo::Error::Setting { field, problem: problem.into() }.into());
     settings.objective.build()?;
     settings.train.validate()?;
-    let limits =
-        [("max-prompt-tokens", settings.max_prompt_tokens), ("max-response-tokens", settings.max_response_tokens)];
-    if let Some((field, _)) = limits.into_iter().find(|(_, limit)| *limit == 0) {
-        return refuse(field, "0 would leave nothing of a text; at least 1 token is needed");
-    }
+    settings.limits().check()?;
     match settings.train.best_by == BestBy::Reward && settings.judge.is_none() {
         true => refuse("best-by", "`reward` needs a program that rates answers (--judge COMMAND)"),
         false => Ok(()),
@@ -297,8 +293,15 @@ pub fn train(
 fn judge<'a>(settings: &'a Settings, split: &Split, tokenizer: &'a Tokenizer) -> Result<Option<Box<Judge<'a>>>> {
     let Some(command) = &settings.judge else { return Ok(None) };
     let ids = split.validation.groups.iter().map(|g| g.prompt.clone());
-    let prompts =
-        ids.zip(held_out_prompts(settings.held_out_source(), &settings.columns, &split.validation)?).collect();
+    let prompts = ids
+        .zip(held_out_prompts(
+            settings.held_out_source(),
+            &settings.columns,
+            tokenizer,
+            settings.limits(),
+            &split.validation,
+        )?)
+        .collect();
     Ok(Some(Box::new(judge::of_tokens(command, tokenizer, prompts))))
 }
 

@@ -6,8 +6,7 @@ use std::collections::{HashMap, HashSet};
 use blake3::Hash;
 use rayon::prelude::*;
 
-use super::read_rows;
-use super::{Feedback, FeedbackError, FeedbackSet, Limits, PromptGroup, ReadOptions, ReadSummary, Response, Source};
+use super::{Feedback, FeedbackError, FeedbackSet, Limits, PromptGroup, ReadSummary, Response, Rows};
 use crate::error::Result;
 use crate::tokenizer::{Encoded, Tokenizer, TokenizerError};
 
@@ -30,6 +29,8 @@ pub(crate) struct Grouping<'a> {
     places: HashMap<(usize, Hash), usize>,
     groups: Vec<PromptGroup>,
     summary: ReadSummary,
+    /// Whether a line break is a blank to the tokenizer.
+    folds_line_breaks: bool,
 }
 
 /// What became of a row.
@@ -47,8 +48,14 @@ pub(crate) struct Added<'a> {
 }
 
 impl<'a> Grouping<'a> {
-    pub(crate) fn new(tokenizer: &'a Tokenizer, limits: Limits) -> Self {
-        Self {
+    /// An empty set.
+    ///
+    /// # Errors
+    /// If a limit is 0, or the tokenizer fails.
+    pub(crate) fn new(tokenizer: &'a Tokenizer, limits: Limits) -> Result<Self> {
+        limits.check()?;
+        let ids = |text| tokenizer.response(text, usize::MAX).map(|encoded| encoded.ids);
+        Ok(Self {
             tokenizer,
             limits,
             by_text: HashMap::new(),
@@ -57,18 +64,17 @@ impl<'a> Grouping<'a> {
             places: HashMap::new(),
             groups: Vec::new(),
             summary: ReadSummary::default(),
-        }
+            folds_line_breaks: ids("a\nb")? == ids("a b")?,
+        })
     }
 
-    /// Adds all rows of `source` and returns what was noticed. `observe` hears of each row, `progress` how many there were.
+    /// Adds all `rows` and returns what was noticed. `observe` hears of each row, `progress` how many there were.
     pub(crate) fn read(
         &mut self,
-        source: &Source,
-        options: &ReadOptions,
+        mut rows: Rows,
         observe: &mut dyn FnMut(&Added<'_>),
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<String>> {
-        let mut rows = read_rows(source, options)?;
         loop {
             let (mut chunk, mut bytes) = (Vec::new(), 0);
             for row in rows.by_ref() {
@@ -106,6 +112,9 @@ impl<'a> Grouping<'a> {
                 let group = self.group(prompt);
                 self.by_text.insert(text, group);
             }
+            let broken = |text: &str| self.folds_line_breaks && text.trim().contains(['\n', '\r']);
+            self.summary.folded_line_breaks +=
+                usize::from(prompt.is_some() && broken(&row.prompt)) + usize::from(broken(&row.response));
             let group = self.by_text[&text];
             let place = self.place(group, &response, row.reward);
             self.summary.rows += 1;

@@ -1,6 +1,7 @@
 //! Rated responses: from rows of text in files to prompts with their tokenized responses, grouped and counted.
 
 mod grouping;
+mod kept;
 mod layout;
 mod prompts;
 mod records;
@@ -9,11 +10,12 @@ mod source;
 mod texts;
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use layout::{ReadOptions, Score};
 pub use prompts::read_prompts;
@@ -78,8 +80,25 @@ pub struct Limits {
     pub cut_prompts: Cut,
 }
 
+impl Limits {
+    /// Checks that something is left of every text.
+    ///
+    /// # Errors
+    /// The limit that is 0.
+    pub fn check(&self) -> Result<()> {
+        let limits = [("max-prompt-tokens", self.prompt_tokens), ("max-response-tokens", self.response_tokens)];
+        match limits.into_iter().find(|(_, limit)| *limit == 0) {
+            Some((field, _)) => {
+                let problem = "0 would leave nothing of a text; at least 1 token is needed".into();
+                Err(Error::Setting { field, problem })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 /// What was read, for the user to see.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadSummary {
     /// Rated responses in the files.
     pub rows: usize,
@@ -102,8 +121,10 @@ pub struct ReadSummary {
     pub tokens: usize,
     /// How many of them are `<unk>`.
     pub unknown_tokens: usize,
-    /// Prompts and responses that spell out special tokens, such as `<extra_id_1>`.
+    /// Prompts and responses that spell out special tokens inside, such as `<extra_id_1>`.
     pub special_texts: usize,
+    /// Prompts and responses with line breaks that the tokenizer does not keep.
+    pub folded_line_breaks: usize,
     /// What was noticed while the rows were read, as sentences.
     pub notes: Vec<String>,
 }
@@ -136,8 +157,44 @@ impl FeedbackSet {
         limits: Limits,
         progress: &mut dyn FnMut(usize),
     ) -> Result<(Self, ReadSummary)> {
-        let mut grouping = Grouping::new(tokenizer, limits);
-        let notes = grouping.read(source, options, &mut |_| (), progress)?;
+        let rows = read_rows(source, options)?;
+        Self::tokenized(rows, source, tokenizer, limits, progress)
+    }
+
+    /// Takes the data set from `cache`, or reads it and leaves it there. The flag says whether it was there.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and if the cache cannot be written.
+    pub fn cached(
+        source: &Source,
+        options: &ReadOptions,
+        tokenizer: &Tokenizer,
+        limits: Limits,
+        cache: &Path,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(Self, ReadSummary, bool)> {
+        let files = source.files()?;
+        let place = kept::place(cache, &files, options, tokenizer, limits)?;
+        if let Some((set, summary)) = place.as_deref().and_then(kept::find) {
+            return Ok((set, summary, true));
+        }
+        let rows = rows::read_files(files, options)?;
+        let (set, summary) = Self::tokenized(rows, source, tokenizer, limits, progress)?;
+        if let Some(path) = place {
+            kept::keep(&path, &set, &summary)?;
+        }
+        Ok((set, summary, false))
+    }
+
+    fn tokenized(
+        rows: Rows,
+        source: &Source,
+        tokenizer: &Tokenizer,
+        limits: Limits,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(Self, ReadSummary)> {
+        let mut grouping = Grouping::new(tokenizer, limits)?;
+        let notes = grouping.read(rows, &mut |_| (), progress)?;
         let (set, summary) = grouping.finish(&source.to_string())?;
         Ok((set, ReadSummary { notes, ..summary }))
     }
@@ -147,7 +204,7 @@ impl FeedbackSet {
     /// # Errors
     /// If a text cannot be tokenized or there is no row.
     pub fn from_rows(rows: &[Feedback], tokenizer: &Tokenizer, limits: Limits) -> Result<(Self, ReadSummary)> {
-        let mut grouping = Grouping::new(tokenizer, limits);
+        let mut grouping = Grouping::new(tokenizer, limits)?;
         grouping.add(rows, &mut |_| ())?;
         grouping.finish("rows in memory")
     }

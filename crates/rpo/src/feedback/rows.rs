@@ -130,7 +130,12 @@ struct Opened {
 /// # Errors
 /// If a file cannot be opened, is not of its format or lacks a column; the items say what is wrong with a row.
 pub fn read_rows(source: &Source, options: &ReadOptions) -> Result<Rows> {
-    let mut files = source.files()?.into_iter();
+    read_files(source.files()?, options)
+}
+
+/// The rated responses of `files` in order; as [`read_rows`].
+pub(super) fn read_files(files: Vec<PathBuf>, options: &ReadOptions) -> Result<Rows> {
+    let mut files = files.into_iter();
     let mut notes = Notes::default();
     let open = files.next().map(|path| open(path, options, &mut notes)).transpose()?;
     Ok(Rows { options: options.clone(), files, open, ready: Vec::new().into_iter(), notes, given: false })

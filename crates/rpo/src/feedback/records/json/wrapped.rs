@@ -211,6 +211,11 @@ fn rows_under(entries: &[Entry]) -> Result<Option<Vec<String>>, Problem> {
     if let Some(entry) = known(1).or_else(|| known(2)) {
         return Ok(Some(entry.path.clone()));
     }
+    // A row of its own, one of whose columns is a list of objects, as annotators' ratings are.
+    let of_a_row = entries.iter().filter(|e| e.path.len() == 1 && OF_A_ROW.contains(&e.path[0].as_str()));
+    if of_a_row.count() >= 2 {
+        return Ok(None);
+    }
     let nearest: Vec<&Entry> = if at(1).next().is_some() { at(1).collect() } else { at(2).collect() };
     match nearest.as_slice() {
         [] => Ok(None),
