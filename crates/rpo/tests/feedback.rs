@@ -167,7 +167,7 @@ fn known_exports_are_named_and_read() {
     ] {
         let (rows, notes) = noticed(&format!("{line}\n{line}\n"), &ReadOptions::default());
         let expected: Vec<_> = rewards.iter().zip(["x", "y"]).map(|(r, text)| ("p".into(), text.into(), *r)).collect();
-        assert_eq!(rows, [expected.clone(), expected].concat(), "{line}");
+        assert_eq!(rows, [expected.clone(), expected.clone()].concat(), "{line}");
         assert!(notes.contains(name), "{line}: {notes}");
         // A file of a single row is no list of what stands in that row.
         let (single, _) = noticed(&format!("{line}\n"), &ReadOptions::default());

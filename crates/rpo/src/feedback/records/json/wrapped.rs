@@ -248,7 +248,8 @@ fn columns(whole: &Map<String, Value>) -> Option<Result<Vec<Map<String, Value>>,
             let row = |index: &String| names().zip(objects.iter().map(|o| o[index.as_str()].clone())).collect();
             return Some(Ok(in_order(objects[0]).into_iter().map(|(index, _)| row(index)).collect()));
         }
-        if objects.len() > 1 {
+        // Rows by name are alike; the columns of a single row are not.
+        if objects.len() > 1 && objects.iter().all(|o| o.keys().eq(objects[0].keys())) {
             return Some(Err(
                 "it holds objects by name; the rows must be a list: [{...}, {...}], or one object a line \
                              (in pandas: to_json(FILE, orient=\"records\"))"
