@@ -1,22 +1,28 @@
 #!/usr/bin/env python3
-"""Checks that a directory written by rpo is what transformers expects: no missing, unexpected or mismatched tensor.
+"""Checks that a directory written by rpo is what transformers expects: no missing, unexpected or mismatched tensor, a
+tokenizer that loads, and an answer without a setting more.
 
-    python scripts/check_export.py DIR [--golden golden.safetensors]
+    python scripts/check_export.py DIR [--golden golden.safetensors] [--rpo target/release/rpo] [--prompt TEXT]
 
-With --golden also compares the log-probability of every response token with the values there.
+With --golden also compares the log-probability of every response token with the values there, with --rpo the answer to the
+prompt with that of the program.
 """
 import argparse
+import subprocess
 import sys
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers import T5ForConditionalGeneration
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("dir")
 parser.add_argument("--golden")
+parser.add_argument("--rpo")
+parser.add_argument("--prompt", default="say yes please")
 a = parser.parse_args()
-model, info = T5ForConditionalGeneration.from_pretrained(a.dir, output_loading_info=True)
+model, info = AutoModelForSeq2SeqLM.from_pretrained(a.dir, output_loading_info=True)
 problems = {k: info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs") if info[k]}
 if problems:
     sys.exit(f"FAILED: {a.dir}: {problems}")
@@ -36,4 +42,18 @@ if a.golden:
     if not error < 1e-4:
         sys.exit(f"FAILED: {a.dir}: log-probabilities differ by {error:.2e}")
     said += f", log-probabilities within {error:.1e} of the golden values"
+if (Path(a.dir) / "tokenizer.json").exists():
+    tokenizer = AutoTokenizer.from_pretrained(a.dir)
+    ids = tokenizer(a.prompt, return_tensors="pt").input_ids
+    if ids[0, -1] != model.config.eos_token_id:
+        # Tokenizers of other models than T5 do not end their texts; the program does.
+        ids = torch.cat([ids, torch.tensor([[model.config.eos_token_id]])], 1)
+    answer = tokenizer.decode(model.eval().generate(ids, max_new_tokens=16)[0], skip_special_tokens=True)
+    said += f", answers {answer!r}"
+    if a.rpo:
+        asked = [a.rpo, "generate", "--model", a.dir, "--max-new-tokens", "16", a.prompt]
+        own = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.rstrip("\n")
+        if own.strip() != answer.strip():
+            sys.exit(f"FAILED: {a.dir}: transformers answers {answer!r}, rpo {own!r}")
+        said += " as rpo does"
 print(f"OK: {a.dir}: {said}")
