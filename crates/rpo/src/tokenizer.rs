@@ -90,9 +90,8 @@ impl Tokenizer {
         inner.with_padding(None);
         let id = |token: &str| inner.token_to_id(token).ok_or_else(|| bad(format!("it has no token `{token}`")));
         let (pad, eos, unk) = (id(PAD)?, id(EOS)?, inner.token_to_id("<unk>"));
-        let added = inner.get_added_tokens_decoder();
-        let special =
-            added.iter().filter(|(id, token)| token.special && Some(**id) != unk).map(|(id, _)| *id).collect();
+        let added = inner.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special).map(|(id, _)| id);
+        let special = added.chain([pad, eos]).filter(|id| Some(*id) != unk).collect();
         Ok(Self { inner, pad, eos, unk, special, fingerprint })
     }
 

@@ -1,0 +1,79 @@
+//! What a file holds, as `inspect` and `train` tell it: the same numbers, and nothing left out in silence.
+
+mod common;
+
+use common::Place;
+
+const DATA: &str = r#"{"prompt":"say yes","response":"yes please","reward":1}
+{"prompt":"say yes\n","response":"yes  please","reward":0}
+{"prompt":"say yes","response":"no","reward":0}
+{"prompt":"say no","response":"<pad> no</s>","reward":1}
+{"prompt":"say no","response":"no thanks","reward":null}
+{"prompt":"say no","response":"yes </s> yes","reward":0}
+{"prompt":"say please","response":"thanks","reward":1}
+"#;
+
+fn inspect(place: &Place, arguments: &str) -> serde_json::Value {
+    let said = place.ok(&format!("inspect data d.jsonl --tokenizer model --json{arguments}"));
+    serde_json::from_str(&said).expect("JSON")
+}
+
+#[test]
+fn inspect_and_train_count_alike_what_is_the_same_to_the_model() {
+    let place = Place::with_model();
+    place.write("d.jsonl", DATA);
+    let report = inspect(&place, "");
+    for (field, value) in [
+        ("rows", 6),
+        ("prompts", 3),
+        ("folded_prompts", 1),
+        ("folded_by_cut", 0),
+        ("duplicates", 1),
+        ("special_texts", 1),
+    ] {
+        assert_eq!(report[field], value, "{field}: {report}");
+    }
+    assert_eq!(report["notes"][0], "1 row has no rating and was left out");
+    let said = place.ok("train rpo --model model --data d.jsonl --out run --max-steps 1 --validation-fraction 0");
+    for expected in [
+        "d.jsonl: 6 rated responses of 3 prompts",
+        "1 row has no rating and was left out",
+        "1 prompts differ as texts only",
+        "1 repeat another response",
+        "1 texts spell out special tokens",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    // Once more, from the tokenized data that were kept; and not from them once the file has changed.
+    let again = place.ok("train rpo --model model --data d.jsonl --out again --max-steps 1 --validation-fraction 0");
+    let first = |text: &str| text.lines().take(5).map(str::to_string).collect::<Vec<_>>();
+    assert_eq!(first(&again), first(&said));
+    place.write("d.jsonl", &DATA.replace("thanks\",\"reward\":1", "thanks\",\"reward\":3"));
+    let changed = place.ok("train rpo --model model --data d.jsonl --out other --max-steps 1 --validation-fraction 0");
+    assert!(changed.contains("reward mean: 0.9"), "(0.5 + 0 + 1 + 0 + 3) / 5: {changed}");
+}
+
+#[test]
+fn prompts_that_a_cut_makes_equal_are_told_and_the_other_end_keeps_them_apart() {
+    let place = Place::with_model();
+    let rows = ["yes", "no", "thanks"]
+        .map(|word| format!("{{\"prompt\":\"say please say {word}\",\"response\":\"{word}\",\"reward\":1}}\n"));
+    place.write("d.jsonl", &rows.concat());
+    let cut = inspect(&place, " --max-prompt-tokens 4");
+    assert_eq!((&cut["prompts"], &cut["folded_by_cut"]), (&1.into(), &2.into()), "{cut}");
+    let kept = inspect(&place, " --max-prompt-tokens 4 --truncate-prompts start");
+    assert_eq!((&kept["prompts"], &kept["folded_prompts"]), (&3.into(), &0.into()), "{kept}");
+    assert_eq!(kept["truncated_prompts"], 1.0);
+}
+
+#[test]
+fn a_set_of_its_own_validates_and_shares_no_prompt_with_training() {
+    let place = Place::with_model();
+    place.write("d.jsonl", DATA);
+    place.write("v.jsonl", "{\"prompt\":\"say no\",\"response\":\"no\",\"reward\":1}\n{\"prompt\":\"no\",\"response\":\"no\",\"reward\":0}\n");
+    let output = place.run("train rpo --model model --data d.jsonl --validation-data v.jsonl --out run --max-steps 1");
+    let [said, warned] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).expect("text"));
+    assert!(output.status.success(), "{warned}");
+    assert!(said.contains("3 responses of 2 prompts to train on, 2 of 2 to validate"), "{said}");
+    assert!(warned.contains("1 prompts to train on are among those of v.jsonl"), "{warned}");
+}
