@@ -9,11 +9,12 @@ use crate::settings;
 
 /// What is trained on what, and how long.
 #[derive(clap::Args)]
+#[command(next_help_heading = "Data, loop and output")]
 pub struct Flags {
     /// Model directory or hub id to start from, which is also the reference
     #[arg(long)]
     model: Option<String>,
-    /// Rated responses: JSONL, JSON, CSV or Parquet; several files are read as one
+    /// Rated responses: files (JSON, CSV, Parquet, Arrow), directories, patterns or a data set of the hub; several are one
     #[arg(long, value_name = "FILE", num_args = 1..)]
     data: Option<Vec<String>>,
     /// Rated responses to validate on, instead of a share of the data
@@ -56,10 +57,8 @@ pub struct Flags {
     #[arg(long)]
     max_response_tokens: Option<i64>,
     /// Which end of a longer prompt is cut; start keeps what was said last [default: end]
-    #[arg(long, value_name = "end|start")]
+    #[arg(long, value_name = "END", value_parser = ["end", "start"])]
     truncate_prompts: Option<String>,
-    #[command(flatten)]
-    columns: Columns,
     /// Decides the order of the data [default: 42]
     #[arg(long)]
     seed: Option<i64>,
@@ -69,16 +68,19 @@ pub struct Flags {
     /// Where reference scores are kept between runs [default: the user's cache directory]
     #[arg(long, value_name = "DIR")]
     cache: Option<String>,
-    /// cpu, cuda, rocm, metal or vulkan [default: cpu]
-    #[arg(long)]
+    /// What computes; all but the CPU must be compiled in [default: cpu]
+    #[arg(long, value_parser = ["cpu", "cuda", "rocm", "metal", "vulkan"])]
     device: Option<String>,
     /// Any other setting, as in the TOML file: --set train.optimizer.weight-decay=0 (may be repeated)
     #[arg(long = "set", value_name = "NAME=VALUE")]
     more: Vec<String>,
+    #[command(flatten)]
+    columns: Columns,
 }
 
 /// How data are laid out: shared by all commands that read them.
 #[derive(clap::Args, Clone)]
+#[command(next_help_heading = "Layout of the data")]
 pub struct Columns {
     /// Column of the prompts, texts or chat messages; all columns may be paths: input.messages, choices.0.text
     #[arg(long, value_name = "NAME")]
@@ -101,8 +103,8 @@ pub struct Columns {
     /// Refuse rows without a rating, a prompt or a response, which are left out and counted otherwise
     #[arg(long)]
     strict: bool,
-    /// jsonl, json, csv, tsv, parquet, arrow or ultrafeedback; by default what the file's content says
-    #[arg(long)]
+    /// How the file is laid out [default: what its content says]
+    #[arg(long, value_parser = ["jsonl", "json", "csv", "tsv", "parquet", "arrow", "ultrafeedback"])]
     format: Option<String>,
 }
 

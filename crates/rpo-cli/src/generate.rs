@@ -19,6 +19,11 @@ use crate::{device, interrupt, progress};
 /// Decodes as the model's generation_config.json says, where there is one, as transformers does; --preset and flags change
 /// that. Answers go to standard output, all else to standard error.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  rpo generate --model runs/first/best \"translate English to German: Good morning.\"
+  rpo generate --model runs/first/best --input prompts.jsonl --output answers.jsonl
+  cat prompts.txt | rpo generate --model runs/first/best --preset published --input - --json")]
 pub struct Arguments {
     /// Model directory or hub id
     #[arg(long)]
@@ -90,8 +95,8 @@ pub struct Arguments {
     /// Prompts answered together
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch_size: usize,
-    /// cpu, cuda, rocm, metal or vulkan
-    #[arg(long, default_value = "cpu")]
+    /// What computes; all but the CPU must be compiled in
+    #[arg(long, default_value = "cpu", value_parser = ["cpu", "cuda", "rocm", "metal", "vulkan"])]
     device: String,
 }
 

@@ -23,7 +23,7 @@ pub enum What {
 /// Describe a file of rated responses.
 #[derive(clap::Args)]
 pub struct Data {
-    /// Rated responses: JSONL, JSON, CSV or Parquet; several files are read as one
+    /// Rated responses: files (JSON, CSV, Parquet, Arrow), directories, patterns or a data set of the hub; several are one
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
     /// tokenizer.json, a directory that holds one, or a hub id

@@ -11,22 +11,36 @@ mod init;
 mod inspect;
 mod interrupt;
 mod judge;
+mod messages;
 mod outcome;
 mod progress;
 mod report;
 mod settings;
 mod train;
 mod verify;
+mod version;
 
-use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{ColorChoice, CommandFactory, Parser, Subcommand};
 
 /// Train Flan-T5 from scalar feedback by Reward Partitioning Optimization (arXiv 2506.13702).
 ///
 /// Rows of (prompt, response, reward) go in, an ordinary Hugging Face model directory comes out. Models are given as a
 /// local directory or a hub id such as google/flan-t5-small.
 #[derive(Parser)]
-#[command(name = "rpo", version, max_term_width = 110)]
+#[command(name = "rpo", version = version::version(), max_term_width = 110, after_help = EXAMPLES)]
 struct Arguments {
+    /// Also tell what is of interest when something goes wrong
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    verbose: bool,
+    /// No warnings and notes
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Colours in messages
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: ColorChoice,
     #[command(subcommand)]
     command: Command,
 }
@@ -43,17 +57,38 @@ enum Command {
     Convert(convert::Arguments),
     Generate(generate::Arguments),
     Verify(verify::Arguments),
+    /// Print what makes a shell complete rpo's commands and flags: `rpo completions bash`
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages, one a command, into a directory
+    Man {
+        /// Directory for the pages
+        dir: PathBuf,
+    },
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  rpo demo
+  rpo inspect data ratings.jsonl --tokenizer google/flan-t5-small
+  rpo train rpo --model google/flan-t5-small --data ratings.jsonl --out runs/first
+  rpo generate --model runs/first/best \"translate English to German: Good morning.\"";
+
+/// Writes the manual pages of the program and its commands.
+fn man(dir: &std::path::Path) -> Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot write {}", dir.display()))?;
+    clap_mangen::generate_to(Arguments::command(), dir).with_context(|| format!("cannot write {}", dir.display()))?;
+    println!("{0}: manual pages; read them with `man -l {0}/rpo.1`", dir.display());
+    Ok(())
 }
 
 fn main() -> std::process::ExitCode {
     rpo::keep_freed_memory();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .without_time()
-        .with_target(false)
-        .with_max_level(tracing::Level::INFO)
-        .init();
-    let command = Arguments::parse().command;
+    messages::end_with_the_reader();
+    let Arguments { verbose, quiet, color, command } = Arguments::parse();
+    messages::show(verbose, quiet, color);
     let result = interrupt::listen().and_then(|()| match command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
@@ -63,6 +98,13 @@ fn main() -> std::process::ExitCode {
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "rpo", &mut script);
+            print!("{}", String::from_utf8_lossy(&script));
+            Ok(())
+        }
+        Command::Man { dir } => man(&dir),
     });
     match (result, interrupt::status()) {
         (Ok(()), None) => std::process::ExitCode::SUCCESS,

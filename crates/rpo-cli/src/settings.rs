@@ -103,9 +103,15 @@ impl Settings {
             Some(Value::Boolean(true)) => table = over(published(&table)?, table),
             Some(other) => bail!("{origin}: published: {other} is neither true nor false"),
         }
-        table
-            .try_into()
-            .with_context(|| format!("{origin}: (flags such as --model, --data and --out fill what is missing)"))
+        let missing = REQUIRED.iter().filter(|(name, _)| !table.contains_key(*name));
+        let missing: Vec<String> = missing.map(|(name, flag)| format!("{name} ({flag})")).collect();
+        if !missing.is_empty() {
+            bail!("{origin}: missing: {}", missing.join(", "));
+        }
+        table.try_into().map_err(|problem: toml::de::Error| {
+            let said = problem.to_string();
+            anyhow::anyhow!("{origin}: {}{}", said.trim_end().replace('\n', ", "), suggestion(&said))
+        })
     }
 
     /// As TOML, for the run's directory.
@@ -125,6 +131,24 @@ impl Settings {
             response_tokens: self.max_response_tokens,
             cut_prompts: self.truncate_prompts,
         }
+    }
+}
+
+/// What every run needs, and the flag that gives it.
+const REQUIRED: [(&str, &str); 4] =
+    [("objective", "rpo train NAME"), ("model", "--model"), ("data", "--data"), ("out", "--out")];
+
+/// The known name that is nearest to the unknown one that a message of serde's complains of, if one is near.
+fn suggestion(said: &str) -> String {
+    // Behind the names stands where they are expected.
+    let names = said.rsplit_once("\nin `").map_or(said, |(names, _)| names);
+    let mut quoted = names.split('`').skip(1).step_by(2);
+    let unknown = ["unknown field", "unknown variant"].iter().any(|kind| said.contains(kind));
+    let Some(wrong) = quoted.next().filter(|_| unknown) else { return String::new() };
+    let near = |name: &&str| strsim::damerau_levenshtein(wrong, name);
+    match quoted.filter(|name| *name != wrong).min_by_key(near) {
+        Some(known) if near(&known) <= 1 + wrong.len() / 4 => format!(". Did you mean `{known}`?"),
+        _ => String::new(),
     }
 }
 

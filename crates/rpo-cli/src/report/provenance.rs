@@ -19,7 +19,7 @@ pub fn provenance() -> Provenance {
     let machine = format!("{} {}, {threads} threads", std::env::consts::ARCH, std::env::consts::OS);
     let arguments: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     Provenance::default()
-        .fact("program", format!("rpo {}", env!("CARGO_PKG_VERSION")))
+        .fact("program", format!("rpo {}", crate::version::version()))
         .fact("command", command(&arguments))
         .fact("written", date(OffsetDateTime::now_utc()))
         .fact("machine", machine)

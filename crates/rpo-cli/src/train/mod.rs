@@ -36,9 +36,18 @@ use crate::{advice, device, interrupt, judge, outcome};
 /// directory beside metrics.jsonl, tensorboard/ and the models best/ and last/. Ctrl-C saves
 /// before it stops, after the micro-batch at hand, and ends with status 130 (143 after SIGTERM); --resume goes on.
 #[derive(clap::Args)]
+#[command(
+    allow_negative_numbers = true,
+    next_help_heading = "Method",
+    after_help = "\
+Examples:
+  rpo train rpo --model google/flan-t5-small --data ratings.jsonl --out runs/first --dry-run
+  rpo train kto --model google/flan-t5-small --data thumbs.csv --out runs/kto --set objective.threshold=0.5
+  rpo train --resume runs/first --epochs 2"
+)]
 pub struct Arguments {
     /// What to minimise
-    #[arg(value_parser = objectives(), required_unless_present = "resume")]
+    #[arg(value_parser = objectives(), required_unless_present = "resume", help_heading = "Arguments")]
     objective: Option<String>,
     /// TOML file with any of the settings
     #[arg(long, value_name = "FILE")]
@@ -64,23 +73,23 @@ pub struct Arguments {
     #[arg(long)]
     beta: Option<f64>,
     /// Log-probability of a response: mean or sum over its tokens [default: sum, but mean for SFT]
-    #[arg(long, value_name = "mean|sum")]
+    #[arg(long, value_name = "KIND", value_parser = ["mean", "sum"])]
     log_prob: Option<String>,
     /// RPO: where a prompt's value comes from: fitted (to the data, whatever the responses come from), sum (the paper's: right
     /// if all plausible responses are rated), mean, sampled (for responses drawn from the reference), or batch-mean (what the
     /// published script does) [default: fitted]
-    #[arg(long, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", value_parser = ["fitted", "sum", "mean", "sampled", "batch-mean"])]
     partition: Option<String>,
     /// RPO, QRPO: what a prompt with one response counts for: global (compared with all the data), drop (nothing) or, for
     /// RPO, sft (plain likelihood) [default: global]
-    #[arg(long, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", value_parser = ["global", "drop", "sft"])]
     single_response: Option<String>,
     /// SFT: which responses to imitate: all, best, or a reward threshold [default: all]
     #[arg(long, value_name = "all|best|NUMBER")]
     rows: Option<String>,
     /// What is best among the validations, the start included: loss, tau-b (how log-ratios rank rated responses), mass
     /// (probability of the rated responses) or reward (needs --judge) [default: loss]
-    #[arg(long, value_name = "MEASURE")]
+    #[arg(long, value_name = "MEASURE", value_parser = ["loss", "tau-b", "mass", "reward"])]
     best_by: Option<String>,
     /// Stop after this many validations in a row without a new best
     #[arg(long, value_name = "N")]

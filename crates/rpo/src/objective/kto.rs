@@ -21,7 +21,7 @@ use crate::score::{LogProb, Scores};
 
 /// From which reward on a response is desirable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", from = "WrittenThreshold")]
 pub enum Threshold {
     /// The mean of the training rewards.
     #[default]
@@ -31,6 +31,34 @@ pub enum Threshold {
     PromptMean,
     /// This reward.
     AtLeast(f64),
+}
+
+/// A threshold as people write it: a word, or the number itself.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected `mean`, `prompt-mean` or a number")]
+enum WrittenThreshold {
+    Number(f64),
+    Named(NamedThreshold),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum NamedThreshold {
+    Mean,
+    PromptMean,
+    AtLeast(f64),
+}
+
+impl From<WrittenThreshold> for Threshold {
+    fn from(written: WrittenThreshold) -> Self {
+        match written {
+            WrittenThreshold::Named(NamedThreshold::Mean) => Self::Mean,
+            WrittenThreshold::Named(NamedThreshold::PromptMean) => Self::PromptMean,
+            WrittenThreshold::Number(reward) | WrittenThreshold::Named(NamedThreshold::AtLeast(reward)) => {
+                Self::AtLeast(reward)
+            }
+        }
+    }
 }
 
 /// Where the point of reference `z_0` comes from.
@@ -247,6 +275,17 @@ mod tests {
     fn loss(kto: &Kto, log_probs: &[f32], rows: &[usize], mismatched: &[f64]) -> f64 {
         let loss = kto.loss(&scores(log_probs, rows), Step { rows, mismatched }).expect("readable");
         f64::from(loss.sum.into_scalar::<f32>())
+    }
+
+    #[test]
+    fn a_threshold_is_a_word_or_a_number() {
+        let read = |text: &str| serde_json::from_str::<Threshold>(text).map_err(|e| e.to_string());
+        assert_eq!(read("-0.5"), Ok(Threshold::AtLeast(-0.5)));
+        assert_eq!(read("3"), Ok(Threshold::AtLeast(3.0)));
+        assert_eq!(read("\"prompt-mean\""), Ok(Threshold::PromptMean));
+        let written = serde_json::to_string(&Threshold::AtLeast(2.0)).expect("JSON");
+        assert_eq!(read(&written), Ok(Threshold::AtLeast(2.0)));
+        assert!(read("\"median\"").expect_err("no such word").contains("`prompt-mean` or a number"));
     }
 
     #[test]
