@@ -53,6 +53,19 @@ fn inspect_and_train_count_alike_what_is_the_same_to_the_model() {
     assert!(changed.contains("reward mean: 0.9"), "(0.5 + 0 + 1 + 0 + 3) / 5: {changed}");
 }
 
+#[cfg(unix)]
+#[test]
+fn data_may_come_through_a_pipe() {
+    let place = Place::with_model();
+    place.write("d.jsonl", DATA);
+    let program = env!("CARGO_BIN_EXE_rpo");
+    let train = "train rpo --model model --data - --out run --max-steps 1 --validation-fraction 0";
+    let output = place.command("sh").args(["-c", &format!("cat d.jsonl | {program} {train}")]).output().expect("runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("6 rated responses of 3 prompts"), "{said}");
+}
+
 #[test]
 fn prompts_that_a_cut_makes_equal_are_told_and_the_other_end_keeps_them_apart() {
     let place = Place::with_model();

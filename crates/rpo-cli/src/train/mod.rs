@@ -314,6 +314,9 @@ fn judge<'a>(settings: &'a Settings, split: &Split, tokenizer: &'a Tokenizer) ->
     Ok(Some(Box::new(judge::of_tokens(command, tokenizer, prompts))))
 }
 
+/// Leaves the settings as resolved, with the revisions of data sets that come from the hub.
 fn save_settings(settings: &Settings, path: &Path) -> Result<()> {
+    let validation_data = settings.validation_data.as_ref().map(rpo::feedback::Source::pinned).transpose()?;
+    let settings = Settings { data: settings.data.pinned()?, validation_data, ..settings.clone() };
     Ok(write_file(path, settings.to_toml()?.as_bytes())?)
 }

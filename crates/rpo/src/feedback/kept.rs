@@ -27,7 +27,7 @@ pub(super) fn place(
     tokenizer: &Tokenizer,
     limits: Limits,
 ) -> Result<Option<PathBuf>> {
-    if files.iter().any(|file| file == Path::new("-")) {
+    if files.iter().any(|file| file.exists() && !file.is_file()) {
         return Ok(None);
     }
     let mut hasher = blake3::Hasher::new();
