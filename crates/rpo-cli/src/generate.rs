@@ -1,7 +1,7 @@
 //! `rpo generate`: answers to prompts.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -17,7 +17,8 @@ use crate::{device, interrupt, progress};
 /// Let a model answer prompts: `rpo generate --model DIR "PROMPT"`
 ///
 /// Decodes as the model's generation_config.json says, where there is one, as transformers does; --preset and flags change
-/// that. Answers go to standard output, all else to standard error.
+/// that. Answers go to standard output, all else to standard error; which settings were taken and how many answers were cut is
+/// told on a terminal or with --verbose.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -182,9 +183,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     bar.finish_and_clear();
     if unfinished > 0 {
         let (of, limit) = (prompts.len(), decoding.max_new_tokens);
-        eprintln!("note: {unfinished} of {of} answers were cut at {limit} tokens (--max-new-tokens)");
+        note(&format!("{unfinished} of {of} answers were cut at {limit} tokens (--max-new-tokens)"));
     }
     Ok(())
+}
+
+/// Tells people; programs, which have no terminal, with --verbose alone: they have the finish_reason of JSON Lines.
+fn note(said: &str) {
+    match std::io::stderr().is_terminal() {
+        true => tracing::info!("{said}"),
+        false => tracing::debug!("{said}"),
+    }
 }
 
 fn create(path: &Path) -> Result<BufWriter<File>> {
@@ -197,7 +206,7 @@ fn decoding(arguments: &Arguments, checkpoint: &Checkpoint) -> Result<Decoding> 
         Preset::Model => match StoredDecoding::read(checkpoint.dir(), &Decoding::default())? {
             Some(stored) => {
                 if !stored.taken.is_empty() {
-                    eprintln!("note: as the model's generation_config.json says: {}", stored.taken.join(", "));
+                    note(&format!("as the model's generation_config.json says: {}", stored.taken.join(", ")));
                 }
                 if !stored.unsupported.is_empty() {
                     let named = stored.unsupported.join(", ");
