@@ -223,3 +223,13 @@ fn columns_are_combined_and_mixed_scales_refused() {
         [("a", 1.0), ("b", 0.0), ("c", 2.0)]
     );
 }
+
+#[test]
+fn columns_that_belong_to_a_prompt_and_are_not_read_are_told() {
+    let row = r#"{"prompt":"Translate.","input":"Guten Tag","system":"","response":"Good day","reward":1}"#;
+    let (rows, notes) = noticed(&format!("{row}\n"), &ReadOptions::default());
+    assert_eq!(rows.len(), 1);
+    assert!(notes.contains("column `input` is not read") && !notes.contains("`system`"), "{notes}");
+    let own = ReadOptions { prompt: Some("input".into()), ..ReadOptions::default() };
+    assert!(!noticed(&format!("{row}\n"), &own).1.contains("is not read"));
+}

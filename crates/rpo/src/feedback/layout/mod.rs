@@ -114,6 +114,9 @@ pub(super) struct Layout {
     pub unrewarded: Option<String>,
 }
 
+/// Columns that some sets keep beside the prompt and that belong to it.
+const CONTEXT: [&str; 5] = ["input", "context", "system", "system_prompt", "history"];
+
 impl Layout {
     /// Decides on the first records of a file; `whole` says that there are no others.
     ///
@@ -163,7 +166,24 @@ impl Layout {
         if !sample.0.is_empty() {
             layout.check(&sample, whole)?;
         }
+        layout.unused_context(&sample).into_iter().for_each(|said| notes.say(said));
         Ok(layout)
+    }
+
+    /// What to say of columns that belong to a prompt, as Alpaca's `input` does, and are not read.
+    fn unused_context(&self, sample: &Sample<'_>) -> Vec<String> {
+        let Shape::Rows { response, responses, text } = &self.shape else { return Vec::new() };
+        let read = [&self.prompt, response, responses, text];
+        let within =
+            |path: &Option<String>, column: &str| path.as_deref().is_some_and(|p| p.split('.').next() == Some(column));
+        let filled = |column: &str| {
+            let texts = sample.0.iter().filter_map(|record| record.get(column)?.as_str());
+            texts.into_iter().any(|text| !text.trim().is_empty())
+        };
+        let unused = CONTEXT.iter().filter(|column| filled(column) && !read.iter().any(|path| within(path, column)));
+        unused
+            .map(|column| format!("column `{column}` is not read: join it to the prompt yourself if it belongs there"))
+            .collect()
     }
 
     fn check(&mut self, sample: &Sample<'_>, whole: bool) -> Result<()> {
