@@ -31,10 +31,13 @@ fn short(n: usize) -> String {
 fn objective_line(objective: &ObjectiveConfig) -> String {
     let mut line = format!("objective: {}", objective.name());
     if let Ok(serde_json::Value::Object(settings)) = serde_json::to_value(objective) {
-        let told = settings.iter().filter(|(name, _)| *name != "name").map(|(name, value)| match value {
-            serde_json::Value::String(text) => format!(", {name} {text}"),
-            other => format!(", {name} {other}"),
-        });
+        let told =
+            settings.iter().filter(|(name, value)| *name != "name" && !value.is_null()).map(
+                |(name, value)| match value {
+                    serde_json::Value::String(text) => format!(", {name} {text}"),
+                    other => format!(", {name} {other}"),
+                },
+            );
         line.extend(told);
     }
     line
