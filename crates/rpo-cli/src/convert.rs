@@ -14,6 +14,10 @@ use crate::progress;
 ///
 /// Reads whatever training reads, one row at a time, and writes the rows as training would take them.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  rpo convert traces.json --out rows.jsonl --reward-column scores.user-feedback
+  rpo convert data/train-*.parquet --out - --reward-column helpfulness*0.7,verbosity*-0.3 | head")]
 pub struct Arguments {
     /// Rated responses in any layout; several files are read as one
     #[arg(required = true, value_name = "FILE")]

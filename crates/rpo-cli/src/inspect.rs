@@ -22,6 +22,10 @@ pub enum What {
 
 /// Describe a file of rated responses.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  rpo inspect data ratings.jsonl --tokenizer google/flan-t5-small
+  rpo inspect data export.csv.gz --tokenizer DIR --reward-column stars --prompt-column question")]
 pub struct Data {
     /// Rated responses: files (JSON, CSV, Parquet, Arrow), directories, patterns or a data set of the hub; several are one
     #[arg(required = true, value_name = "FILE")]

@@ -110,7 +110,9 @@ impl Settings {
         }
         table.try_into().map_err(|problem: toml::de::Error| {
             let said = problem.to_string();
-            anyhow::anyhow!("{origin}: {}{}", said.trim_end().replace('\n', ", "), suggestion(&said))
+            let line =
+                file.and_then(|path| line_of(path, &said)).map_or_else(String::new, |line| format!(", line {line}"));
+            anyhow::anyhow!("{origin}{line}: {}{}", said.trim_end().replace('\n', ", "), suggestion(&said))
         })
     }
 
@@ -137,6 +139,18 @@ impl Settings {
 /// What every run needs, and the flag that gives it.
 const REQUIRED: [(&str, &str); 4] =
     [("objective", "rpo train NAME"), ("model", "--model"), ("data", "--data"), ("out", "--out")];
+
+/// The line of the file at `path` that sets what a message of serde's complains of: the unknown name, or the last part of
+/// where the value stands. `None` if a flag sets it.
+fn line_of(path: &Path, said: &str) -> Option<usize> {
+    let wrong = match said.contains("unknown field") {
+        true => said.split('`').nth(1)?,
+        false => said.rsplit_once("\nin `")?.1.split('`').next()?.rsplit('.').next()?,
+    };
+    let text = std::fs::read_to_string(path).ok()?;
+    let sets = |line: &str| line.split_once('=').is_some_and(|(name, _)| name.trim().rsplit('.').next() == Some(wrong));
+    text.lines().position(sets).map(|line| line + 1)
+}
 
 /// The known name that is nearest to the unknown one that a message of serde's complains of, if one is near.
 fn suggestion(said: &str) -> String {

@@ -30,6 +30,21 @@ fn mistakes_in_settings_are_named_with_what_was_meant() {
 }
 
 #[test]
+fn mistakes_in_a_file_are_told_with_their_line() {
+    let place = Place::new();
+    let head = "model = \"m\"\ndata = \"d\"\nout = \"o\"\n";
+    for (rest, complaint) in [
+        ("[train]\nbatchsize = 3\n", "run.toml, line 5: unknown field `batchsize`"),
+        ("[train]\nepochs = 1\nseed = \"x\"\n", "run.toml, line 6: invalid type"),
+        ("[train\n", "line 4"),
+    ] {
+        place.write("run.toml", &format!("{head}{rest}"));
+        let said = place.complaint("train rpo --config run.toml");
+        assert!(said.contains("run.toml") && said.contains(complaint), "{rest}: {said}");
+    }
+}
+
+#[test]
 fn it_tells_which_program_it_is_and_helps_shells_and_readers() {
     let place = Place::new();
     let version = place.ok("--version");

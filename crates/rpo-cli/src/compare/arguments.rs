@@ -21,7 +21,13 @@ use crate::settings::{Settings, merge, set};
 /// [objectives.LABEL] wins over [objective], and the command line over both. Writes report.html, compare.json, and the run of
 /// every objective and seed. After a stop, the same command with --resume goes on.
 #[derive(clap::Args)]
-#[command(allow_negative_numbers = true)]
+#[command(
+    allow_negative_numbers = true,
+    after_help = "\
+Examples:
+  rpo compare --model DIR --data ratings.jsonl --out runs/compare --objectives sft,rpo,dro,kto
+  rpo compare --model DIR --data ratings.jsonl --out runs/rates --objectives rpo,kto --learning-rates 3e-5,1e-4,3e-4"
+)]
 pub struct Arguments {
     /// Objectives by name, or by label if the TOML file defines them [default: the file's, or sft,rpo,dro,kto]
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
