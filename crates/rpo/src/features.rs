@@ -5,8 +5,6 @@
 //! without them): 0.34 and 0.39 with one response, 0.35 and 0.40 with one that was drawn uniformly; no difference with two or
 //! four, where a prompt's own responses say more, and on real ratings they then told less of held-out prompts than the mean.
 
-use std::path::Path;
-
 use burn::tensor::{Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -17,7 +15,7 @@ use crate::error::Result;
 use crate::feedback::{PromptGroup, Split};
 use crate::host::host;
 use crate::parts::Parts;
-use crate::reference::{fingerprint, kept};
+use crate::reference::{ReferenceCache, kept};
 use crate::t5::T5;
 
 /// Numbers that are kept of each prompt.
@@ -90,7 +88,7 @@ impl PromptFeatures {
         Ok(())
     }
 
-    /// Takes the features from `cache`, or computes them and leaves them there: batch by batch, so that a pass that was ended
+    /// Takes the features from `cache`, which is of `model`, or computes them and leaves them there: batch by batch, so that a pass that was ended
     /// goes on where it was. The flag says whether all were cached.
     ///
     /// # Errors
@@ -99,10 +97,10 @@ impl PromptFeatures {
         model: &T5,
         split: &Split,
         budget: usize,
-        cache: &Path,
+        cache: &ReferenceCache,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<(Self, bool)> {
-        let path = cache.join(format!("{}.prompts.safetensors", fingerprint(model, split)?));
+        let path = cache.path(split, "prompts.safetensors");
         let (n, width) = (groups(split).len(), width(model));
         let complete = |parts: &mut Parts| Self::complete(parts, model, split, budget, progress);
         let (values, cached) = kept(&path, "features", n, width, complete)?;
@@ -182,7 +180,8 @@ mod tests {
         let model = T5::new(&FiniteProblem::config(), &mut RandomWeights::new(1), &Device::flex()).expect("random");
         let split = Split { train: FiniteProblem::new(1, Lengths::Equal).behaviour(2, 1), ..Split::default() };
         let dir = tempfile::tempdir().expect("temporary directory");
-        let features = || PromptFeatures::cached(&model, &split, 100, dir.path(), &mut |_| Ok(())).expect("computed");
+        let cache = ReferenceCache::new(dir.path(), &model).expect("hashed");
+        let features = || PromptFeatures::cached(&model, &split, 100, &cache, &mut |_| Ok(())).expect("computed");
         let (first, cached) = features();
         assert!(!cached);
         assert_eq!(features(), (first, true));

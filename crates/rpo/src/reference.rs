@@ -1,6 +1,7 @@
 //! Log-probabilities under the reference model: computed once, kept on disk under a fingerprint of all that decides them.
 
-use std::path::Path;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
 
@@ -17,6 +18,8 @@ use crate::tensor_file::{TensorFile, write_values};
 
 /// Raised whenever the same inputs would give other scores than before.
 const VERSION: &str = "rpo reference scores 1";
+/// Of the files of scores.
+const ENDING: &str = "safetensors";
 
 /// `log pi_ref(y|x)` of every response of a data set, or of one part of it, by its row.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,18 +49,23 @@ impl References {
     /// If the device fails.
     pub fn compute(model: &T5, needs: Needs, split: &Split, mismatched: Option<&Split>, budget: usize) -> Result<Self> {
         let scores = |split: &Split| ReferenceScores::compute(model, split, budget, &mut |_| Ok(()));
-        let held_out = || Split { validation: split.validation.clone(), ..Split::default() };
         Ok(Self {
-            matched: match (needs.reference, split.validation.groups.is_empty()) {
-                (true, _) => Some(scores(split)?),
-                (false, false) => Some(scores(&held_out())?),
-                (false, true) => None,
-            },
+            matched: Self::scored(needs, split).map(|split| scores(&split)).transpose()?,
             mismatched: mismatched.filter(|_| needs.mismatched).map(scores).transpose()?,
             features: (needs.features && split.mostly_single())
                 .then(|| PromptFeatures::compute(model, split, budget, &mut |_| Ok(())))
                 .transpose()?,
         })
+    }
+
+    /// The part of `split` whose scores an objective with these needs reads: all of it, or what validates, to show what becomes
+    /// of it.
+    pub fn scored(needs: Needs, split: &Split) -> Option<Cow<'_, Split>> {
+        match (needs.reference, split.validation.groups.is_empty()) {
+            (true, _) => Some(Cow::Borrowed(split)),
+            (false, false) => Some(Cow::Owned(Split { validation: split.validation.clone(), ..Split::default() })),
+            (false, true) => None,
+        }
     }
 
     /// Zeros in place of scores: with them an objective can say before anything is computed whether it is defined on
@@ -149,16 +157,13 @@ impl ReferenceScores {
         Ok(())
     }
 
-    /// Whether `cache` holds all the scores of `split` under `model`, so that they need no pass.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn are_cached(model: &T5, split: &Split, cache: &Path) -> Result<bool> {
-        Ok(cache.join(format!("{}.safetensors", fingerprint(model, split)?)).exists())
+    /// Whether `cache` holds all the scores of `split`, so that they need no pass.
+    pub fn are_cached(split: &Split, cache: &ReferenceCache) -> bool {
+        cache.path(split, ENDING).exists()
     }
 
-    /// Takes the scores from `cache`, or computes them and leaves them there: batch by batch, so that a pass that was ended
-    /// goes on where it was. The flag says whether all were cached.
+    /// Takes the scores from `cache`, which is of `model`, or computes them and leaves them there: batch by batch, so that a pass
+    /// that was ended goes on where it was. The flag says whether all were cached.
     ///
     /// # Errors
     /// If the cache directory cannot be written, the device fails, and those of `progress`.
@@ -166,14 +171,57 @@ impl ReferenceScores {
         model: &T5,
         split: &Split,
         budget: usize,
-        cache: &Path,
+        cache: &ReferenceCache,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<(Self, bool)> {
         let tokens = tokens(split);
-        let path = cache.join(format!("{}.safetensors", fingerprint(model, split)?));
+        let path = cache.path(split, ENDING);
         let complete = |parts: &mut Parts| Self::complete(parts, model, split, budget, progress);
         let (log_probs, cached) = kept(&path, "log_probs", tokens.len(), 1, complete)?;
         Ok((Self { log_probs, tokens }, cached))
+    }
+}
+
+/// Where what is computed under one reference is kept between runs. The weights are hashed once for all that is asked of it.
+#[derive(Clone, Debug)]
+pub struct ReferenceCache {
+    dir: PathBuf,
+    /// What the names of all files have in common has gone into it.
+    of_model: blake3::Hasher,
+}
+
+impl ReferenceCache {
+    /// The cache in `dir` of what is computed under `model`. A name there is a hash of the weights and configuration, of the
+    /// token ids (and with them of data, tokenizer and truncation), and of the device and number format of the computation.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn new(dir: &Path, model: &T5) -> Result<Self> {
+        let mut of_model = blake3::Hasher::new();
+        of_model.update(VERSION.as_bytes());
+        of_model.update(format!("{:?}", model.device()).as_bytes());
+        update_with_model(&mut of_model, model)?;
+        Ok(Self { dir: dir.into(), of_model })
+    }
+
+    /// The file of what is computed on `split`.
+    pub(crate) fn path(&self, split: &Split, ending: &str) -> PathBuf {
+        let mut hasher = self.of_model.clone();
+        let mut ids = |ids: &[u32]| {
+            hasher.update(&ids.len().to_le_bytes());
+            ids.iter().for_each(|id| {
+                hasher.update(&id.to_le_bytes());
+            });
+        };
+        let sets: [&FeedbackSet; 2] = [&split.train, &split.validation];
+        for group in sets.iter().flat_map(|set| &set.groups) {
+            ids(&group.prompt);
+            for response in &group.responses {
+                ids(&[response.row as u32]);
+                ids(&response.ids);
+            }
+        }
+        self.dir.join(format!("{}.{ending}", hasher.finalize().to_hex()))
     }
 }
 
@@ -232,28 +280,4 @@ fn update_with_model(hasher: &mut blake3::Hasher, model: &T5) -> Result<()> {
         hasher.update_rayon(&bytes(parameter.values)?);
     }
     Ok(())
-}
-
-/// A hash of the weights and configuration, of the token ids (and with them of data, tokenizer and truncation), and of
-/// the device and number format that the scores are computed with.
-pub(crate) fn fingerprint(model: &T5, split: &Split) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(VERSION.as_bytes());
-    hasher.update(format!("{:?}", model.device()).as_bytes());
-    update_with_model(&mut hasher, model)?;
-    let mut ids = |ids: &[u32]| {
-        hasher.update(&ids.len().to_le_bytes());
-        ids.iter().for_each(|id| {
-            hasher.update(&id.to_le_bytes());
-        });
-    };
-    let sets: [&FeedbackSet; 2] = [&split.train, &split.validation];
-    for group in sets.iter().flat_map(|set| &set.groups) {
-        ids(&group.prompt);
-        for response in &group.responses {
-            ids(&[response.row as u32]);
-            ids(&response.ids);
-        }
-    }
-    Ok(hasher.finalize().to_hex().to_string())
 }

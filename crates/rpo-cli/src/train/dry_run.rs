@@ -9,11 +9,10 @@ use rpo::checkpoint::Checkpoint;
 use rpo::feedback::Split;
 use rpo::optim::Optimizer;
 use rpo::reference::{ReferenceScores, References};
-use rpo::t5::T5;
 use rpo::train::{Costs, Trainer, learner};
 
 use super::header;
-use super::passes::{Pass, passes};
+use super::passes::{cache, passes};
 use crate::settings::Settings;
 use crate::{device, interrupt, progress};
 
@@ -30,8 +29,11 @@ pub fn report(settings: &Settings, split: Split) -> Result<()> {
     let header = header::lines(settings, &model, &split, objective.as_ref());
     let (matched, pairs) = passes(needs, &split, mismatched.as_ref());
     let reference = model.valid();
-    let passes = [matched, pairs].into_iter().flatten();
-    let missing = passes.map(|pass| missing(settings, &reference, pass)).collect::<Result<Vec<usize>>>()?.iter().sum();
+    let cache = cache(settings, &reference)?;
+    let missing =
+        [matched, pairs].into_iter().flatten().filter(|(_, split)| !ReferenceScores::are_cached(split, &cache));
+    // Tokens that passes have to score.
+    let missing = missing.map(|(_, split)| split.train.tokens() + split.validation.tokens()).sum();
     drop(reference);
     let learner = learner(model, needs, settings.train.seed)?;
     let trainer = Trainer {
@@ -53,14 +55,6 @@ pub fn report(settings: &Settings, split: Split) -> Result<()> {
     println!("{}", memory(peak_memory(), settings.device == "cpu"));
     println!("dry run: nothing was written to {}", settings.out.display());
     Ok(())
-}
-
-/// Tokens that a pass has to score; none if its scores are cached.
-fn missing(settings: &Settings, reference: &T5, (_, split): Pass) -> Result<usize> {
-    match ReferenceScores::are_cached(reference, &split, &settings.cache.join("reference"))? {
-        true => Ok(0),
-        false => Ok(split.train.tokens() + split.validation.tokens()),
-    }
 }
 
 /// The parts of the time and their sum; `missing` tokens are to be scored by the reference.
