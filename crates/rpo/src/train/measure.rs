@@ -11,7 +11,6 @@ use crate::feedback::FeedbackSet;
 use crate::host::host;
 use crate::objective::Step;
 use crate::optim::{GradientSum, Optimizer};
-use crate::recompute;
 use crate::score::{Learner, score};
 use crate::t5::NamedParameters;
 
@@ -102,16 +101,7 @@ impl Trainer<'_> {
         let batch = PackedBatch::pack(&self.data.train, piece, learner.policy.config());
         let mismatched = vec![0.0; batch.rows.len()];
         let step = Step { rows: &batch.rows, mismatched: &mismatched };
-        match self.config.recompute {
-            true => {
-                recompute::gradients(learner, &batch, |scores| Ok(self.objective.loss(scores, step)?.sum), gradients)
-            }
-            false => {
-                let mut tape = self.objective.loss(&learner.score(&batch), step)?.sum.backward();
-                gradients.add(learner.gradients(&mut tape));
-                Ok(())
-            }
-        }
+        self.backward(learner, &batch, |scores| Ok(self.objective.loss(scores, step)?.sum), gradients)
     }
 }
 

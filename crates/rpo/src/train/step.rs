@@ -68,7 +68,7 @@ impl Trainer<'_> {
             self.stop.check()?;
             let batch = PackedBatch::pack(data, &piece, learner.policy.config());
             tokens += batch.tokens();
-            let mut mean = |scores: &Scores| -> Result<Tensor<1>> {
+            let mean = |scores: &Scores| -> Result<Tensor<1>> {
                 let loss = self.objective.loss(scores, whole)?;
                 total.add(&loss)?;
                 seen.extend(scores.seen()?);
@@ -77,10 +77,7 @@ impl Trainer<'_> {
                     false => Err(bad(format!("the loss is {}; {DIVERGED}", total.loss))),
                 }
             };
-            match self.config.recompute {
-                true => recompute::gradients(learner, &batch, mean, &mut gradients)?,
-                false => gradients.add(learner.gradients(&mut mean(&learner.score(&batch))?.backward())),
-            }
+            self.backward(learner, &batch, mean, &mut gradients)?;
         }
         gradients.complete(learner).map_err(bad)?;
         let norms = gradients.norms();
@@ -98,6 +95,24 @@ impl Trainer<'_> {
             seconds: started.elapsed().as_secs_f64(),
         };
         Ok(Computed { gradients, norms, seen, report })
+    }
+
+    /// Adds to `sum` the gradients of the loss that `loss` makes of the scores of `batch`, in little memory if the settings say
+    /// so.
+    pub(super) fn backward(
+        &self,
+        learner: &Learner,
+        batch: &PackedBatch,
+        loss: impl FnOnce(&Scores) -> Result<Tensor<1>>,
+        sum: &mut GradientSum,
+    ) -> Result<()> {
+        match self.config.recompute {
+            true => recompute::gradients(learner, batch, loss, sum),
+            false => {
+                sum.add(learner.gradients(&mut loss(&learner.score(batch))?.backward()));
+                Ok(())
+            }
+        }
     }
 }
 
