@@ -1,11 +1,12 @@
 //! `rpo convert`: rated responses of any layout as plain JSON Lines.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rpo::feedback::{ReadOptions, Source, read_rows};
+use rpo::files::fill_file;
 
 use crate::flags::Layout;
 use crate::progress;
@@ -41,19 +42,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.files.iter().any(same) {
         bail!("{}: is read and cannot be written; name another --out", out.display());
     }
-    let mut name =
-        out.file_name().with_context(|| format!("{}: not the name of a file", out.display()))?.to_os_string();
-    name.push(".partial");
-    let partial = out.with_file_name(name);
-    let cannot = || format!("cannot write {}", out.display());
-    let file = File::create(&partial).with_context(cannot)?;
-    let written = write(&source, &options, out, &mut &file).and_then(|()| {
-        file.sync_all().with_context(cannot)?;
-        fs::rename(&partial, out).with_context(cannot)
-    });
-    written.inspect_err(|_| {
-        let _ = fs::remove_file(&partial);
-    })
+    if out.file_name().is_none() {
+        bail!("{}: not the name of a file", out.display());
+    }
+    fill_file(out, |file| write(&source, &options, out, file))
 }
 
 /// Writes all rows and says what they were.

@@ -11,16 +11,25 @@ use crate::error::{Error, Result};
 /// # Errors
 /// If it cannot be written; then what stood at `path` is as it was.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    fill_file(path, |file| file.write_all(bytes).map_err(|e| Error::write(path, e)))
+}
+
+/// Lets `fill` write a file by way of a temporary neighbour.
+///
+/// # Errors
+/// Those of `fill`, and if the file cannot be written; then what stood at `path` is as it was.
+pub fn fill_file<E: From<Error>>(
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
     let partial = neighbour(path, "partial");
-    let written = (|| {
-        let mut file = File::create(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&partial, path)
-    })();
-    written.map_err(|e| {
+    let failed = |e| E::from(Error::write(path, e));
+    let written = File::create(&partial).map_err(failed).and_then(|mut file| {
+        fill(&mut file)?;
+        file.sync_all().and_then(|()| fs::rename(&partial, path)).map_err(failed)
+    });
+    written.inspect_err(|_| {
         let _ = fs::remove_file(&partial);
-        Error::write(path, e)
     })
 }
 
