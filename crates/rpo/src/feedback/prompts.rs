@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::records::{self, Format, kind, records};
+use super::records::{self, Format, Records, kind, of_json, records};
 use super::rows::{FeedbackError, Result};
 
 /// The prompts at `path`, `-` being standard input: the column `column` of data files, JSON Lines under any name among them,
@@ -14,24 +14,24 @@ use super::rows::{FeedbackError, Result};
 /// If the file cannot be read, a record lacks the column or has no text there (which, and what to do), or there is none.
 pub fn read_prompts(path: &Path, column: &str, format: Option<Format>) -> Result<Vec<String>> {
     let open = |cause| FeedbackError::Open { path: path.into(), cause };
-    let nothing = || FeedbackError::File { path: path.into(), problem: "it holds no prompt; write one a line".into() };
+    let bad = |problem| FeedbackError::File { path: path.into(), problem };
+    let nothing = || bad("it holds no prompt; write one a line".into());
     if path.metadata().is_ok_and(|file| file.is_file() && file.len() == 0) {
         return Err(nothing());
     }
-    let plain = format.is_none() && !records::is_data(path);
-    let prompts = match plain && path != Path::new("-") {
-        true => {
-            let text = std::fs::read_to_string(path).map_err(open)?;
-            if holds_json(&text) { of_records(path, column, Some(Format::Jsonl))? } else { lines(&text) }
-        }
-        false if plain => {
-            let text = std::io::read_to_string(std::io::stdin()).map_err(open)?;
+    let prompts = match format.is_some() || records::is_data(path) {
+        true => of_records(path, column, records(path, format)?)?,
+        false => {
+            let text = match path == Path::new("-") {
+                true => std::io::read_to_string(std::io::stdin()),
+                false => std::fs::read_to_string(path),
+            };
+            let text = text.map_err(open)?;
             match holds_json(&text) {
-                true => of_lines(path, &text, column)?,
+                true => of_records(path, column, of_json(&text).map_err(bad)?)?,
                 false => lines(&text),
             }
         }
-        false => of_records(path, column, format)?,
     };
     match prompts.is_empty() {
         true => Err(nothing()),
@@ -46,35 +46,24 @@ fn lines(text: &str) -> Vec<String> {
 /// Whether the first line is a JSON object: then it is not what a person would ask.
 fn holds_json(text: &str) -> bool {
     let first = text.trim_start_matches('\u{feff}').lines().find(|line| !line.trim().is_empty());
-    first.is_some_and(|line| serde_json::from_str::<serde_json::Map<String, Value>>(line).is_ok())
+    first.is_some_and(|line| serde_json::from_str::<Map<String, Value>>(line).is_ok())
 }
 
-fn of_records(path: &Path, column: &str, format: Option<Format>) -> Result<Vec<String>> {
+fn of_records(path: &Path, column: &str, records: Records) -> Result<Vec<String>> {
     let row = |place, problem| FeedbackError::Row { path: path.into(), place, problem };
-    records(path, format)?
-        .map(|(place, record)| {
-            record.and_then(|record| prompt(&Value::Object(record), column)).map_err(|problem| row(place, problem))
-        })
-        .collect()
+    let prompts = records.map(|(place, record)| {
+        record.and_then(|record| prompt(&record, column)).map_err(|problem| row(place, problem))
+    });
+    prompts.collect()
 }
 
-fn of_lines(path: &Path, text: &str, column: &str) -> Result<Vec<String>> {
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let of_line = |(i, line): (usize, &str)| {
-        let parsed = serde_json::from_str(line).map_err(|e| format!("malformed JSON: {e}"));
-        let located = |problem| FeedbackError::Row { path: path.into(), place: format!("line {}", i + 1), problem };
-        parsed.and_then(|value| prompt(&value, column)).map_err(located)
-    };
-    lines.map(of_line).collect()
-}
-
-fn prompt(record: &Value, column: &str) -> std::result::Result<String, String> {
+fn prompt(record: &Map<String, Value>, column: &str) -> std::result::Result<String, String> {
     match record.get(column) {
         Some(Value::String(text)) if text.trim().is_empty() => Err(format!("`{column}` is empty")),
         Some(Value::String(text)) => Ok(text.clone()),
         Some(other) => Err(format!("`{column}` is {}, not a text", kind(other))),
         None => {
-            let found: Vec<&str> = record.as_object().into_iter().flat_map(|r| r.keys().map(String::as_str)).collect();
+            let found: Vec<&str> = record.keys().map(String::as_str).collect();
             Err(format!("no `{column}`; there are: {}. Name the right one with --prompt-column", found.join(", ")))
         }
     }

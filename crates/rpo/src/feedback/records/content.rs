@@ -41,6 +41,12 @@ const HEAD: usize = 1 << 18;
 const CHUNK: usize = 1 << 16;
 
 impl Text {
+    /// A text that is in memory already.
+    pub fn of(text: &str) -> Self {
+        let head = text.trim_start_matches('\u{feff}').as_bytes().to_vec();
+        Self { bytes: Box::new(Cursor::new(head.clone())), head, short: true, path: PathBuf::new() }
+    }
+
     /// The first byte that is not white space.
     pub fn first(&self) -> Option<u8> {
         self.head.iter().copied().find(|b| !b.is_ascii_whitespace())

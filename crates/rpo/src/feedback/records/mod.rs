@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::rows::{FeedbackError, Result};
-use content::Content;
+use content::{Content, Text};
 
 /// How a file is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +81,14 @@ pub(super) fn records(path: &Path, format: Option<Format>) -> Result<Records> {
             }
         }
     }
+}
+
+/// The records of JSON that is in memory already.
+///
+/// # Errors
+/// As of a file, without the file.
+pub(super) fn of_json(text: &str) -> std::result::Result<Records, Problem> {
+    json::records(Text::of(text))
 }
 
 /// What a file's name promises, without the ending of a compression.
