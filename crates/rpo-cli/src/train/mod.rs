@@ -208,7 +208,7 @@ pub fn prepare(settings: &Settings, resume: bool) -> Result<Split> {
     let mut objective = settings.objective.build()?;
     settings.train.check(objective.needs(), &split)?;
     if objective.needs().mismatched {
-        split.mismatched(settings.train.seed)?;
+        split.check_mismatched()?;
     }
     objective.prepare(&split, &References::zeros(&split))?;
     Ok(split)

@@ -364,18 +364,27 @@ impl Split {
         hasher.finalize().to_hex().to_string()
     }
 
-    /// The same responses in the same groups, each group under another group's prompt, decided by `seed`. Both parts stay
-    /// among themselves, but a single validation prompt takes one from training.
+    /// That there is another prompt for each training prompt ([`Self::mismatched`]).
     ///
     /// # Errors
-    /// If there is only one training prompt.
-    pub fn mismatched(&self, seed: u64) -> Result<Self> {
+    /// If there is only one.
+    pub fn check_mismatched(&self) -> Result<()> {
         let n = self.train.groups.len();
         if n < 2 {
             return Err(Error::Data(format!(
                 "pairs of prompts with responses to other prompts need at least two training prompts, and there is {n}"
             )));
         }
+        Ok(())
+    }
+
+    /// The same responses in the same groups, each group under another group's prompt, decided by `seed`. Both parts stay
+    /// among themselves, but a single validation prompt takes one from training.
+    ///
+    /// # Errors
+    /// If there is only one training prompt.
+    pub fn mismatched(&self, seed: u64) -> Result<Self> {
+        self.check_mismatched()?;
         let train = self.train.under_other_prompts(seed);
         let mut validation = self.validation.under_other_prompts(seed);
         if let [single] = &mut validation.groups[..] {
