@@ -3,8 +3,8 @@
 use anyhow::{Result, bail};
 use rpo::burn::tensor::Device;
 
-/// What a program may be built for.
-const GPUS: [&str; 4] = ["cuda", "rocm", "metal", "vulkan"];
+/// What a program may be built for; all but the first by a cargo feature of the same name.
+pub const NAMES: [&str; 5] = ["cpu", "cuda", "rocm", "metal", "vulkan"];
 
 /// The device called `name`: `cpu`, or `cuda`, `rocm`, `metal`, `vulkan` where compiled in.
 pub fn find(name: &str) -> Result<Device> {
@@ -18,7 +18,7 @@ pub fn find(name: &str) -> Result<Device> {
         "metal" => Ok(Device::metal(rpo::burn::tensor::DeviceKind::DefaultDevice)),
         #[cfg(feature = "vulkan")]
         "vulkan" => Ok(Device::vulkan(rpo::burn::tensor::DeviceKind::DefaultDevice)),
-        _ if GPUS.contains(&name) => {
+        _ if NAMES.contains(&name) => {
             bail!("this program was built without {name}; build it with `cargo build --release --features {name}`")
         }
         other => bail!("no device `{other}`; there are cpu, cuda, rocm, metal and vulkan"),

@@ -5,7 +5,7 @@ use rpo::feedback::ReadOptions;
 use rpo::tokenizer::Cut;
 use toml::Value;
 
-use crate::settings;
+use crate::{device, settings};
 
 /// What is trained on what, and how long.
 #[derive(clap::Args)]
@@ -69,7 +69,7 @@ pub struct Flags {
     #[arg(long, value_name = "DIR")]
     cache: Option<String>,
     /// What computes; all but the CPU must be compiled in [default: cpu]
-    #[arg(long, value_parser = ["cpu", "cuda", "rocm", "metal", "vulkan"])]
+    #[arg(long, value_parser = device::NAMES)]
     device: Option<String>,
     /// Any other setting, as in the TOML file: --set train.optimizer.weight-decay=0 (may be repeated)
     #[arg(long = "set", value_name = "NAME=VALUE")]

@@ -97,7 +97,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch_size: usize,
     /// What computes; all but the CPU must be compiled in
-    #[arg(long, default_value = "cpu", value_parser = ["cpu", "cuda", "rocm", "metal", "vulkan"])]
+    #[arg(long, default_value = "cpu", value_parser = device::NAMES)]
     device: String,
 }
 
