@@ -406,16 +406,7 @@ fn a_full_disk_leaves_nothing_that_looks_like_a_model() {
 #[test]
 fn an_interrupt_saves_before_it_stops() {
     let place = Place::with_model();
-    let arguments = format!("{TRAIN} --max-steps 100000 --batch-size 8 --validate-every 100000");
-    let mut child = place.command(env!("CARGO_BIN_EXE_rpo")).args(arguments.split(' ')).spawn().expect("runs");
-    let metrics = place.path("run/metrics.jsonl");
-    while !std::fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() > 3) {
-        assert!(child.try_wait().expect("child").is_none(), "it stopped by itself");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
-    assert!(killed.success());
-    assert_eq!(child.wait().expect("child").code(), Some(130), "as shells have it for SIGINT");
+    assert_eq!(place.ended_by("-INT"), Some(130), "as shells have it for SIGINT");
     let last = place.path("run/last");
     assert!(last.join("model.safetensors").is_file() && last.join("resume/optimizer.safetensors").is_file());
     place.ok("generate --model run/last --max-new-tokens 3 say");

@@ -1,71 +1,44 @@
 //! Data that are named as people name them, with the program: from the hub's local cache, from a pipe, in a directory.
 
+mod common;
+
 use std::io::Write;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
+
+use common::Place;
 
 const A: &str = "{\"prompt\":\"say\",\"response\":\"yes\",\"reward\":1}\n";
 const B: &str = "{\"prompt\":\"say\",\"response\":\"no\",\"reward\":0}\n";
 
-/// A directory with a tokenizer, in which the program is run.
-struct Place(tempfile::TempDir);
+/// What `inspect data` answers about `data`, to which `input` is given.
+fn inspect(place: &Place, data: &str, input: &str) -> Output {
+    let mut command = place.command(env!("CARGO_BIN_EXE_rpo"));
+    command.args(["inspect", "data", data, "--tokenizer", "tokenizer.json", "--json"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    // A program that refuses does not read to the end.
+    let _ = child.stdin.take().expect("input").write_all(input.as_bytes());
+    child.wait_with_output().expect("ends")
+}
 
-impl Place {
-    fn new() -> Self {
-        let place = Self(tempfile::tempdir().expect("temporary directory"));
-        let tokenizer = serde_json::json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-            "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
-            "model": {
-                "type": "WordLevel", "unk_token": "<unk>",
-                "vocab": {"<pad>": 0, "</s>": 1, "<unk>": 2, "say": 3, "yes": 4, "no": 5}
-            }
-        });
-        place.write("tokenizer.json", &tokenizer.to_string());
-        place
-    }
+/// How many rows `data` has, and what else was said.
+fn counted(place: &Place, data: &str, input: &str) -> (u64, String) {
+    let output = inspect(place, data, input);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{data}: {said}"));
+    (report["rows"].as_u64().expect("rows"), said)
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::create_dir_all(self.path(name).parent().expect("parent")).expect("create");
-        std::fs::write(self.path(name), text).expect("write");
-    }
-
-    /// What `inspect data` answers about `data`, to which `input` is given.
-    fn inspect(&self, data: &str, input: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rpo"));
-        command.current_dir(self.0.path()).env("HF_HUB_OFFLINE", "1").env("HF_HOME", self.path("hub"));
-        command.args(["inspect", "data", data, "--tokenizer", "tokenizer.json", "--json"]);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
-        // A program that refuses does not read to the end.
-        let _ = child.stdin.take().expect("input").write_all(input.as_bytes());
-        child.wait_with_output().expect("ends")
-    }
-
-    /// How many rows `data` has, and what else was said.
-    fn rows(&self, data: &str, input: &str) -> (u64, String) {
-        let output = self.inspect(data, input);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let report: serde_json::Value =
-            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{data}: {said}"));
-        (report["rows"].as_u64().expect("rows"), said)
-    }
-
-    fn complaint(&self, data: &str) -> String {
-        let output = self.inspect(data, "");
-        assert!(!output.status.success(), "{data} was read");
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    }
+/// What is said when `data` must be refused.
+fn complaint(place: &Place, data: &str) -> String {
+    let output = inspect(place, data, "");
+    assert!(!output.status.success(), "{data} was read");
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[test]
 fn a_data_set_of_the_hub_is_read_from_the_local_cache() {
     let place = Place::new();
-    let said = place.complaint("some/ratings");
+    let said = complaint(&place, "some/ratings");
     assert!(said.contains("no such file or directory here") && said.contains("HF_HUB_OFFLINE"), "{said}");
     let repo = "hub/hub/datasets--some--ratings";
     place.write(&format!("{repo}/refs/main"), "abc");
@@ -74,24 +47,24 @@ fn a_data_set_of_the_hub_is_read_from_the_local_cache() {
     {
         place.write(&format!("{repo}/snapshots/abc/{name}"), text);
     }
-    let (rows, said) = place.rows("some/ratings", "");
+    let (rows, said) = counted(&place, "some/ratings", "");
     assert_eq!(rows, 2);
     assert!(said.contains("some/ratings at revision abc") && said.contains("left out: data/test-0.jsonl"), "{said}");
-    assert_eq!(place.rows("hf://datasets/some/ratings@abc/data/t*.jsonl", "").0, 3);
-    assert!(place.complaint("some/ratings@v2").contains("local cache has none"));
-    assert!(place.complaint("some/ratings.jsonl").contains("No such file"), "a path is not asked of the hub");
+    assert_eq!(counted(&place, "hf://datasets/some/ratings@abc/data/t*.jsonl", "").0, 3);
+    assert!(complaint(&place, "some/ratings@v2").contains("local cache has none"));
+    assert!(complaint(&place, "some/ratings.jsonl").contains("No such file"), "a path is not asked of the hub");
 }
 
 #[cfg(unix)]
 #[test]
 fn rows_may_come_from_a_pipe() {
     let place = Place::new();
-    assert_eq!(place.rows("-", &format!("{A}{B}")).0, 2);
-    assert_eq!(place.rows("/dev/stdin", &format!("[{A},{B}]")).0, 2);
+    assert_eq!(counted(&place, "-", &format!("{A}{B}")).0, 2);
+    assert_eq!(counted(&place, "/dev/stdin", &format!("[{A},{B}]")).0, 2);
     let long = format!("{{\"data\":[{}]}}", vec![A.trim(); 8000].join(","));
-    let said = String::from_utf8_lossy(&place.inspect("-", &long).stderr).into_owned();
+    let said = String::from_utf8_lossy(&inspect(&place, "-", &long).stderr).into_owned();
     assert!(said.contains("cannot be read from a pipe"), "{said}");
-    assert_eq!(place.rows("-", "prompt;response;reward\nsay;yes;1\n").0, 1);
+    assert_eq!(counted(&place, "-", "prompt;response;reward\nsay;yes;1\n").0, 1);
 }
 
 #[test]
@@ -99,7 +72,7 @@ fn a_directory_says_what_of_it_is_read() {
     let place = Place::new();
     place.write("ratings/train.jsonl", A);
     place.write("ratings/validation.jsonl", B);
-    let (rows, said) = place.rows("ratings", "");
+    let (rows, said) = counted(&place, "ratings", "");
     assert_eq!(rows, 1);
     assert!(said.contains("ratings: reading train.jsonl; left out: validation.jsonl"), "{said}");
 }

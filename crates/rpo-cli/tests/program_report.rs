@@ -3,44 +3,26 @@
 
 #![cfg(unix)]
 
-use std::path::Path;
-use std::process::Command;
+mod common;
 
-/// Runs the program in `dir`; an argument may hold spaces.
-fn rpo(dir: &Path, arguments: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rpo"));
-    command.current_dir(dir).env("XDG_CACHE_HOME", dir.join("cache")).env("HF_HUB_OFFLINE", "1").args(arguments);
-    let output = command.output().expect("runs");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
+use common::Place;
+
+/// Runs the program; an argument may hold spaces.
+fn rpo(place: &Place, arguments: &[&str]) {
+    let arguments: Vec<String> = arguments.iter().map(|argument| argument.replace(' ', "\u{a0}")).collect();
+    place.ok(&arguments.join(" "));
 }
 
 /// A tiny model and rated answers to prompts, some of which look like a page of their own.
-fn place() -> tempfile::TempDir {
-    let place = tempfile::tempdir().expect("temporary directory");
-    let write = |name: &str, text: &str| std::fs::write(place.path().join(name), text).expect("write");
-    let words = ["<pad>", "</s>", "<unk>", "say", "yes", "no", "please", "thanks"];
-    let vocab: serde_json::Map<_, _> = words.iter().enumerate().map(|(i, w)| ((*w).to_string(), i.into())).collect();
-    let tokenizer = serde_json::json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-        "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
-        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"}
-    });
-    write("tokenizer.json", &tokenizer.to_string());
-    write(
-        "config.json",
-        r#"{"model_type":"t5","vocab_size":64,"d_model":32,"d_kv":8,"d_ff":64,"num_layers":2,"num_heads":4,
-        "feed_forward_proj":"gated-gelu","tie_word_embeddings":false}"#,
-    );
+fn place() -> Place {
+    let place = Place::with_model();
     let row = |i: usize| {
         let prompt = format!("<script>alert({i})</script> {}", "say ".repeat(i + 1));
         let responses = serde_json::json!([{"text": "yes please", "reward": 1}, {"text": "no", "reward": 0}]);
         format!("{}\n", serde_json::json!({"prompt": prompt, "responses": responses}))
     };
-    write("data.jsonl", &(0..20).map(row).collect::<String>());
-    write("judge.sh", "while read -r line; do echo ${#line}; done");
-    let init = ["init", "--config", "config.json", "--tokenizer", "tokenizer.json", "--out", "model"];
-    rpo(place.path(), &init);
+    place.write("data.jsonl", &(0..20).map(row).collect::<String>());
+    place.write("judge.sh", "while read -r line; do echo ${#line}; done");
     place
 }
 
@@ -64,8 +46,8 @@ const COMPARE: [&str; 13] = [
 fn a_report_needs_nothing_else_and_shows_every_answer() {
     let place = place();
     let with = [&COMPARE[..], &["--out", "judged", "--max-new-tokens", "4", "--judge", "sh judge.sh", "--seeds", "2"]];
-    rpo(place.path(), &with.concat());
-    let page = std::fs::read_to_string(place.path().join("judged/report.html")).expect("report");
+    rpo(&place, &with.concat());
+    let page = std::fs::read_to_string(place.path("judged/report.html")).expect("report");
     for outside in ["http://", "https://", " src=", "url(", "@import", "<link"] {
         assert!(!page.contains(outside), "{outside}");
     }
@@ -80,7 +62,7 @@ fn a_report_needs_nothing_else_and_shows_every_answer() {
     let table = page.split("id=\"answers\"").nth(1).and_then(|t| t.split("</table>").next()).expect("answers");
     assert_eq!((table.matches("<tr>").count(), table.matches("data-v=").count()), (1 + 10, 3 * 10));
     assert_eq!(table.matches("class=\"reward\"").count(), 2 * 3 * 10);
-    let json = std::fs::read_to_string(place.path().join("judged/compare.json")).expect("figures");
+    let json = std::fs::read_to_string(place.path("judged/compare.json")).expect("figures");
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     let rewards = json["models"][1]["rewards"].as_array().expect("rewards");
     assert!(rewards.iter().all(|reward| table.contains(&format!("data-v=\"{}\"", reward.as_f64().expect("a number")))));
@@ -91,7 +73,7 @@ fn a_report_needs_nothing_else_and_shows_every_answer() {
     {
         assert!(page.contains(shown), "{shown}");
     }
-    let start = std::fs::read_to_string(place.path().join("judged/start.json")).expect("start");
+    let start = std::fs::read_to_string(place.path("judged/start.json")).expect("start");
     let start: serde_json::Value = serde_json::from_str(&start).expect("JSON");
     let fingerprint = start["basis"]["data-fingerprint"].as_str().expect("a fingerprint");
     for origin in [
@@ -111,10 +93,10 @@ fn a_report_needs_nothing_else_and_shows_every_answer() {
 fn ranks_are_not_drawn_where_they_do_not_exist() {
     let place = place();
     let train = ["train", "sft", "--model", "model", "--data", "data.jsonl", "--out", "run", "--max-steps", "3"];
-    rpo(place.path(), &train);
+    rpo(&place, &train);
     let from_run = COMPARE.map(|argument| if argument == "model" { "run/last" } else { argument });
-    rpo(place.path(), &[&from_run[..], &["--out", "ranked"]].concat());
-    let page = std::fs::read_to_string(place.path().join("ranked/report.html")).expect("report");
+    rpo(&place, &[&from_run[..], &["--out", "ranked"]].concat());
+    let page = std::fs::read_to_string(place.path("ranked/report.html")).expect("report");
     let chart = page.split("<b>Ranking of the rated responses</b>").last().expect("chart");
     let described = chart.split("aria-label=\"").nth(1).and_then(|label| label.split('"').next()).expect("label");
     // The start ranks nothing: the first value is that of the first validation after it.

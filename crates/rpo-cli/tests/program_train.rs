@@ -90,16 +90,7 @@ fn what_is_in_the_way_is_told_before_data_are_read() {
 #[test]
 fn a_termination_is_told_by_the_exit_status() {
     let place = Place::with_model();
-    let arguments = format!("{TRAIN} --max-steps 100000 --batch-size 8 --validate-every 100000");
-    let mut child = place.command(env!("CARGO_BIN_EXE_rpo")).args(arguments.split(' ')).spawn().expect("runs");
-    let metrics = place.path("run/metrics.jsonl");
-    while !std::fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() > 3) {
-        assert!(child.try_wait().expect("child").is_none(), "it stopped by itself");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    let id = child.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().expect("kill").success());
-    assert_eq!(child.wait().expect("child").code(), Some(143));
+    assert_eq!(place.ended_by("-TERM"), Some(143));
     let said = place.ok("train --resume run --max-steps 1");
     assert!(said.contains("going on after step"), "{said}");
 }

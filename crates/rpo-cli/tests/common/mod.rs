@@ -43,6 +43,7 @@ impl Place {
     }
 
     pub fn write(&self, name: &str, text: &str) {
+        std::fs::create_dir_all(self.path(name).parent().expect("parent")).expect("create");
         std::fs::write(self.path(name), text).expect("write");
     }
 
@@ -63,6 +64,21 @@ impl Place {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// With which status a training run ends that gets `signal` after a few steps.
+    #[cfg(unix)]
+    pub fn ended_by(&self, signal: &str) -> Option<i32> {
+        let arguments = format!("{TRAIN} --max-steps 100000 --batch-size 8 --validate-every 100000");
+        let mut child = self.command(env!("CARGO_BIN_EXE_rpo")).args(arguments.split(' ')).spawn().expect("runs");
+        let metrics = self.path("run/metrics.jsonl");
+        while !std::fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() > 3) {
+            assert!(child.try_wait().expect("child").is_none(), "it stopped by itself");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let killed = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill");
+        assert!(killed.success());
+        child.wait().expect("child").code()
     }
 
     /// What is said when `arguments` must fail.
