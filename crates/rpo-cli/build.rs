@@ -7,7 +7,10 @@ fn main() {
         let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
         Some(String::from_utf8_lossy(&output.stdout).trim().to_string()).filter(|text| !text.is_empty())
     };
-    let commit = git(&["log", "-1", "--format=%h of %cs"]).unwrap_or_else(|| "unknown".into());
+    // Sources that were unpacked inside of another repository are not of its commit.
+    let own = std::fs::canonicalize(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).ok();
+    let is_own = git(&["rev-parse", "--show-toplevel"]).is_some_and(|top| std::fs::canonicalize(top).ok() == own);
+    let commit = git(&["log", "-1", "--format=%h of %cs"]).filter(|_| is_own).unwrap_or_else(|| "unknown".into());
     println!("cargo:rustc-env=RPO_COMMIT={commit}");
     println!("cargo:rustc-env=RPO_TARGET={}", std::env::var("TARGET").unwrap_or_default());
     // The log of HEAD changes with every commit.

@@ -7,11 +7,13 @@ use anyhow::Result;
 use rpo::advice::{one_line, suspicions};
 use rpo::checkpoint::Checkpoint;
 use rpo::feedback::Limits;
-use rpo::inspect::{Bin, DataReport, Distribution, MANY_UNKNOWN, inspect};
+use rpo::inspect::{Bin, DataReport, Distribution, inspect};
 use rpo::tokenizer::{Cut, Tokenizer};
 
 use crate::flags::Layout;
+use crate::messages::wrapped;
 use crate::progress;
+use crate::remarks::{remarks, warnings};
 
 /// What to look at.
 #[derive(clap::Subcommand)]
@@ -76,7 +78,7 @@ pub fn run(what: &What) -> Result<()> {
 
 fn render(report: &DataReport) -> Result<String, std::fmt::Error> {
     let mut out = String::new();
-    writeln!(out, "{} rated responses of {} prompts", report.rows, report.prompts)?;
+    writeln!(out, "{} rated responses of {} prompts", report.summary.rows, report.summary.prompts)?;
     writeln!(out, "\nresponses per prompt")?;
     let per_prompt = report.responses_per_prompt.iter();
     bars(&mut out, per_prompt.map(|(n, count)| (n.to_string(), *count)).collect())?;
@@ -89,10 +91,10 @@ fn render(report: &DataReport) -> Result<String, std::fmt::Error> {
         writeln!(out, "{name:<10} {min:>6} {median:>7} {p95:>8} {max:>7}")?;
     }
     writeln!(out)?;
-    for remark in remarks(report) {
-        writeln!(out, "- {remark}")?;
+    for sentence in said(report) {
+        writeln!(out, "{}", wrapped(&sentence, "- ", "  "))?;
     }
-    writeln!(out, "{}", one_line(&report.advice))?;
+    writeln!(out, "{}", wrapped(&one_line(&report.advice), "", ""))?;
     Ok(out)
 }
 
@@ -108,64 +110,15 @@ fn bars(out: &mut String, rows: Vec<(String, usize)>) -> std::fmt::Result {
 }
 
 /// What the numbers mean for training, and what to do.
-fn remarks(report: &DataReport) -> Vec<String> {
-    let percent = |share: f64| format!("{:.2} %", 100.0 * share);
-    let singles = report.responses_per_prompt.get(&1).copied().unwrap_or(0);
-    let mut said = report.notes.clone();
-    said.extend([
-        format!("{} of the tokens are <unk>", percent(report.unknown_rate)),
-        format!(
-            "{} of the prompts and {} of the responses would be cut",
-            percent(report.truncated_prompts),
-            percent(report.truncated_responses)
-        ),
-        format!(
-            "{} rows repeat a response, {} of them with another reward; training takes their mean",
-            report.duplicates, report.conflicting_duplicates
-        ),
-        format!(
-            "{} prompts have only equal rewards; {} of all pairs are ties",
-            report.tied_prompts,
-            percent(report.tied_pairs)
-        ),
-    ]);
-    let counted = [
-        (
-            report.folded_prompts,
-            format!(
-                "{} prompts differ as texts only, not to the model, and are one with another; {} of them only by what is cut",
-                report.folded_prompts, report.folded_by_cut
-            ),
-        ),
-        (
-            report.special_texts,
-            format!("{} texts spell out special tokens such as </s> or <extra_id_0>", report.special_texts),
-        ),
-        (
-            report.folded_line_breaks,
-            format!("{} texts have line breaks, which are blanks to this tokenizer", report.folded_line_breaks),
-        ),
-    ];
-    said.extend(counted.into_iter().filter(|(n, _)| *n > 0).map(|(_, remark)| remark));
-    let warnings = [
-        (
-            report.rewards.sd == 0.0,
-            "all rewards are equal: there is nothing to learn from. Check the reward column".to_string(),
-        ),
-        (
-            singles > 0,
-            format!("{singles} prompts have a single response; `--single-response` says what RPO does with them"),
-        ),
-        (
-            report.unknown_rate > MANY_UNKNOWN,
-            "many tokens are unknown: this tokenizer is made for other texts".to_string(),
-        ),
-        (
-            report.truncated_prompts.max(report.truncated_responses) > 0.05,
-            "many texts would be cut: raise --max-prompt-tokens or --max-response-tokens".to_string(),
-        ),
-    ];
+fn said(report: &DataReport) -> Vec<String> {
+    let mut said = remarks(&report.summary);
+    if report.tied_pairs > 0.0 {
+        said.push(format!("{:.2} % of the pairs of responses of a prompt are ties", 100.0 * report.tied_pairs));
+    }
+    if report.rewards.sd == 0.0 {
+        said.push("all rewards are equal: there is nothing to learn from. Check the reward column".into());
+    }
     said.extend(suspicions(&report.facts));
-    said.extend(warnings.into_iter().filter(|(applies, _)| *applies).map(|(_, warning)| warning));
+    said.extend(warnings(&report.summary));
     said
 }

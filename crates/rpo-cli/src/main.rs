@@ -14,6 +14,7 @@ mod judge;
 mod messages;
 mod outcome;
 mod progress;
+mod remarks;
 mod report;
 mod settings;
 mod train;
@@ -23,7 +24,7 @@ mod version;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use clap::{ColorChoice, CommandFactory, Parser, Subcommand};
+use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Train Flan-T5 from scalar feedback by Reward Partitioning Optimization (arXiv 2506.13702).
 ///
@@ -35,7 +36,7 @@ struct Arguments {
     /// Also tell what is of interest when something goes wrong
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     verbose: bool,
-    /// No warnings and notes
+    /// Results and errors alone: no warnings, notes and progress
     #[arg(short, long, global = true)]
     quiet: bool,
     /// Colours in messages
@@ -87,7 +88,9 @@ fn man(dir: &std::path::Path) -> Result<()> {
 fn main() -> std::process::ExitCode {
     rpo::keep_freed_memory();
     messages::end_with_the_reader();
-    let Arguments { verbose, quiet, color, command } = Arguments::parse();
+    let commands = Arguments::command().color(messages::colour_of(std::env::args_os()));
+    let parsed = Arguments::from_arg_matches(&commands.get_matches()).unwrap_or_else(|problem| problem.exit());
+    let Arguments { verbose, quiet, color, command } = parsed;
     messages::show(verbose, quiet, color);
     let result = interrupt::listen().and_then(|()| match command {
         Command::Demo(arguments) => demo::run(&arguments),

@@ -1,9 +1,11 @@
 //! How warnings and notes of the library and the program reach people: one line each on standard error, in colour on a
 //! terminal alone.
 
-use std::io::IsTerminal;
+use std::ffi::OsString;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::ColorChoice;
+use anstream::AutoStream;
+use clap::{ColorChoice, ValueEnum};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -36,9 +38,13 @@ where
     }
 }
 
+/// Whether nothing but results and errors is shown.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
 /// Shows messages from now on: warnings and notes by default, all for `verbose`, none for `quiet`. Of the engine only
 /// warnings.
 pub fn show(verbose: bool, quiet: bool, colour: ColorChoice) {
+    QUIET.store(quiet, Ordering::Relaxed);
     let own = match (verbose, quiet) {
         (true, _) => Level::DEBUG,
         (false, true) => Level::ERROR,
@@ -46,14 +52,40 @@ pub fn show(verbose: bool, quiet: bool, colour: ColorChoice) {
     };
     let others = if quiet { Level::ERROR } else { Level::WARN };
     let filter = Targets::new().with_default(others).with_target("rpo", own);
-    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let ansi = match colour {
         ColorChoice::Always => true,
         ColorChoice::Never => false,
-        ColorChoice::Auto => std::io::stderr().is_terminal() && !unwanted,
+        // NO_COLOR, CLICOLOR, CLICOLOR_FORCE, and what the terminal is.
+        ColorChoice::Auto => AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never,
     };
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(ansi).event_format(Plain);
     tracing_subscriber::registry().with(layer.with_filter(filter)).init();
+}
+
+/// Whether progress is left out.
+pub fn quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
+/// What `--color` says among the arguments, for help and errors that are printed before all arguments are understood.
+pub fn colour_of(arguments: impl IntoIterator<Item = OsString>) -> ColorChoice {
+    let arguments: Vec<String> =
+        arguments.into_iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let given = arguments.iter().enumerate().find_map(|(i, argument)| match argument.strip_prefix("--color")? {
+        "" => arguments.get(i + 1).map(String::as_str),
+        value => value.strip_prefix('='),
+    });
+    given.and_then(|given| ColorChoice::from_str(given, false).ok()).unwrap_or_default()
+}
+
+/// A sentence in lines no longer than the terminal is wide, or 80 columns, that begin with `first` and `others`.
+pub fn wrapped(sentence: &str, first: &str, others: &str) -> String {
+    let width = textwrap::termwidth().min(110);
+    let options = textwrap::Options::new(width)
+        .initial_indent(first)
+        .subsequent_indent(others)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::fill(sentence, options)
 }
 
 /// Ends the program without a word when nobody reads its output any more, as other programs do (`rpo … | head`).
@@ -66,4 +98,26 @@ pub fn end_with_the_reader() {
         }
         usual(panic);
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_colour_is_found_before_the_arguments_are_understood() {
+        let of = |line: &str| colour_of(line.split(' ').map(OsString::from));
+        assert_eq!(of("rpo --color never train --epohcs"), ColorChoice::Never);
+        assert_eq!(of("rpo train --color=always"), ColorChoice::Always);
+        assert_eq!(of("rpo --color"), ColorChoice::Auto);
+        assert_eq!(of("rpo --colors"), ColorChoice::Auto);
+    }
+
+    #[test]
+    fn sentences_are_wrapped_and_flags_stay_whole() {
+        let said = wrapped(&"of texts --max-response-tokens ".repeat(9), "- ", "  ");
+        assert!(said.lines().count() > 2 && said.lines().all(|line| line.len() <= 110), "{said}");
+        assert!(said.lines().skip(1).all(|line| line.starts_with("  ")), "{said}");
+        assert_eq!(said.matches("--max-response-tokens").count(), 9);
+    }
 }

@@ -1,11 +1,14 @@
 //! What people see while they wait: bars on a terminal; where there is none, as in a log, a line every few seconds.
 
+use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 use rpo::Result;
 use rpo::train::{Event, Means, Observer, StepReport};
+
+use crate::messages::quiet;
 
 /// Time between two lines of a log.
 const EVERY: Duration = Duration::from_secs(5);
@@ -14,7 +17,7 @@ const EVERY: Duration = Duration::from_secs(5);
 pub fn counter(what: &'static str) -> ProgressBar {
     let target = target(Log::Stderr);
     let bar = ProgressBar::with_draw_target(None, target).with_message(what);
-    bar.set_style(style("{spinner} {msg}: {human_pos} ({per_sec})", "{msg}: {human_pos} ({per_sec})"));
+    bar.set_style(style("{spinner} {msg}: {human_pos} ({rate})", "{msg}: {human_pos} ({rate})"));
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
@@ -32,8 +35,8 @@ pub fn pass(what: &'static str, total: usize) -> ProgressBar {
 fn over(what: &'static str, total: usize, log: Log) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total as u64), target(log)).with_message(what);
     bar.set_style(style(
-        "{msg} {wide_bar} {human_pos}/{human_len} ({per_sec}, {eta} left)",
-        "{msg}: {human_pos} of {human_len} ({per_sec}, {eta} left)",
+        "{msg} {wide_bar} {human_pos}/{human_len} ({rate}, {eta} left)",
+        "{msg}: {human_pos} of {human_len} ({rate}, {eta} left)",
     ));
     bar
 }
@@ -52,6 +55,7 @@ fn on_terminal() -> bool {
 
 fn target(log: Log) -> ProgressDrawTarget {
     match on_terminal() {
+        _ if quiet() => ProgressDrawTarget::hidden(),
         true => ProgressDrawTarget::stderr(),
         false => ProgressDrawTarget::term_like_with_hz(Box::new(Lines::new(log, EVERY)), 5),
     }
@@ -59,7 +63,18 @@ fn target(log: Log) -> ProgressDrawTarget {
 
 fn style(terminal: &str, log: &str) -> ProgressStyle {
     let template = if on_terminal() { terminal } else { log };
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| _ = write!(out, "{}", rate(state.per_sec())))
+}
+
+/// A number a second in three digits.
+fn rate(each_second: f64) -> String {
+    let digits = match each_second {
+        n if n >= 100.0 => 0,
+        n if n >= 10.0 => 1,
+        _ => 2,
+    };
+    format!("{each_second:.digits$}/s")
 }
 
 /// Where lines go.
@@ -155,7 +170,7 @@ pub struct TrainingProgress {
 impl TrainingProgress {
     /// A display that has nothing to show yet.
     pub fn new() -> Self {
-        let bar = ProgressBar::new(0);
+        let bar = if quiet() { ProgressBar::hidden() } else { ProgressBar::new(0) };
         bar.set_style(style("step {human_pos}/{human_len} {wide_bar} {msg} ({eta} left)", ""));
         Self { bar, began: Instant::now(), told: None, done: 0, steps: 0, responses: 0, seconds: 0.0 }
     }
@@ -176,7 +191,7 @@ impl TrainingProgress {
 
     /// Prints `text` in a log if the last such line is a while ago.
     fn tell(&mut self, text: impl FnOnce(&Self) -> String) {
-        if self.bar.is_hidden() && self.told.is_none_or(|told| told.elapsed() >= EVERY) {
+        if !quiet() && self.bar.is_hidden() && self.told.is_none_or(|told| told.elapsed() >= EVERY) {
             self.told = Some(Instant::now());
             println!("{}", text(self));
         }

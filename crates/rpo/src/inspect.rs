@@ -1,7 +1,7 @@
 //! What a file of feedback holds, worked out in one pass before anything is trained, grouped as training groups it. Texts are
 //! not kept.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
@@ -9,9 +9,6 @@ use crate::advice::{Advice, Facts, advise};
 use crate::error::Result;
 use crate::feedback::{Added, FeedbackSet, Grouping, Limits, ReadOptions, ReadSummary, Source, read_rows};
 use crate::tokenizer::Tokenizer;
-
-/// A share of `<unk>` above which a tokenizer is made for other texts.
-pub const MANY_UNKNOWN: f64 = 0.01;
 
 /// Smallest, median, 95th percentile and largest of some numbers, with mean and population standard deviation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -44,10 +41,9 @@ pub struct Bin {
 /// What a file of feedback holds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DataReport {
-    /// Rated responses.
-    pub rows: usize,
-    /// Different prompts.
-    pub prompts: usize,
+    /// What was counted, as for training.
+    #[serde(flatten)]
+    pub summary: ReadSummary,
     /// How many prompts have how many (different or equal) responses.
     pub responses_per_prompt: BTreeMap<usize, usize>,
     /// Rewards.
@@ -58,30 +54,8 @@ pub struct DataReport {
     pub prompt_tokens: Distribution,
     /// Tokens of a response before any cut.
     pub response_tokens: Distribution,
-    /// Prompts that differ as texts and are the same to the model, but for the first of each.
-    pub folded_prompts: usize,
-    /// Those among them that differ behind the cut.
-    pub folded_by_cut: usize,
-    /// Rows that repeat a response of the same prompt.
-    pub duplicates: usize,
-    /// Those among them whose reward differs from the first one's.
-    pub conflicting_duplicates: usize,
-    /// Prompts with several responses that all have the same reward.
-    pub tied_prompts: usize,
     /// Share of a prompt's pairs of responses with equal rewards.
     pub tied_pairs: f64,
-    /// Share of all tokens that are `<unk>`.
-    pub unknown_rate: f64,
-    /// Prompts and responses that spell out special tokens, such as `<extra_id_1>`.
-    pub special_texts: usize,
-    /// Prompts and responses with line breaks that the tokenizer does not keep.
-    pub folded_line_breaks: usize,
-    /// Share of prompts longer than the limit.
-    pub truncated_prompts: f64,
-    /// Share of responses longer than the limit.
-    pub truncated_responses: f64,
-    /// What was noticed while the rows were read, as sentences.
-    pub notes: Vec<String>,
     /// What decides about objectives.
     pub facts: Facts,
     /// Which one to train with first.
@@ -93,13 +67,10 @@ pub struct DataReport {
 struct Observed {
     /// Rewards of all rows by group.
     rewards: Vec<Vec<f64>>,
-    /// Reward of the first copy of each response, by group and place.
-    first: HashMap<(usize, usize), f64>,
     /// Of each prompt, before any cut.
     prompt_tokens: Vec<f64>,
     /// Of each row's response, before any cut.
     response_tokens: Vec<f64>,
-    conflicting_duplicates: usize,
 }
 
 /// Reads `source` once and describes it. `progress` hears how many rows are read.
@@ -128,44 +99,27 @@ impl Observed {
         }
         self.rewards[row.group].push(row.reward);
         self.response_tokens.push(row.response.length as f64);
-        let first = *self.first.entry((row.group, row.place)).or_insert(row.reward);
-        self.conflicting_duplicates += usize::from(first != row.reward);
     }
 
     fn report(mut self, set: &FeedbackSet, summary: ReadSummary) -> DataReport {
         let groups = || self.rewards.iter();
         let mut responses_per_prompt = BTreeMap::new();
         groups().for_each(|g| *responses_per_prompt.entry(g.len()).or_default() += 1);
-        let tied = |g: &&Vec<f64>| g.len() > 1 && g.iter().all(|r| *r == g[0]);
         let pairs: usize = groups().map(|g| g.len() * (g.len() - 1) / 2).sum();
-        let (tied_prompts, tied_pairs): (usize, usize) =
-            (groups().filter(tied).count(), groups().map(|g| equal_pairs(g)).sum());
+        let tied_pairs: usize = groups().map(|g| equal_pairs(g)).sum();
         let mut rewards: Vec<f64> = groups().flatten().copied().collect();
         rewards.sort_by(f64::total_cmp);
-        let of_rows = |n: usize| n as f64 / summary.rows as f64;
         let facts = facts(set);
         DataReport {
+            summary,
             advice: advise(&facts),
             facts,
-            rows: summary.rows,
-            prompts: summary.prompts,
             responses_per_prompt,
             reward_histogram: histogram(&rewards),
             rewards: distribution(&mut rewards),
-            folded_prompts: summary.folded_prompts,
-            folded_by_cut: summary.folded_by_cut,
-            duplicates: summary.duplicates,
-            conflicting_duplicates: self.conflicting_duplicates,
-            tied_prompts,
             tied_pairs: if pairs > 0 { tied_pairs as f64 / pairs as f64 } else { 0.0 },
-            unknown_rate: summary.unknown_tokens as f64 / summary.tokens as f64,
-            special_texts: summary.special_texts,
-            folded_line_breaks: summary.folded_line_breaks,
-            truncated_prompts: summary.truncated_prompts as f64 / summary.prompts as f64,
-            truncated_responses: of_rows(summary.truncated_responses),
             prompt_tokens: distribution(&mut self.prompt_tokens),
             response_tokens: distribution(&mut self.response_tokens),
-            notes: summary.notes,
         }
     }
 }

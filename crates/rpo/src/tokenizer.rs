@@ -56,9 +56,15 @@ impl Encoded {
     pub fn truncated(&self) -> bool {
         self.length > self.ids.len()
     }
+
+    /// Whether nothing of the text is left but its end: it was blank, or of control characters or `</s>` alone.
+    pub fn is_empty(&self) -> bool {
+        self.length == 1
+    }
 }
 
 /// Texts of more bytes are encoded piece by piece, between words: the tokenizer needs some forty times their size at once.
+/// Where twice as many bytes have no blank, which no language does, a piece ends all the same, and the tokens there may differ.
 const PIECE: usize = 1 << 20;
 
 /// A tokenizer with the special tokens that T5 needs.
@@ -192,19 +198,19 @@ fn without_ends(text: &str) -> &str {
     }
 }
 
-/// A text in pieces of about `most` bytes that end between words, which tokenizers look at one by one.
+/// A text in pieces of about `most` bytes that end between words, which tokenizers look at one by one, or else after twice as
+/// many.
 fn pieces(text: &str, most: usize) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut rest = text;
-    while rest.len() > most {
-        let from = rest.ceil_char_boundary(most);
+    while rest.len() > 2 * most {
+        let (from, to) = (rest.ceil_char_boundary(most), rest.ceil_char_boundary(2 * most));
         // A blank behind a character that is none: runs of blanks stay together.
-        let between = rest[from..].char_indices().zip(rest[from..].chars().skip(1));
+        let between = rest[from..to].char_indices().zip(rest[from..to].chars().skip(1));
         let end = between
             .into_iter()
             .find_map(|((i, c), next)| (!c.is_whitespace() && next == ' ').then(|| from + i + c.len_utf8()));
-        let Some(end) = end else { break };
-        let (piece, behind) = rest.split_at(end);
+        let (piece, behind) = rest.split_at(end.unwrap_or(to));
         pieces.push(piece);
         rest = behind;
     }
@@ -269,9 +275,11 @@ pub(crate) mod tests {
         for most in 1..20 {
             let parts = pieces(text, most);
             assert_eq!(parts.concat(), text);
-            assert!(parts.iter().skip(1).all(|p| p.starts_with(' ')), "{parts:?}");
+            assert!(parts.iter().all(|part| part.len() <= 2 * most.max(1)), "{parts:?}");
         }
-        assert_eq!(pieces("abcdef", 2), ["abcdef"], "there is no place to part it");
-        assert_eq!(pieces("ä ä ä", 1), ["ä ä", " ä"]);
+        assert_eq!(pieces("ab cd efg h ij", 4), ["ab cd", " efg h", " ij"]);
+        assert_eq!(pieces("abcd    cd ef", 3), ["abcd", "    cd", " ef"], "runs of blanks stay together");
+        assert_eq!(pieces("abcdefgh", 2), ["abcd", "efgh"], "there is no blank to part it at");
+        assert_eq!(pieces("äääää", 2), ["ää", "ää", "ä"]);
     }
 }

@@ -1,6 +1,7 @@
 //! From rows of text to prompts with their tokenized responses. What is the same to the model is one: groups are told apart by
 //! token ids, not by texts.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use blake3::Hash;
@@ -25,8 +26,10 @@ pub(crate) struct Grouping<'a> {
     by_ids: HashMap<Vec<u32>, usize>,
     /// The prompts before any cut.
     uncut: HashSet<Hash>,
-    /// Place in its group of each response, by group and token ids before any cut.
-    places: HashMap<(usize, Hash), usize>,
+    /// Place in its group of each response and its first reward, by group and token ids before any cut.
+    places: HashMap<(usize, Hash), (usize, f64)>,
+    /// Rows so far, those without a token among them.
+    read: usize,
     groups: Vec<PromptGroup>,
     summary: ReadSummary,
     /// Whether a line break is a blank to the tokenizer.
@@ -39,13 +42,14 @@ pub(crate) struct Added<'a> {
     pub group: usize,
     /// The prompt, if its text is a new one.
     pub prompt: Option<&'a Encoded>,
-    /// Place of the response in its group.
-    pub place: usize,
     /// The response.
     pub response: &'a Encoded,
     /// Its reward.
     pub reward: f64,
 }
+
+const NO_TOKEN: &str = "the prompt or the response holds no token, only such as control characters or </s>; without \
+                        --strict (columns.strict) such rows are left out and counted";
 
 impl<'a> Grouping<'a> {
     /// An empty set.
@@ -62,6 +66,7 @@ impl<'a> Grouping<'a> {
             by_ids: HashMap::new(),
             uncut: HashSet::new(),
             places: HashMap::new(),
+            read: 0,
             groups: Vec::new(),
             summary: ReadSummary::default(),
             folds_line_breaks: ids("a\nb")? == ids("a b")?,
@@ -76,25 +81,28 @@ impl<'a> Grouping<'a> {
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<String>> {
         loop {
-            let (mut chunk, mut bytes) = (Vec::new(), 0);
-            for row in rows.by_ref() {
+            let (mut chunk, mut places, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while chunk.len() < TOGETHER && bytes < TOGETHER_BYTES {
+                let Some(row) = rows.next() else { break };
                 let row = row?;
                 bytes += row.prompt.len() + row.response.len();
                 chunk.push(row);
-                if chunk.len() >= TOGETHER || bytes >= TOGETHER_BYTES {
-                    break;
-                }
+                places.push(rows.at());
             }
             if chunk.is_empty() {
                 return Ok(rows.notes().lines());
             }
-            self.add(&chunk, observe)?;
-            progress(self.summary.rows);
+            let without_tokens = self.add(&chunk, observe)?;
+            if let (Some(&row), true) = (without_tokens.first(), rows.strict()) {
+                let (path, place) = places.swap_remove(row);
+                return Err(FeedbackError::Row { path, place, problem: NO_TOKEN.into() }.into());
+            }
+            progress(self.read);
         }
     }
 
-    /// Adds rows in order.
-    pub(crate) fn add(&mut self, rows: &[Feedback], observe: &mut dyn FnMut(&Added<'_>)) -> Result<()> {
+    /// Adds rows in order, but for those without a token in prompt or response, which it counts and returns.
+    pub(crate) fn add(&mut self, rows: &[Feedback], observe: &mut dyn FnMut(&Added<'_>)) -> Result<Vec<usize>> {
         let texts: Vec<Hash> = rows.iter().map(|row| blake3::hash(row.prompt.as_bytes())).collect();
         // Of each new prompt text, the first row that has it.
         let mut new = HashSet::new();
@@ -106,27 +114,39 @@ impl<'a> Grouping<'a> {
             Ok((prompt.transpose()?, tokenizer.response(&row.response, limits.response_tokens)?))
         };
         let encoded: Vec<_> = rows.par_iter().zip(&is_new).map(encode).collect();
-        for ((row, text), encoded) in rows.iter().zip(texts).zip(encoded) {
+        let mut left_out = Vec::new();
+        // New prompts of which no row was added yet.
+        let mut prompts: HashMap<Hash, Encoded> = HashMap::new();
+        for (i, ((row, text), encoded)) in rows.iter().zip(texts).zip(encoded).enumerate() {
             let (prompt, response) = encoded?;
-            if let Some(prompt) = &prompt {
-                let group = self.group(prompt);
-                self.by_text.insert(text, group);
+            prompts.extend(prompt.map(|prompt| (text, prompt)));
+            let number = self.read;
+            self.read += 1;
+            if response.is_empty() || prompts.get(&text).is_some_and(Encoded::is_empty) {
+                left_out.push(i);
+                continue;
             }
+            let prompt = prompts.remove(&text);
+            let group = match &prompt {
+                Some(prompt) => self.group(prompt, number),
+                None => self.by_text[&text],
+            };
+            self.by_text.insert(text, group);
             let broken = |text: &str| self.folds_line_breaks && text.trim().contains(['\n', '\r']);
             self.summary.folded_line_breaks +=
                 usize::from(prompt.is_some() && broken(&row.prompt)) + usize::from(broken(&row.response));
-            let group = self.by_text[&text];
-            let place = self.place(group, &response, row.reward);
+            self.place(group, &response, row.reward);
             self.summary.rows += 1;
             self.summary.special_texts += usize::from(response.special > 0);
             self.summary.truncated_responses += usize::from(response.truncated());
-            observe(&Added { group, prompt: prompt.as_ref(), place, response: &response, reward: row.reward });
+            observe(&Added { group, prompt: prompt.as_ref(), response: &response, reward: row.reward });
         }
-        Ok(())
+        self.summary.without_tokens += left_out.len();
+        Ok(left_out)
     }
 
-    /// The group of a prompt whose text is new.
-    fn group(&mut self, prompt: &Encoded) -> usize {
+    /// The group of a prompt whose text is new and stands in the row of this number.
+    fn group(&mut self, prompt: &Encoded, first_row: usize) -> usize {
         self.summary.special_texts += usize::from(prompt.special > 0);
         let is_uncut_new = self.uncut.insert(prompt.whole);
         if let Some(&group) = self.by_ids.get(&prompt.ids) {
@@ -137,19 +157,19 @@ impl<'a> Grouping<'a> {
         self.summary.unknown_tokens += prompt.unknown;
         self.summary.truncated_prompts += usize::from(prompt.truncated());
         self.by_ids.insert(prompt.ids.clone(), self.groups.len());
-        let first_row = self.summary.rows;
         self.groups.push(PromptGroup { prompt: prompt.ids.clone(), first_row, responses: Vec::new() });
         self.groups.len() - 1
     }
 
-    /// Puts a response into its group and returns its place there.
-    fn place(&mut self, group: usize, response: &Encoded, reward: f64) -> usize {
+    /// Puts a response into its group.
+    fn place(&mut self, group: usize, response: &Encoded, reward: f64) {
         let responses = &mut self.groups[group].responses;
-        let place = *self.places.entry((group, response.whole)).or_insert(responses.len());
+        let (place, first) = *self.places.entry((group, response.whole)).or_insert((responses.len(), reward));
         match responses.get_mut(place) {
             Some(known) => {
                 known.merge(reward);
                 self.summary.duplicates += 1;
+                self.summary.conflicting_duplicates += usize::from(reward != first);
             }
             None => {
                 self.summary.unknown_tokens += response.unknown;
@@ -157,7 +177,6 @@ impl<'a> Grouping<'a> {
                 responses.push(Response { row: 0, ids, truncated, reward, copies: 1 });
             }
         }
-        place
     }
 
     /// The data set, and its counts but for the notes.
@@ -168,8 +187,27 @@ impl<'a> Grouping<'a> {
         let responses = self.groups.iter_mut().flat_map(|g| &mut g.responses);
         responses.enumerate().for_each(|(row, response)| response.row = row);
         let set = FeedbackSet { groups: self.groups };
-        let single_responses = set.groups.iter().filter(|g| g.responses.len() == 1).count();
-        let summary = ReadSummary { prompts: set.groups.len(), tokens: set.tokens(), single_responses, ..self.summary };
+        let count = |is: fn(&PromptGroup) -> bool| set.groups.iter().filter(|group| is(group)).count();
+        let mut summary = ReadSummary {
+            prompts: set.groups.len(),
+            tokens: set.tokens(),
+            single_responses: count(|group| group.responses.len() == 1),
+            tied_prompts: count(|group| group.responses.len() > 1 && !group.ranks()),
+            cut_prompts: count(|group| group.responses.iter().all(|r| r.truncated)),
+            ..self.summary
+        };
+        for group in &set.groups {
+            let mut rewards: HashMap<&[u32], f64> = HashMap::new();
+            for response in group.responses.iter().filter(|response| response.truncated) {
+                match rewards.entry(&response.ids) {
+                    Entry::Occupied(first) => {
+                        summary.alike_by_cut += 1;
+                        summary.conflicting_by_cut += usize::from(*first.get() != response.reward);
+                    }
+                    Entry::Vacant(first) => _ = first.insert(response.reward),
+                }
+            }
+        }
         Ok((set, summary))
     }
 }

@@ -5,16 +5,19 @@
 //! its length.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::{FeedbackSet, Limits, PromptGroup, ReadOptions, ReadSummary, Response};
 use crate::error::{Error, Result};
-use crate::files::write_file;
+use crate::files::fill_file;
 use crate::tokenizer::Tokenizer;
 
-/// Raised whenever the same files would be read or tokenized otherwise than before.
-const VERSION: &str = "rpo tokens 1";
+/// The program's number and a hash of the sources that read and tokenize: another program may read the same files otherwise.
+const READER: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("RPO_READER"));
+
+/// So much is read or written at once.
+const BUFFER: usize = 1 << 20;
 
 /// A data set and its counts.
 pub(super) type Data = (FeedbackSet, ReadSummary);
@@ -32,7 +35,7 @@ pub(super) fn place(
     }
     let mut hasher = blake3::Hasher::new();
     let settings = serde_json::to_string(options).map_err(|e| Error::Data(e.to_string()))?;
-    hasher.update(format!("{VERSION} {} {settings} {limits:?}", tokenizer.fingerprint()).as_bytes());
+    hasher.update(format!("{READER} {} {settings} {limits:?}", tokenizer.fingerprint()).as_bytes());
     for path in files {
         let read = |e| Error::read(path, e);
         // The extension helps to tell the format.
@@ -52,8 +55,8 @@ pub(super) fn place(
 
 /// What is kept at `path`; nothing if there is no whole file, which is told if there is a damaged one.
 pub(super) fn find(path: &Path) -> Option<Data> {
-    let bytes = fs::read(path).ok()?;
-    let found = parse(&bytes);
+    let file = File::open(path).ok()?;
+    let found = parse(file);
     if found.is_none() {
         tracing::warn!("{}: damaged; the data are read and tokenized again", path.display());
     }
@@ -64,65 +67,97 @@ pub(super) fn find(path: &Path) -> Option<Data> {
 pub(super) fn keep(path: &Path, set: &FeedbackSet, summary: &ReadSummary) -> Result<()> {
     let dir = path.parent().unwrap_or(path);
     fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
-    let mut out = Vec::new();
     let json = serde_json::to_vec(summary).map_err(|e| Error::Data(e.to_string()))?;
-    number(&mut out, json.len());
-    out.extend(json);
-    number(&mut out, set.groups.len());
+    fill_file(path, |file| {
+        let mut out = Hashing { inner: BufWriter::with_capacity(BUFFER, file), hasher: blake3::Hasher::new() };
+        write(&mut out, &json, set).and_then(|()| out.end()).map_err(|e| Error::write(path, e))
+    })
+}
+
+fn write(out: &mut Hashing<impl Write>, json: &[u8], set: &FeedbackSet) -> std::io::Result<()> {
+    out.number(json.len())?;
+    out.bytes(json)?;
+    out.number(set.groups.len())?;
     for group in &set.groups {
-        number(&mut out, group.first_row);
-        ids(&mut out, &group.prompt);
-        number(&mut out, group.responses.len());
+        out.number(group.first_row)?;
+        out.ids(&group.prompt)?;
+        out.number(group.responses.len())?;
         for response in &group.responses {
-            number(&mut out, response.row);
-            out.push(u8::from(response.truncated));
-            out.extend(response.reward.to_le_bytes());
-            number(&mut out, response.copies);
-            ids(&mut out, &response.ids);
+            out.number(response.row)?;
+            out.bytes(&[u8::from(response.truncated)])?;
+            out.bytes(&response.reward.to_le_bytes())?;
+            out.number(response.copies)?;
+            out.ids(&response.ids)?;
         }
     }
-    out.extend(hash(&out));
-    write_file(path, &out)
+    Ok(())
 }
 
-fn hash(bytes: &[u8]) -> [u8; 32] {
-    *blake3::Hasher::new().update_rayon(bytes).finalize().as_bytes()
+/// What is written or read, with a hash of it.
+struct Hashing<T> {
+    inner: T,
+    hasher: blake3::Hasher,
 }
 
-fn number(out: &mut Vec<u8>, n: usize) {
-    out.extend((n as u64).to_le_bytes());
-}
-
-fn ids(out: &mut Vec<u8>, ids: &[u32]) {
-    number(out, ids.len());
-    ids.iter().for_each(|id| out.extend(id.to_le_bytes()));
-}
-
-fn parse(bytes: &[u8]) -> Option<Data> {
-    let (bytes, end) = bytes.split_last_chunk::<32>()?;
-    if hash(bytes) != *end {
-        return None;
+impl<W: Write> Hashing<W> {
+    fn bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.hasher.update(bytes);
+        self.inner.write_all(bytes)
     }
-    let mut rest = Rest(bytes);
+
+    fn number(&mut self, n: usize) -> std::io::Result<()> {
+        self.bytes(&(n as u64).to_le_bytes())
+    }
+
+    fn ids(&mut self, ids: &[u32]) -> std::io::Result<()> {
+        self.number(ids.len())?;
+        self.bytes(&ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>())
+    }
+
+    fn end(mut self) -> std::io::Result<()> {
+        let hash = self.hasher.finalize();
+        self.inner.write_all(hash.as_bytes())?;
+        self.inner.flush()
+    }
+}
+
+fn parse(file: File) -> Option<Data> {
+    let left = file.metadata().ok()?.len().checked_sub(32)?;
+    let inner = BufReader::with_capacity(BUFFER, file);
+    let mut rest = Rest { from: Hashing { inner, hasher: blake3::Hasher::new() }, left };
     let length = rest.number()?;
-    let summary: ReadSummary = serde_json::from_slice(rest.take(length)?).ok()?;
+    let summary: ReadSummary = serde_json::from_slice(&rest.take(length)?).ok()?;
     let n = rest.number()?;
     let groups = (0..n).map(|_| rest.group()).collect::<Option<Vec<_>>>()?;
-    rest.0.is_empty().then_some((FeedbackSet { groups }, summary))
+    let mut hash = [0; 32];
+    rest.from.inner.read_exact(&mut hash).ok()?;
+    (rest.left == 0 && rest.from.hasher.finalize() == hash).then_some((FeedbackSet { groups }, summary))
 }
 
-/// What is left to parse.
-struct Rest<'a>(&'a [u8]);
+/// What is left to parse, in bytes: a damaged length asks for no more than that.
+struct Rest<R> {
+    from: Hashing<R>,
+    left: u64,
+}
 
-impl<'a> Rest<'a> {
-    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(n)?;
-        self.0 = rest;
-        Some(taken)
+impl<R: Read> Rest<R> {
+    fn fill(&mut self, bytes: &mut [u8]) -> Option<()> {
+        self.left = self.left.checked_sub(bytes.len() as u64)?;
+        self.from.inner.read_exact(bytes).ok()?;
+        self.from.hasher.update(bytes);
+        Some(())
+    }
+
+    fn take(&mut self, n: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; (n as u64 <= self.left).then_some(n)?];
+        self.fill(&mut bytes)?;
+        Some(bytes)
     }
 
     fn eight(&mut self) -> Option<[u8; 8]> {
-        self.take(8)?.try_into().ok()
+        let mut bytes = [0; 8];
+        self.fill(&mut bytes)?;
+        Some(bytes)
     }
 
     fn number(&mut self) -> Option<usize> {

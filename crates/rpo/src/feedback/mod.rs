@@ -102,6 +102,8 @@ impl Limits {
 pub struct ReadSummary {
     /// Rated responses in the files.
     pub rows: usize,
+    /// Rows that were left out because no token is left of the prompt or the response, but perhaps `</s>`.
+    pub without_tokens: usize,
     /// Different prompts.
     pub prompts: usize,
     /// Prompts that differ as texts and are the same to the model, but for the first of each.
@@ -111,6 +113,16 @@ pub struct ReadSummary {
     /// Rows that repeat a response of the same prompt and were merged into it. Responses that are alike only up to the cut
     /// are no copies.
     pub duplicates: usize,
+    /// Those among them whose reward differs from the first one's.
+    pub conflicting_duplicates: usize,
+    /// Responses that are, by the cut, the same to the model as another of the prompt, but for the first of each.
+    pub alike_by_cut: usize,
+    /// Those among them whose reward differs.
+    pub conflicting_by_cut: usize,
+    /// Prompts with several responses that all have the same reward.
+    pub tied_prompts: usize,
+    /// Prompts whose responses were all cut at the limit.
+    pub cut_prompts: usize,
     /// Prompts with a single response.
     pub single_responses: usize,
     /// Prompts that were cut at the limit.
@@ -164,7 +176,7 @@ impl FeedbackSet {
     /// Takes the data set from `cache`, or reads it and leaves it there. The flag says whether it was there.
     ///
     /// # Errors
-    /// As [`Self::read`], and if the cache cannot be written.
+    /// As [`Self::read`]. A cache that cannot be written is told and no error.
     pub fn cached(
         source: &Source,
         options: &ReadOptions,
@@ -180,8 +192,8 @@ impl FeedbackSet {
         }
         let rows = rows::read_files(files, options)?;
         let (set, summary) = Self::tokenized(rows, source, tokenizer, limits, progress)?;
-        if let Some(path) = place {
-            kept::keep(&path, &set, &summary)?;
+        if let Some(Err(problem)) = place.map(|path| kept::keep(&path, &set, &summary)) {
+            tracing::warn!("{problem}; the tokens are not kept and will be made again by the next run");
         }
         Ok((set, summary, false))
     }

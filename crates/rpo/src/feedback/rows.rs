@@ -113,6 +113,8 @@ pub struct Rows {
     files: std::vec::IntoIter<PathBuf>,
     open: Option<Opened>,
     ready: std::vec::IntoIter<Result<Feedback>>,
+    /// File and line or row of what is ready.
+    at: (PathBuf, String),
     notes: Notes,
     given: bool,
 }
@@ -138,7 +140,8 @@ pub(super) fn read_files(files: Vec<PathBuf>, options: &ReadOptions) -> Result<R
     let mut files = files.into_iter();
     let mut notes = Notes::default();
     let open = files.next().map(|path| open(path, options, &mut notes)).transpose()?;
-    Ok(Rows { options: options.clone(), files, open, ready: Vec::new().into_iter(), notes, given: false })
+    let (ready, at) = (Vec::new().into_iter(), Default::default());
+    Ok(Rows { options: options.clone(), files, open, ready, at, notes, given: false })
 }
 
 fn open(path: PathBuf, options: &ReadOptions, notes: &mut Notes) -> Result<Opened> {
@@ -169,13 +172,26 @@ impl Rows {
         &self.notes
     }
 
+    /// Whether rows without a rating, a prompt or a response are errors.
+    pub(super) fn strict(&self) -> bool {
+        self.options.strict
+    }
+
+    /// File and line or row of the row that came last.
+    pub(super) fn at(&self) -> (PathBuf, String) {
+        self.at.clone()
+    }
+
     /// The rows of the next record; `None` when no file has one left.
     fn next_record(&mut self) -> Option<Vec<Result<Feedback>>> {
         loop {
             let Opened { path, head, records, layout } = self.open.as_mut()?;
             if let Some((place, record)) = head.next().or_else(|| records.next()) {
                 return Some(match record.and_then(|record| layout.rated(&record, &mut self.notes)) {
-                    Ok(rows) => rows.into_iter().map(Ok).collect(),
+                    Ok(rows) => {
+                        self.at = (path.clone(), place);
+                        rows.into_iter().map(Ok).collect()
+                    }
                     Err(problem) => vec![Err(FeedbackError::Row { path: path.clone(), place, problem })],
                 });
             }
