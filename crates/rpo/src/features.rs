@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::feedback::{PromptGroup, Split};
 use crate::host::host;
 use crate::parts::Parts;
-use crate::reference::{ReferenceCache, kept};
+use crate::reference::{Cached, ReferenceCache, kept};
 use crate::t5::T5;
 
 /// Numbers that are kept of each prompt.
@@ -82,24 +82,24 @@ impl PromptFeatures {
             if let Some(directions) = &directions {
                 means = means.matmul(directions.clone());
             }
-            parts.put(batch, &host(means)?)?;
+            parts.put(batch, &host(means)?);
             progress(from)?;
         }
         Ok(())
     }
 
     /// Takes the features from `cache`, which is of `model`, or computes them and leaves them there: batch by batch, so that a pass that was ended
-    /// goes on where it was. The flag says whether all were cached.
+    /// goes on where it was.
     ///
     /// # Errors
-    /// If the cache directory cannot be written, the device fails, and those of `progress`.
+    /// If the device fails, and those of `progress`.
     pub fn cached(
         model: &T5,
         split: &Split,
         budget: usize,
         cache: &ReferenceCache,
         progress: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<(Self, bool)> {
+    ) -> Result<(Self, Cached)> {
         let path = cache.path(split, "prompts.safetensors");
         let (n, width) = (groups(split).len(), width(model));
         let complete = |parts: &mut Parts| Self::complete(parts, model, split, budget, progress);
@@ -183,7 +183,7 @@ mod tests {
         let cache = ReferenceCache::new(dir.path(), &model).expect("hashed");
         let features = || PromptFeatures::cached(&model, &split, 100, &cache, &mut |_| Ok(())).expect("computed");
         let (first, cached) = features();
-        assert!(!cached);
-        assert_eq!(features(), (first, true));
+        assert_eq!(cached, Cached::Left);
+        assert_eq!(features(), (first, Cached::Found));
     }
 }

@@ -75,23 +75,29 @@ impl Parts {
         }
     }
 
+    /// Whether a file takes up what comes.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Whether all of `rows` are known.
     pub(crate) fn have(&self, rows: &[usize]) -> bool {
         rows.iter().all(|&row| self.known[row])
     }
 
-    /// Takes up `rows` with their numbers, `width` each.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub(crate) fn put(&mut self, rows: &[usize], values: &[f32]) -> Result<()> {
+    /// Takes up `rows` with their numbers, `width` each. If the file cannot be written any more, that is told once, and what
+    /// follows is kept in memory alone.
+    pub(crate) fn put(&mut self, rows: &[usize], values: &[f32]) {
         self.take(rows, values);
-        let Some((path, file)) = &mut self.file else { return Ok(()) };
+        let Some((path, file)) = &mut self.file else { return };
         let mut record = (rows.len() as u32).to_le_bytes().to_vec();
         rows.iter().for_each(|&row| record.extend((row as u32).to_le_bytes()));
         values.iter().for_each(|value| record.extend(value.to_le_bytes()));
         record.extend(crc32c::crc32c(&record).to_le_bytes());
-        file.write_all(&record).map_err(|e| Error::write(path, e))
+        if let Err(cause) = file.write_all(&record) {
+            tracing::warn!("{}; if the program ends now, the pass goes on from here", Error::write(path, cause));
+            self.file = None;
+        }
     }
 
     /// All rows end to end; zeros where they are not known.
@@ -109,9 +115,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("x.parts");
         let mut parts = Parts::kept_in(&path, 4, 2).expect("new");
-        parts.put(&[2, 0], &[1.0, 2.0, 3.0, 4.0]).expect("written");
+        parts.put(&[2, 0], &[1.0, 2.0, 3.0, 4.0]);
         let whole = fs::metadata(&path).expect("file").len();
-        parts.put(&[3], &[f32::NAN, 6.0]).expect("written");
+        parts.put(&[3], &[f32::NAN, 6.0]);
         drop(parts);
         let bytes = fs::read(&path).expect("file");
         for damage in [&bytes[..bytes.len() - 1], &[&bytes[..bytes.len() - 6], &[7; 6]].concat()] {
@@ -119,7 +125,7 @@ mod tests {
             let mut parts = Parts::kept_in(&path, 4, 2).expect("readable");
             assert!(parts.have(&[0, 2]) && !parts.have(&[3]) && !parts.have(&[0, 1]));
             assert_eq!(fs::metadata(&path).expect("file").len(), whole, "what is behind it is found again");
-            parts.put(&[1, 3], &[7.0, 8.0, 9.0, 10.0]).expect("written");
+            parts.put(&[1, 3], &[7.0, 8.0, 9.0, 10.0]);
             let parts = Parts::kept_in(&path, 4, 2).expect("readable");
             assert!(parts.have(&[0, 1, 2, 3]));
             assert_eq!(parts.into_values(), [3.0, 4.0, 7.0, 8.0, 1.0, 2.0, 9.0, 10.0]);

@@ -148,7 +148,7 @@ impl ReferenceScores {
             for spans in length_buckets(data, budget, false) {
                 let batch = PackedBatch::pack(data, &spans, model.config());
                 if !parts.have(&batch.rows) {
-                    parts.put(&batch.rows, &host(score(model, &batch).log_probs)?)?;
+                    parts.put(&batch.rows, &host(score(model, &batch).log_probs)?);
                 }
                 done += batch.rows.len();
                 progress(done)?;
@@ -163,17 +163,17 @@ impl ReferenceScores {
     }
 
     /// Takes the scores from `cache`, which is of `model`, or computes them and leaves them there: batch by batch, so that a pass
-    /// that was ended goes on where it was. The flag says whether all were cached.
+    /// that was ended goes on where it was.
     ///
     /// # Errors
-    /// If the cache directory cannot be written, the device fails, and those of `progress`.
+    /// If the device fails, and those of `progress`.
     pub fn cached(
         model: &T5,
         split: &Split,
         budget: usize,
         cache: &ReferenceCache,
         progress: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<(Self, bool)> {
+    ) -> Result<(Self, Cached)> {
         let tokens = tokens(split);
         let path = cache.path(split, ENDING);
         let complete = |parts: &mut Parts| Self::complete(parts, model, split, budget, progress);
@@ -225,35 +225,59 @@ impl ReferenceCache {
     }
 }
 
+/// Where results come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cached {
+    /// They were in the cache.
+    Found,
+    /// They were computed and left there.
+    Left,
+    /// They were computed, and the cache could not be written, which was told.
+    Failed,
+}
+
 /// Takes the `n` rows of `width` numbers of tensor `name` from the file at `path`, or lets `complete` compute what is missing
-/// and leaves them there. The flag says whether they were there.
+/// and leaves them there.
 pub(crate) fn kept(
     path: &Path,
     name: &str,
     n: usize,
     width: usize,
     complete: impl FnOnce(&mut Parts) -> Result<()>,
-) -> Result<(Vec<f32>, bool)> {
+) -> Result<(Vec<f32>, Cached)> {
     if path.exists() {
         let missing = || Error::weights(path, format!("tensor `{name}` is missing"));
         let found = TensorFile::open(path).and_then(|mut file| file.read(name, &[n * width])?.ok_or_else(missing));
         match found {
-            Ok(values) => return Ok((values, true)),
+            Ok(values) => return Ok((values, Cached::Found)),
             Err(e) => tracing::warn!("{e}; computing it again"),
         }
     }
     let dir = path.parent().unwrap_or(path);
-    std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
     let log = path.with_extension("parts");
-    let mut parts = Parts::kept_in(&log, n, width)?;
+    let opened =
+        std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e)).and_then(|()| Parts::kept_in(&log, n, width));
+    let mut parts = opened.unwrap_or_else(|problem| {
+        tracing::warn!("{problem}; what is computed is not kept for other runs");
+        Parts::new(n, width)
+    });
+    let writable = parts.is_kept();
     complete(&mut parts)?;
     let values = parts.into_values();
+    if !writable {
+        return Ok((values, Cached::Failed));
+    }
     let partial = path.with_extension("partial");
-    write_values(name, &values, &partial)?;
-    std::fs::rename(&partial, path).map_err(|e| Error::write(path, e))?;
+    let written = write_values(name, &values, &partial)
+        .and_then(|()| std::fs::rename(&partial, path).map_err(|e| Error::write(path, e)));
+    if let Err(problem) = written {
+        tracing::warn!("{problem}; what was computed is not kept for other runs");
+        let _ = std::fs::remove_file(&partial);
+        return Ok((values, Cached::Failed));
+    }
     // Another program that computes the same may have removed it.
     let _ = std::fs::remove_file(&log);
-    Ok((values, false))
+    Ok((values, Cached::Left))
 }
 
 /// Tokens of each response, by row.

@@ -12,7 +12,7 @@ use rpo::objective::{
     DroConfig, GroupCentredConfig, KtoConfig, Needs, ObjectiveConfig, RpoConfig, SftConfig, SftRows, SingleResponse,
 };
 use rpo::optim::{Adafactor, Algorithm, Optimizer, OptimizerConfig};
-use rpo::reference::{ReferenceCache, ReferenceScores, References};
+use rpo::reference::{Cached, ReferenceCache, ReferenceScores, References};
 use rpo::score::LogProb;
 use rpo::stop::Stop;
 use rpo::t5::{Config, NamedParameters};
@@ -326,7 +326,7 @@ fn a_pass_that_was_stopped_goes_on_where_it_was() {
     };
     assert_eq!((kept("parts").len(), kept("safetensors").len()), (1, 0));
     let (scores, cached) = ReferenceScores::cached(&model, &split, 64, &cache, &mut |_| Ok(())).expect("scored");
-    assert!(!cached && scores == whole, "the same bits as in one go");
+    assert!(cached == Cached::Left && scores == whole, "the same bits as in one go");
     assert_eq!((kept("parts").len(), kept("safetensors").len()), (0, 1));
     assert!(ReferenceScores::are_cached(&split, &cache));
 }
@@ -370,14 +370,14 @@ fn reference_scores_are_cached_and_never_stale() {
         ReferenceScores::cached(&model, split, 512, &cache, &mut |_| Ok(())).expect("scores")
     };
     let (first, cached) = scores(&bench.path("model"), &split);
-    assert!(!cached);
-    assert_eq!(scores(&bench.path("model"), &split), (first.clone(), true));
+    assert_eq!(cached, Cached::Left);
+    assert_eq!(scores(&bench.path("model"), &split), (first.clone(), Cached::Found));
     bench.init("other", 2);
     let (other, cached) = scores(&bench.path("other"), &split);
-    assert!(!cached && other != first, "other weights");
+    assert!(cached == Cached::Left && other != first, "other weights");
     let mut changed = split.clone();
     changed.train.groups[0].responses[0].ids[0] = 5;
-    assert!(!scores(&bench.path("model"), &changed).1, "other data");
+    assert_eq!(scores(&bench.path("model"), &changed).1, Cached::Left, "other data");
     // A batch budget is no input: it must not change the values.
     let model = bench.checkpoint().load(&Device::flex()).expect("model");
     let small = ReferenceScores::compute(&model, &split, 1, &mut |_| Ok(())).expect("scored");
@@ -389,7 +389,13 @@ fn reference_scores_are_cached_and_never_stale() {
     for file in std::fs::read_dir(&cache).expect("cache") {
         std::fs::write(file.expect("entry").path(), b"damaged").expect("write");
     }
-    assert_eq!(scores(&bench.path("model"), &split), (first, false));
+    assert_eq!(scores(&bench.path("model"), &split), (first.clone(), Cached::Left));
+    // Where nothing can be written, scores are computed all the same.
+    let model = bench.checkpoint().load(&Device::flex()).expect("model");
+    std::fs::write(bench.path("file"), b"").expect("write");
+    let nowhere = ReferenceCache::new(&bench.path("file"), &model).expect("hashed");
+    let scored = ReferenceScores::cached(&model, &split, 512, &nowhere, &mut |_| Ok(())).expect("scores");
+    assert_eq!(scored, (first, Cached::Failed));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use anyhow::Result;
 use rpo::features::PromptFeatures;
 use rpo::feedback::Split;
 use rpo::objective::Needs;
-use rpo::reference::{ReferenceCache, ReferenceScores, References};
+use rpo::reference::{Cached, ReferenceCache, ReferenceScores, References};
 use rpo::t5::T5;
 
 use crate::progress;
@@ -71,8 +71,7 @@ fn scores(
     let budget = settings.train.micro_batch_tokens.max(1);
     let (scores, cached) = ReferenceScores::cached(reference, split, budget, cache, &mut count)?;
     bar.finish_and_clear();
-    let how = if cached { "taken from the cache in" } else { "computed and cached in" };
-    println!("{what}: {how} {}", settings.cache.display());
+    tell(what, cached, settings);
     Ok(scores)
 }
 
@@ -86,7 +85,15 @@ fn features(settings: &Settings, reference: &T5, cache: &ReferenceCache, split: 
     let budget = settings.train.micro_batch_tokens.max(1);
     let (features, cached) = PromptFeatures::cached(reference, split, budget, cache, &mut count)?;
     bar.finish_and_clear();
-    let how = if cached { "taken from the cache" } else { "computed and cached" };
-    println!("features of prompts: {how}");
+    tell("features of prompts", cached, settings);
     Ok(features)
+}
+
+fn tell(what: &str, cached: Cached, settings: &Settings) {
+    let dir = settings.cache.display();
+    match cached {
+        Cached::Found => println!("{what}: taken from the cache in {dir}"),
+        Cached::Left => println!("{what}: computed and cached in {dir}"),
+        Cached::Failed => println!("{what}: computed, not cached"),
+    }
 }
