@@ -5,7 +5,8 @@ use rpo::feedback::ReadOptions;
 use rpo::tokenizer::Cut;
 use toml::Value;
 
-use crate::{device, settings};
+use crate::device;
+use crate::settings::{self, Given, Origin, schema};
 
 /// What is trained on what, and how long.
 #[derive(clap::Args)]
@@ -65,7 +66,7 @@ pub struct Flags {
     /// Decides which prompts are only scored [default: 42]
     #[arg(long)]
     split_seed: Option<i64>,
-    /// Where reference scores are kept between runs [default: the user's cache directory]
+    /// Where tokenized data and reference scores are kept between runs [default: the user's cache directory]
     #[arg(long, value_name = "DIR")]
     cache: Option<String>,
     /// What computes; all but the CPU must be compiled in [default: cpu]
@@ -128,7 +129,7 @@ fn worth(text: &str) -> Result<(String, f64), String> {
 
 impl Columns {
     /// The given flags as settings.
-    fn given(self) -> [Given; 8] {
+    fn given(self) -> [Setting; 8] {
         let map = |pairs: Vec<(String, f64)>| {
             Value::Table(pairs.into_iter().map(|(word, number)| (word, Value::Float(number))).collect())
         };
@@ -148,22 +149,26 @@ impl Columns {
 impl Layout {
     /// The flags alone; --set comes last and wins.
     pub fn options(&self) -> Result<ReadOptions> {
-        let mut table = toml::Table::new();
+        let mut given: Vec<Given> = Vec::new();
         for (name, value) in self.columns.clone().given() {
-            value.into_iter().for_each(|value| settings::set(&mut table, name, value));
+            given.extend(value.map(|value| Given::by_flag(name, value)));
         }
         for assigned in &self.more {
-            let (name, value) = settings::assignment(assigned)?;
-            anyhow::ensure!(name.starts_with("columns."), "--set {assigned}: only settings of columns apply here");
-            settings::set(&mut table, &name, value);
+            let assigned = settings::assignment(assigned)?;
+            let is_column = assigned.name.starts_with("columns.");
+            anyhow::ensure!(is_column, "{}: only settings of columns apply here", assigned.by);
+            given.push(assigned);
         }
+        let origin = Origin { file: None, given: &given };
+        let mut table = settings::merge(origin)?;
+        origin.refuse(&schema::problems(&table))?;
         let columns = table.remove("columns").unwrap_or_else(|| Value::Table(toml::Table::new()));
         Ok(columns.try_into()?)
     }
 }
 
 /// A setting's name and value, if it was given.
-pub type Given = (&'static str, Option<Value>);
+pub type Setting = (&'static str, Option<Value>);
 
 /// A flag that holds a text.
 pub fn text(value: Option<String>) -> Option<Value> {
@@ -199,7 +204,7 @@ pub fn whole(value: Option<i64>) -> Option<Value> {
 
 impl Flags {
     /// What was given, with what the command has of its own; --set comes last and wins.
-    pub fn settings(self, own: impl IntoIterator<Item = Given>) -> Result<Vec<(String, Value)>> {
+    pub fn settings(self, own: impl IntoIterator<Item = Setting>) -> Result<Vec<Given>> {
         let common = [
             ("model", text(self.model)),
             ("data", list(self.data)),
@@ -226,7 +231,7 @@ impl Flags {
             .into_iter()
             .chain(self.columns.given())
             .chain(own)
-            .filter_map(|(name, value)| value.map(|v| Ok((name.to_string(), v))));
+            .filter_map(|(name, value)| value.map(|value| Ok(Given::by_flag(name, value))));
         given.chain(self.more.iter().map(|text| settings::assignment(text))).collect()
     }
 }

@@ -54,12 +54,12 @@ pub struct Data {
 /// Runs the command.
 pub fn run(what: &What) -> Result<()> {
     let What::Data(data) = what;
+    let options = data.columns.options()?;
     let path = PathBuf::from(&data.tokenizer);
     let tokenizer = match path.exists() {
         true => Tokenizer::load(&path)?,
         false => Tokenizer::load(Checkpoint::find(&data.tokenizer)?.dir())?,
     };
-    let options = data.columns.options()?;
     let limits = Limits {
         prompt_tokens: data.max_prompt_tokens,
         response_tokens: data.max_response_tokens,

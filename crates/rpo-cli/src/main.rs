@@ -2,6 +2,7 @@
 
 mod advice;
 mod compare;
+mod config;
 mod convert;
 mod demo;
 mod device;
@@ -34,13 +35,13 @@ use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 #[command(name = "rpo", version = version::version(), max_term_width = 110, after_help = EXAMPLES)]
 struct Arguments {
     /// Also tell what is of interest when something goes wrong
-    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    #[arg(short, long, global = true, conflicts_with = "quiet", help_heading = MESSAGES)]
     verbose: bool,
     /// Results and errors alone: no warnings, notes and progress
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = MESSAGES)]
     quiet: bool,
     /// Colours in messages
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = MESSAGES)]
     color: ColorChoice,
     #[command(subcommand)]
     command: Command,
@@ -57,6 +58,7 @@ enum Command {
     Inspect(inspect::What),
     Convert(convert::Arguments),
     Generate(generate::Arguments),
+    Config(config::Arguments),
     Verify(verify::Arguments),
     /// Print what makes a shell complete rpo's commands and flags: `rpo completions bash`
     Completions {
@@ -69,6 +71,9 @@ enum Command {
         dir: PathBuf,
     },
 }
+
+/// Heads the flags that all commands have.
+const MESSAGES: &str = "Messages";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -100,6 +105,7 @@ fn main() -> std::process::ExitCode {
         Command::Inspect(what) => inspect::run(&what),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
+        Command::Config(arguments) => config::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -72,10 +72,11 @@ fn name(by: BestBy) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Origin;
 
     fn said(progress: Progress, interrupted: bool) -> String {
         let settings = "model = \"m\"\ndata = \"d\"\nout = \"o\"\n[objective]\nname = \"rpo\"\n".parse();
-        let settings = Settings::from_table(settings.expect("TOML"), None).expect("valid");
+        let settings = Settings::from_table(settings.expect("TOML"), Origin::default()).expect("valid");
         lines(&settings, &Summary { progress, interrupted, ran_out_of_patience: false }).join("\n")
     }
 

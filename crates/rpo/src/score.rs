@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use rpo_ops::{label_log_probs, segment_sum};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{PackedBatch, length_buckets};
@@ -13,7 +14,7 @@ use crate::objective::Seen;
 use crate::t5::{T5, ValueNetwork};
 
 /// What `ell(y|x)`, the log-probability of a response, is taken to be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogProb {
     /// The mean over the response's tokens, as the RPO authors' code has it: long and short responses weigh alike.

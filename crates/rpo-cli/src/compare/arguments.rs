@@ -10,7 +10,7 @@ use toml::{Table, Value};
 
 use super::{Candidate, Comparison};
 use crate::flags::Flags;
-use crate::settings::{Settings, merge, set};
+use crate::settings::{Given, Origin, Settings, merge, set};
 
 /// Train several objectives alike and judge them: `rpo compare --model MODEL --data FILE --out DIR`
 ///
@@ -23,6 +23,7 @@ use crate::settings::{Settings, merge, set};
 #[derive(clap::Args)]
 #[command(
     allow_negative_numbers = true,
+    next_help_heading = "Comparison",
     after_help = "\
 Examples:
   rpo compare --model DIR --data ratings.jsonl --out runs/compare --objectives sft,rpo,dro,kto
@@ -66,10 +67,12 @@ pub fn resolve(arguments: Arguments) -> Result<Comparison> {
         bail!("--learning-rates: {twice} is there twice");
     }
     let mut given = Table::new();
-    let mut table = merge(config.as_deref(), vec![])?;
-    for (name, value) in common.settings([])? {
+    let flags = common.settings([])?;
+    let origin = Origin { file: config.as_deref(), given: &flags };
+    let mut table = merge(Origin { given: &[], ..origin })?;
+    for Given { name, value, by } in flags.iter().cloned() {
         if name == "train.optimizer.learning-rate" && !rates.is_empty() {
-            bail!("--learning-rates says which learning rates are tried; leave out --learning-rate and {name}");
+            bail!("--learning-rates says which learning rates are tried; leave out {by}");
         }
         let of_objectives = matches!(name.split('.').next(), Some("objective" | "objectives"));
         set(if of_objectives { &mut given } else { &mut table }, &name, value);
@@ -80,7 +83,7 @@ pub fn resolve(arguments: Arguments) -> Result<Comparison> {
         .map(|(label, objective)| {
             let mut base = table.clone();
             base.insert("objective".into(), Value::Table(objective));
-            let base = Settings::from_table(base, config.as_deref()).with_context(|| label.clone())?;
+            let base = Settings::from_table(base, origin).with_context(|| label.clone())?;
             refuse_unequal(&base)?;
             let candidates = candidates(&label, &base, &rates, seeds);
             Ok((base.out, (label, candidates)))

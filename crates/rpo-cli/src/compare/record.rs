@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::settings::{Settings, differences};
+use crate::settings::{Origin, Settings, differences};
 
 /// In the comparison's directory: what it rests on.
 pub const START: &str = "start.json";
@@ -162,7 +162,7 @@ pub fn check_settings(settings: &Settings) -> Result<()> {
         };
     }
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let saved = Settings::from_table(text.parse().with_context(|| path.display().to_string())?, Some(&path))?;
+    let saved = Settings::from_table(text.parse().with_context(|| path.display().to_string())?, Origin::file(&path))?;
     let moved = Settings { out: settings.out.clone(), cache: settings.cache.clone(), ..saved };
     refuse(&differences(&moved.to_toml()?.parse()?, &settings.to_toml()?.parse()?), &path)
 }

@@ -66,11 +66,12 @@ fn steps_line(settings: &Settings, used: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Origin;
 
     #[test]
     fn a_run_is_told_in_full() {
         let settings = "model = \"m\"\ndata = \"d\"\nout = \"o\"\n[objective]\nname = \"rpo\"\n[train]\nepochs = 2\n";
-        let settings = Settings::from_table(settings.parse().expect("TOML"), None).expect("valid");
+        let settings = Settings::from_table(settings.parse().expect("TOML"), Origin::default()).expect("valid");
         assert_eq!(
             objective_line(&settings.objective),
             "objective: rpo, log-prob sum, partition fitted, single-response global, standardize-rewards true, tau 0.1"

@@ -27,7 +27,7 @@ use toml::Value;
 use self::resume::BegunWith;
 use crate::flags::{Flags, real, text, whole};
 use crate::progress::{self, TrainingProgress};
-use crate::settings::{Settings, merge};
+use crate::settings::{Given, Origin, Settings, merge};
 use crate::{advice, device, interrupt, judge, outcome};
 
 /// Train a model from rated responses: `rpo train rpo --model MODEL --data FILE --out DIR`
@@ -122,7 +122,7 @@ impl Arguments {
     }
 
     /// The given flags as settings.
-    fn flags(self) -> Result<Vec<(String, Value)>> {
+    fn flags(self) -> Result<Vec<Given>> {
         let rows = self.rows.map(|rows| match rows.parse::<f64>() {
             Ok(threshold) => Value::Table(toml::Table::from_iter([("above".to_string(), Value::Float(threshold))])),
             Err(_) => Value::String(rows),
@@ -149,15 +149,16 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
     arguments.settle();
     let (file, resume, dry_run) = (arguments.config.clone(), arguments.resume.clone(), arguments.dry_run);
     let flags = arguments.flags()?;
+    let origin = Origin { file: file.as_deref(), given: &flags };
     let settings = match &resume {
-        None => Settings::resolve(file.as_deref(), flags)?,
+        None => Settings::resolve(origin)?,
         Some(dir) => {
-            let dir = run_to_resume(dir.as_deref(), file.as_deref(), &flags)?;
-            resume::settings(&dir, file.as_deref(), flags)?
+            let dir = run_to_resume(dir.as_deref(), origin)?;
+            resume::settings(&dir, origin)?
         }
     };
     let resume = resume.is_some();
-    let data = prepare(&settings, resume).or_else(|problem| {
+    let data = prepare(&settings, resume).map_err(|problem| origin.explain(problem)).or_else(|problem| {
         // What was changed may be the reason, and is what to say.
         if resume {
             resume::refuse(&settings.out, &resume::changed_settings(&settings)?)?;
@@ -176,11 +177,11 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
 }
 
 /// The directory of the run to go on with: the one that --resume names, or the one of --out or of the file.
-fn run_to_resume(named: Option<&Path>, file: Option<&Path>, flags: &[(String, Value)]) -> Result<PathBuf> {
-    let given = merge(file, flags.to_vec())?;
+fn run_to_resume(named: Option<&Path>, origin: Origin<'_>) -> Result<PathBuf> {
+    let given = merge(origin)?;
     let out = given.get("out").and_then(Value::as_str).map(PathBuf::from);
     match (named, out) {
-        (Some(named), Some(out)) if flags.iter().any(|(name, _)| name == "out") && out != named => bail!(
+        (Some(named), Some(out)) if origin.given.iter().any(|given| given.name == "out") && out != named => bail!(
             "--resume {} and --out {} name different runs: a run goes on in its own directory; leave --out out",
             named.display(),
             out.display()

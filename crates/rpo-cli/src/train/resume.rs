@@ -11,7 +11,7 @@ use rpo::train::{RunDir, TrainConfig};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::settings::{Settings, differences, merge, over, published};
+use crate::settings::{Origin, Settings, differences, merge, over, published};
 
 /// The settings of a run as resolved.
 pub const SETTINGS: &str = "config.toml";
@@ -58,10 +58,10 @@ impl BegunWith {
 }
 
 /// The settings to go on with in `dir`: those saved there, over them what the file and the flags give.
-pub fn settings(dir: &Path, file: Option<&Path>, flags: Vec<(String, Value)>) -> Result<Settings> {
+pub fn settings(dir: &Path, origin: Origin<'_>) -> Result<Settings> {
     RunDir::open(dir)?;
     let (path, mut base) = saved(dir)?;
-    let mut given = merge(file, flags)?;
+    let mut given = merge(origin)?;
     if matches!(given.remove("published"), Some(Value::Boolean(true))) {
         let published = published(&over(base.clone(), given.clone()))?;
         base = over(base, published);
@@ -71,7 +71,7 @@ pub fn settings(dir: &Path, file: Option<&Path>, flags: Vec<(String, Value)>) ->
         // Settings of one objective mean nothing to another.
         base.remove("objective");
     }
-    let mut settings = Settings::from_table(over(base, given), Some(&path))?;
+    let mut settings = Settings::from_table(over(base, given), Origin { file: Some(&path), ..origin })?;
     settings.out = dir.into();
     Ok(settings)
 }
@@ -88,7 +88,7 @@ fn saved(dir: &Path) -> Result<(PathBuf, Table)> {
 /// the run is, which is told.
 pub fn changed_settings(now: &Settings) -> Result<Vec<String>> {
     let (path, table) = saved(&now.out)?;
-    let then = Settings::from_table(table, Some(&path))?;
+    let then = Settings::from_table(table, Origin::file(&path))?;
     let expected = Settings {
         model: now.model.clone(),
         data: now.data.clone(),
@@ -149,7 +149,7 @@ pub fn refuse(out: &Path, found: &[String]) -> Result<()> {
 
 /// What a changed length does to a run, if it was changed.
 pub fn lengthened(now: &Settings) -> Result<Option<String>> {
-    let then = Settings::from_table(saved(&now.out)?.1, None)?;
+    let then = Settings::from_table(saved(&now.out)?.1, Origin::default())?;
     let length = |s: &Settings| -> Result<Table> {
         let TrainConfig { epochs, max_steps, .. } = s.train;
         Ok(Table::try_from(TrainConfig { epochs, max_steps, ..TrainConfig::default() })?)
@@ -181,8 +181,8 @@ mod tests {
     }
 
     fn with(dir: &Path, flags: &[&str]) -> Settings {
-        let flags = flags.iter().map(|text| assignment(text).expect("valid")).collect();
-        settings(dir, None, flags).expect("valid")
+        let given: Vec<_> = flags.iter().map(|text| assignment(text).expect("valid")).collect();
+        settings(dir, Origin { file: None, given: &given }).expect("valid")
     }
 
     #[test]

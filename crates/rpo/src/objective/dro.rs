@@ -12,6 +12,7 @@
 //! The policy's gradient is divided by `tau`, as in the paper: `-(r - V - tau log-ratio) grad ell_theta`. The value's
 //! gradient is the loss's own.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -24,7 +25,7 @@ use crate::score::{LogProb, Scores};
 use crate::t5::ValueKind;
 
 /// Settings of DRO.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct DroConfig {
     /// Temperature: how strongly the policy is held to the reference. Positive; the paper uses 1.

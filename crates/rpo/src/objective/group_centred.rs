@@ -9,6 +9,7 @@
 //! For `n` responses this is the loss of all pairs of REBEL (arXiv 2404.16767) divided by `n`. The residuals of a prompt
 //! sum to zero, so that the gradient through `V_hat` vanishes and `V_hat` may be taken as a constant.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -20,7 +21,7 @@ use crate::reference::References;
 use crate::score::{LogProb, Scores};
 
 /// Settings of group-centred regression.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct GroupCentredConfig {
     /// Temperature: how strongly the policy is held to the reference. Positive.

@@ -11,6 +11,7 @@
 //! pairs is a noisy `z_0`.
 
 use burn::tensor::activation::sigmoid;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, strength, values};
@@ -20,7 +21,7 @@ use crate::reference::References;
 use crate::score::{LogProb, Scores};
 
 /// From which reward on a response is desirable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", from = "WrittenThreshold")]
 pub enum Threshold {
     /// The mean of the training rewards.
@@ -34,14 +35,14 @@ pub enum Threshold {
 }
 
 /// A threshold as people write it: a word, or the number itself.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected `mean`, `prompt-mean` or a number")]
 enum WrittenThreshold {
     Number(f64),
     Named(NamedThreshold),
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum NamedThreshold {
     Mean,
@@ -62,7 +63,7 @@ impl From<WrittenThreshold> for Threshold {
 }
 
 /// Where the point of reference `z_0` comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ZeroPoint {
     /// Prompts with responses to other prompts, over the whole optimizer step, as in the paper.
@@ -74,7 +75,7 @@ pub enum ZeroPoint {
 }
 
 /// Settings of KTO.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct KtoConfig {
     /// How strongly the policy is held to the reference. Positive; the paper uses 0.1.
@@ -83,7 +84,7 @@ pub struct KtoConfig {
     pub log_prob: LogProb,
     /// From which reward on a response is desirable.
     pub threshold: Threshold,
-    /// Weight of desirable responses. Without either weight, both are chosen by [`balanced`].
+    /// Weight of desirable responses. Without either weight, both are chosen so that the two kinds weigh about alike.
     pub desirable_weight: Option<f64>,
     /// Weight of undesirable responses.
     pub undesirable_weight: Option<f64>,

@@ -14,6 +14,7 @@ mod sft;
 mod testing;
 
 use burn::tensor::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use dro::{Dro, DroConfig};
@@ -127,7 +128,7 @@ pub struct Seen {
 }
 
 /// Which objective, with its settings, as written in a configuration file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "name", rename_all = "kebab-case")]
 pub enum ObjectiveConfig {
     /// Reward Partitioning Optimization.

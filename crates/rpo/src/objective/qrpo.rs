@@ -10,6 +10,7 @@
 //! The prompt's own rated responses stand for the reference's. Ties and a response itself count half, so that `q` stays
 //! inside `(0, 1)`, where the transforms `f` are finite.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, strength, values};
@@ -19,7 +20,7 @@ use crate::reference::References;
 use crate::score::{LogProb, Scores};
 
 /// What becomes of a quantile.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transform {
     /// `q` itself: rewards uniform on `(0, 1)`.
@@ -52,7 +53,7 @@ impl Transform {
 }
 
 /// What to do with a prompt that has one response, whose quantile among its own responses says nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum QrpoSingleResponse {
     /// Its quantile among all the training responses.
@@ -63,7 +64,7 @@ pub enum QrpoSingleResponse {
 }
 
 /// Settings of QRPO.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct QrpoConfig {
     /// How strongly the policy is held to the reference. Positive.

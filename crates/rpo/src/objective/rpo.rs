@@ -22,6 +22,7 @@
 //! ([`super::intercept`] derives it). It needs neither a network nor that the responses come from the reference; where a
 //! prompt has one response, `m(x)` is all there is to compare it with.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::intercept::{Fit, Prompt, fit};
@@ -36,7 +37,7 @@ use crate::reference::{ReferenceScores, References};
 use crate::score::{LogProb, Scores};
 
 /// How `V_hat` is formed from a prompt's responses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Partition {
     /// Fitted to the data instead of summed: the prompt's mean of `r - tau log-ratio`, drawn towards what the other prompts
@@ -57,7 +58,7 @@ pub enum Partition {
 }
 
 /// What to do with a prompt that has one response, whose own partition would cancel its reward.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SingleResponse {
     /// Use what the other prompts tell: the fitted partition does so by itself, the others are pooled over all the training
@@ -71,7 +72,7 @@ pub enum SingleResponse {
 }
 
 /// Settings of RPO.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct RpoConfig {
     /// Temperature: how strongly the policy is held to the reference. Positive. A response whose reward is one standard

@@ -1,5 +1,6 @@
 //! Supervised fine-tuning: `loss = -mean ell_theta(y|x)` over the chosen responses, whatever else their rewards say.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Loss, Needs, Objective, Preparation, Step};
@@ -9,7 +10,7 @@ use crate::reference::References;
 use crate::score::{LogProb, Scores};
 
 /// Which responses to imitate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SftRows {
     /// Every response.
@@ -22,7 +23,7 @@ pub enum SftRows {
 }
 
 /// Settings of SFT.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct SftConfig {
     /// Which responses to imitate.

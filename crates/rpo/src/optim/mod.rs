@@ -8,6 +8,7 @@ use std::path::Path;
 
 use burn::tensor::Tensor;
 use rpo_ops::sum_of_squares;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use adafactor::Adafactor;
@@ -19,7 +20,7 @@ use crate::t5::NamedParameters;
 use crate::tensor_file::{TensorFile, write_flat};
 
 /// How gradients become updates.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "name", rename_all = "lowercase")]
 pub enum Algorithm {
     /// AdamW.
@@ -77,8 +78,9 @@ struct Now {
 type Updated = (Tensor<1>, Vec<Tensor<1>>);
 
 /// Settings of the optimizer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", from = "Written")]
+#[schemars(!from, default, deny_unknown_fields)]
 pub struct OptimizerConfig {
     /// Largest learning rate, reached after the warm-up. Where none is written: 1e-4 for AdamW, as the authors of RPO have
     /// it; 1e-3 for Adafactor, whose updates are relative to their own size, as transformers advises for T5.

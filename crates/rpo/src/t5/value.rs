@@ -3,6 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, activation};
 use rpo_ops::{linear, segment_mean};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::weights::{Builder, Init};
@@ -11,7 +12,7 @@ use crate::batch::PackedBatch;
 use crate::error::Result;
 
 /// What the value network reads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ValueKind {
     /// Its own encoder, which starts as a copy of the reference's, and a linear head: nothing is shared with the policy.

@@ -1,5 +1,6 @@
 //! Settings of the loop: plain data with its defaults, and what makes them impossible.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Means;
@@ -9,11 +10,11 @@ use crate::objective::Needs;
 use crate::optim::OptimizerConfig;
 
 /// By what one validation is better than another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BestBy {
     /// The objective's own loss, lower being better. Losses of different objectives or settings are not to be compared, and a
-    /// lower loss need not be a better model: see [`crate::diagnostics`].
+    /// lower loss need not be a better model: see `diagnostics` in the library.
     #[default]
     Loss,
     /// `tau_b`, higher being better: how the log-ratios to the start rank the rated responses of a prompt. The start, which
@@ -52,12 +53,12 @@ impl BestBy {
 }
 
 /// Settings of the loop.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct TrainConfig {
     /// Passes over the training responses.
     pub epochs: usize,
-    /// Stop after this many optimizer steps instead.
+    /// Stop after this many optimizer steps, whatever `epochs` says.
     pub max_steps: Option<usize>,
     /// Responses of an optimizer step.
     pub batch_size: usize,

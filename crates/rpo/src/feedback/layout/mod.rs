@@ -11,6 +11,7 @@ mod written;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -25,7 +26,7 @@ use reward::Terms;
 type Result<T> = std::result::Result<T, String>;
 
 /// Which of UltraFeedback's ratings is the reward.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Score {
     /// `overall_score`.
@@ -37,10 +38,10 @@ pub enum Score {
 
 /// Format and columns. Columns are names or dotted paths; those that are not given are those of a known export, else bear the
 /// name of the field here.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct ReadOptions {
-    /// By default what the file's content says.
+    /// How the files are laid out; by default what their content says.
     pub format: Option<Format>,
     /// Column of the prompts: texts, or chat messages.
     pub prompt: Option<String>,
@@ -50,9 +51,9 @@ pub struct ReadOptions {
     pub reward: Option<String>,
     /// Column of the list of responses in nested rows.
     pub responses: Option<String>,
-    /// Field of a response's text inside that list.
+    /// Field of a response's text inside the list of responses.
     pub text: Option<String>,
-    /// For UltraFeedback.
+    /// Which of UltraFeedback's ratings is the reward.
     pub score: Score,
     /// Whether rows without a rating, a prompt or a response are errors instead of being left out and counted.
     pub strict: bool,

@@ -13,6 +13,7 @@ mod tables;
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -20,16 +21,16 @@ use super::rows::{FeedbackError, Result};
 use content::{Content, Text};
 
 /// How a file is laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// JSON objects: one a line, in an array, or in a list under a key of one object.
     Jsonl,
-    /// The same as [`Format::Jsonl`].
+    /// The same as `jsonl`.
     Json,
     /// A header and rows, separated by commas, semicolons, tabs or bars.
     Csv,
-    /// The same as [`Format::Csv`].
+    /// The same as `csv`.
     Tsv,
     /// Parquet, flat or nested.
     Parquet,

@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::records::extension;
@@ -20,13 +21,13 @@ use hub::DataSet;
 /// Each names a file, a directory (its data files, of which those for training if they are told apart), a pattern such as
 /// `data/train-*.parquet`, `-` for standard input, or a data set of the hub: `owner/name`, `owner/name@revision`,
 /// `hf://datasets/owner/name/path`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "OneOrSeveral", into = "OneOrSeveral")]
 pub struct Source {
     named: Vec<String>,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum OneOrSeveral {
     One(String),

@@ -1,39 +1,46 @@
 //! The settings of a run: a TOML file, then flags, which win; resolved once into plain data and saved with the run.
 
+mod origin;
+pub mod schema;
+
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use rpo::feedback::{Limits, ReadOptions, Source};
 use rpo::objective::ObjectiveConfig;
 use rpo::tokenizer::Cut;
 use rpo::train::TrainConfig;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+pub use origin::{Given, Origin};
+use schema::problems;
+
 /// Everything that decides a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
     /// Model directory or hub id to start from; for RPO also the reference.
     pub model: String,
-    /// Rated responses: a file, or a list of files.
+    /// Rated responses: a file, a directory, a pattern or a data set of the hub, or a list of such.
     pub data: Source,
     /// Directory of the run.
     pub out: PathBuf,
-    /// Where reference scores are kept between runs.
+    /// Where tokenized data and reference scores are kept between runs; by default the user's cache directory.
     #[serde(default = "cache")]
     pub cache: PathBuf,
-    /// cpu, cuda, rocm, metal or vulkan.
+    /// What computes: cpu, or cuda, rocm, metal or vulkan if compiled in.
     #[serde(default = "cpu")]
     pub device: String,
     /// Rated responses to validate on, read like `data`; then nothing of `data` is held out.
     #[serde(default)]
     pub validation_data: Option<Source>,
-    /// Share of the prompts that is only scored.
+    /// Share of the prompts that is only scored; 0 for none.
     #[serde(default = "tenth")]
     pub validation_fraction: f64,
-    /// Decides which prompts those are.
+    /// Decides which prompts are only scored.
     #[serde(default = "split_seed")]
     pub split_seed: u64,
     /// Longest prompt in tokens.
@@ -80,39 +87,38 @@ fn longest() -> usize {
 }
 
 impl Settings {
-    /// Merges the file, if any, with `flags`, pairs of a dotted setting and its value. A flag `published` wins over the file,
-    /// the other flags over it.
-    pub fn resolve(file: Option<&Path>, mut flags: Vec<(String, Value)>) -> Result<Self> {
-        let asked = flags.iter().position(|(name, value)| name == "published" && value.as_bool() == Some(true));
-        if let Some(at) = asked {
-            flags.remove(at);
-            let mut named = merge(file, flags.clone())?;
-            let published = published(&named)?;
-            named = over(merge(file, vec![])?, published);
-            flags.into_iter().for_each(|(name, value)| set(&mut named, &name, value));
-            return Self::from_table(named, file);
-        }
-        Self::from_table(merge(file, flags)?, file)
+    /// Merges the file, if any, with what the command line gives. A flag `published` wins over the file, the other flags over
+    /// it.
+    pub fn resolve(origin: Origin<'_>) -> Result<Self> {
+        let asked = |given: &&Given| given.name == "published" && given.value.as_bool() == Some(true);
+        let Some(flag) = origin.given.iter().find(asked) else {
+            return Self::from_table(merge(origin)?, origin);
+        };
+        let others: Vec<Given> = origin.given.iter().filter(|given| *given != flag).cloned().collect();
+        let published = published(&merge(Origin { given: &others, ..origin })?)?;
+        let mut table = over(merge(Origin { given: &[], ..origin })?, published);
+        others.into_iter().for_each(|given| set(&mut table, &given.name, given.value));
+        Self::from_table(table, origin)
     }
 
-    /// Reads settings that were merged already; `file` is where they come from, for messages.
-    pub fn from_table(mut table: Table, file: Option<&Path>) -> Result<Self> {
-        let origin = file.map_or_else(|| "settings".into(), |p| p.display().to_string());
+    /// Reads settings that were merged already; `origin` is where they come from.
+    ///
+    /// # Errors
+    /// All that is missing, unknown or not what it should be.
+    pub fn from_table(mut table: Table, origin: Origin<'_>) -> Result<Self> {
         match table.remove("published") {
             None | Some(Value::Boolean(false)) => {}
             Some(Value::Boolean(true)) => table = over(published(&table)?, table),
-            Some(other) => bail!("{origin}: published: {other} is neither true nor false"),
+            Some(other) => bail!("{}: published: {other} is neither true nor false", origin.name()),
         }
+        origin.refuse(&problems(&table))?;
         let missing = REQUIRED.iter().filter(|(name, _)| !table.contains_key(*name));
         let missing: Vec<String> = missing.map(|(name, flag)| format!("{name} ({flag})")).collect();
         if !missing.is_empty() {
-            bail!("{origin}: missing: {}", missing.join(", "));
+            bail!("{}: missing: {}", origin.name(), missing.join(", "));
         }
         table.try_into().map_err(|problem: toml::de::Error| {
-            let said = problem.to_string();
-            let line =
-                file.and_then(|path| line_of(path, &said)).map_or_else(String::new, |line| format!(", line {line}"));
-            anyhow::anyhow!("{origin}{line}: {}{}", said.trim_end().replace('\n', ", "), suggestion(&said))
+            anyhow::anyhow!("{}: {}", origin.name(), problem.to_string().trim_end().replace('\n', ", "))
         })
     }
 
@@ -139,32 +145,6 @@ impl Settings {
 /// What every run needs, and the flag that gives it.
 const REQUIRED: [(&str, &str); 4] =
     [("objective", "rpo train NAME"), ("model", "--model"), ("data", "--data"), ("out", "--out")];
-
-/// The line of the file at `path` that sets what a message of serde's complains of: the unknown name, or the last part of
-/// where the value stands. `None` if a flag sets it.
-fn line_of(path: &Path, said: &str) -> Option<usize> {
-    let wrong = match said.contains("unknown field") {
-        true => said.split('`').nth(1)?,
-        false => said.rsplit_once("\nin `")?.1.split('`').next()?.rsplit('.').next()?,
-    };
-    let text = std::fs::read_to_string(path).ok()?;
-    let sets = |line: &str| line.split_once('=').is_some_and(|(name, _)| name.trim().rsplit('.').next() == Some(wrong));
-    text.lines().position(sets).map(|line| line + 1)
-}
-
-/// The known name that is nearest to the unknown one that a message of serde's complains of, if one is near.
-fn suggestion(said: &str) -> String {
-    // Behind the names stands where they are expected.
-    let names = said.rsplit_once("\nin `").map_or(said, |(names, _)| names);
-    let mut quoted = names.split('`').skip(1).step_by(2);
-    let unknown = ["unknown field", "unknown variant"].iter().any(|kind| said.contains(kind));
-    let Some(wrong) = quoted.next().filter(|_| unknown) else { return String::new() };
-    let near = |name: &&str| strsim::damerau_levenshtein(wrong, name);
-    match quoted.filter(|name| *name != wrong).min_by_key(near) {
-        Some(known) if near(&known) <= 1 + wrong.len() / 4 => format!(". Did you mean `{known}`?"),
-        _ => String::new(),
-    }
-}
 
 /// What the authors' script sets for the objective that `given` names.
 pub fn published(given: &Table) -> Result<Table> {
@@ -196,26 +176,27 @@ pub fn over(mut base: Table, given: Table) -> Table {
     base
 }
 
-/// The settings of a file, if any, with `flags` in their places.
-pub fn merge(file: Option<&Path>, flags: Vec<(String, Value)>) -> Result<Table> {
-    let mut table = match file {
+/// The settings of a file, if any, with what the command line gives in its places.
+pub fn merge(origin: Origin<'_>) -> Result<Table> {
+    let mut table = match origin.file {
         Some(path) => std::fs::read_to_string(path)
             .with_context(|| format!("cannot read {}", path.display()))?
             .parse::<Table>()
             .with_context(|| format!("{}", path.display()))?,
         None => Table::new(),
     };
-    for (name, value) in flags {
-        set(&mut table, &name, value);
+    for given in origin.given {
+        set(&mut table, &given.name, given.value.clone());
     }
     Ok(table)
 }
 
 /// A setting given as `name=value`; what is no TOML value is a text.
-pub fn assignment(text: &str) -> Result<(String, Value)> {
+pub fn assignment(text: &str) -> Result<Given> {
     let (name, value) = text.split_once('=').with_context(|| format!("--set {text}: not of the form NAME=VALUE"))?;
     let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
-    Ok((name.trim().to_string(), parsed.unwrap_or_else(|| Value::String(value.trim().into()))))
+    let (name, value) = (name.trim().to_string(), parsed.unwrap_or_else(|| Value::String(value.trim().into())));
+    Ok(Given { by: format!("--set {name}"), name, value })
 }
 
 /// Sets `name`, such as `train.batch-size`, making tables on the way.
@@ -269,13 +250,13 @@ mod tests {
         let file = dir.path().join("run.toml");
         let written = "model = \"a\"\ndata = \"d\"\nout = \"o\"\n[objective]\nname = \"rpo\"\ntau = 2.0\n[train.optimizer]\nlearning-rate = 0.5\n";
         std::fs::write(&file, written).expect("write");
-        let flags = vec![("model".into(), text("b")), assignment("train.batch-size=8").expect("valid")];
-        let settings = Settings::resolve(Some(&file), flags).expect("valid");
+        let flags = [Given::by_flag("model", text("b")), assignment("train.batch-size=8").expect("valid")];
+        let settings = Settings::resolve(Origin { file: Some(&file), given: &flags }).expect("valid");
         assert_eq!((settings.model.as_str(), settings.train.batch_size), ("b", 8));
         assert_eq!(settings.train.optimizer.learning_rate, 0.5);
         assert_eq!(settings.objective, ObjectiveConfig::Rpo(RpoConfig { tau: 2.0, ..RpoConfig::default() }));
         std::fs::write(&file, settings.to_toml().expect("TOML")).expect("write");
-        assert_eq!(Settings::resolve(Some(&file), vec![]).expect("valid"), settings);
+        assert_eq!(Settings::resolve(Origin::file(&file)).expect("valid"), settings);
     }
 
     #[test]
@@ -285,20 +266,22 @@ mod tests {
         let written = "model = \"a\"\ndata = \"d\"\nout = \"o\"\n[objective]\nname = \"rpo\"\ntau = 0.3\n[train]\nbatch-size = 8\n";
         std::fs::write(&file, written).expect("write");
         let flags = |more: &[&str]| more.iter().map(|text| assignment(text).expect("valid")).collect::<Vec<_>>();
-        let settings = Settings::resolve(Some(&file), flags(&["published=true", "train.epochs=3"])).expect("valid");
+        let settings =
+            Settings::resolve(Origin { file: Some(&file), given: &flags(&["published=true", "train.epochs=3"]) })
+                .expect("valid");
         assert_eq!(settings.objective, ObjectiveConfig::Rpo(RpoConfig::published()));
         let train = &settings.train;
         assert_eq!((train.batch_size, train.warmup_steps, train.epochs), (32, Some(150), 3));
         // In the file it fills what the file leaves open.
         std::fs::write(&file, format!("published = true\n{written}")).expect("write");
-        let settings = Settings::resolve(Some(&file), vec![]).expect("valid");
+        let settings = Settings::resolve(Origin::file(&file)).expect("valid");
         let tau = RpoConfig { tau: 0.3, ..RpoConfig::published() };
         assert_eq!((settings.objective, settings.train.batch_size), (ObjectiveConfig::Rpo(tau), 8));
     }
 
     #[test]
     fn assignments_are_toml_or_text() {
-        let value = |text| assignment(text).expect("valid").1;
+        let value = |text| assignment(text).expect("valid").value;
         assert_eq!(value("a=0.5"), Value::Float(0.5));
         assert_eq!(value("a=prompt-mean"), text("prompt-mean"));
         assert!(value("a={ at-least = 3 }").is_table());
@@ -316,20 +299,10 @@ mod tests {
 
     #[test]
     fn what_is_set_inside_a_value_is_not_lost() {
-        let flags = ["model=m", "data=d", "out=o", "objective.name=rpo", "data.path=x"];
-        let flags = flags.iter().map(|text| assignment(text).expect("valid")).collect();
-        assert!(format!("{:#}", Settings::resolve(None, flags).expect_err("no path")).contains("data"));
-    }
-
-    #[test]
-    fn a_misspelt_setting_is_named() {
-        let flags = |name: &str| -> Vec<(String, Value)> {
-            let all = ["model=m", "data=d", "out=o", "objective.name=rpo", name];
-            all.iter().map(|text| assignment(text).expect("valid")).collect()
-        };
-        for name in ["objective.tua", "train.batch", "temperature"] {
-            let said = format!("{:#}", Settings::resolve(None, flags(&format!("{name}=1.0"))).expect_err("misspelt"));
-            assert!(said.contains(name.rsplit('.').next().unwrap_or(name)), "{said}");
-        }
+        let given = ["model=m", "data=d", "out=o", "objective.name=rpo", "data.path=x", "objective.tua=1"];
+        let given: Vec<Given> = given.iter().map(|text| assignment(text).expect("valid")).collect();
+        let said = format!("{:#}", Settings::resolve(Origin { file: None, given: &given }).expect_err("no path"));
+        assert!(said.contains("--set data.path: data: a table is not a text or a list"), "{said}");
+        assert!(said.contains("--set objective.tua: objective.tua: there is no such setting of rpo"), "{said}");
     }
 }
