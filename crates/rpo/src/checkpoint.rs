@@ -173,7 +173,7 @@ pub fn check_vocabulary(tokenizer: &Tokenizer, config: &Config, dir: &Path) -> R
     } else {
         return Ok(());
     };
-    Err(Error::Config { path: dir.join(CONFIG), problem })
+    Err(Error::File { path: dir.join(CONFIG), problem })
 }
 
 /// Makes a fresh model: weights decided by `seed`, tokenizer copied from `tokenizer`.
@@ -318,7 +318,7 @@ impl StoredWeights {
                 } else {
                     ""
                 };
-                return Err(Error::weights(dir, format!("no {SINGLE} and no {INDEX}{old}")));
+                return Err(Error::file(dir, format!("no {SINGLE} and no {INDEX}{old}")));
             }
         };
         let files = names.iter().map(|name| TensorFile::open(&dir.join(name))).collect::<Result<Vec<_>>>()?;
@@ -349,7 +349,7 @@ impl StoredWeights {
         let unexpected: Vec<&str> = self.unused.keys().map(String::as_str).filter(|n| !redundant(n)).collect();
         match unexpected.first() {
             None => Ok(()),
-            Some(first) => Err(Error::weights(
+            Some(first) => Err(Error::file(
                 &self.dir,
                 format!("{} tensors that config.json has no place for, the first being `{first}`", unexpected.len()),
             )),
@@ -364,7 +364,7 @@ fn shard_names(index: &Path) -> Result<Vec<String>> {
     }
     let text = fs::read_to_string(index).map_err(|e| Error::read(index, e))?;
     let parsed: Index =
-        serde_json::from_str(&text).map_err(|e| Error::weights(index, format!("not an index of shards: {e}")))?;
+        serde_json::from_str(&text).map_err(|e| Error::file(index, format!("not an index of shards: {e}")))?;
     let mut names: Vec<String> = parsed.weight_map.into_values().collect();
     names.sort();
     names.dedup();
@@ -382,7 +382,7 @@ impl Weights for StoredWeights {
                 return Ok(values);
             }
         }
-        Err(Error::weights(&self.dir, format!("tensor `{name}` of shape {shape:?} is missing")))
+        Err(Error::file(&self.dir, format!("tensor `{name}` of shape {shape:?} is missing")))
     }
 }
 

@@ -7,6 +7,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Any error of this crate.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A file could not be read.
     #[error("cannot read {}: {cause}", path.display())]
@@ -24,20 +25,22 @@ pub enum Error {
         /// Why.
         cause: std::io::Error,
     },
-    /// A `config.json` that we cannot use.
+    /// A file or directory that is not what it should be.
     #[error("{}: {problem}", path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A checkpoint's weights that we cannot use.
-    #[error("{}: {problem}", path.display())]
-    Weights {
+    File {
         /// The file or directory.
         path: PathBuf,
-        /// Which tensor, what was expected and what was found.
+        /// Which field, tensor or part, what was expected and what was found, and what to do.
+        problem: String,
+    },
+    /// A row of data that is unusable.
+    #[error("{}, {place}: {problem}", path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// Line or row, from 1.
+        place: String,
+        /// Which field, what is wrong and what to do.
         problem: String,
     },
     /// Something that must not exist yet does.
@@ -79,15 +82,9 @@ pub enum Error {
     /// A pass or a run was stopped from outside (see [`crate::stop::Stop`]) before it was done.
     #[error("stopped")]
     Stopped,
-    /// Feedback that cannot be read.
-    #[error(transparent)]
-    Feedback(#[from] crate::feedback::FeedbackError),
-    /// A tokenizer that cannot be read or used.
-    #[error(transparent)]
-    Tokenizer(#[from] crate::tokenizer::TokenizerError),
-    /// Decoding settings with an impossible value.
-    #[error(transparent)]
-    Processor(#[from] crate::sample::ProcessorError),
+    /// A text that a tokenizer cannot encode, or ids that it cannot decode.
+    #[error("tokenizer: {0}")]
+    Text(String),
 }
 
 impl Error {
@@ -101,8 +98,8 @@ impl Error {
         Self::Write { path: path.into(), cause }
     }
 
-    /// [`Error::Weights`] for `path`.
-    pub(crate) fn weights(path: &Path, problem: impl Into<String>) -> Self {
-        Self::Weights { path: path.into(), problem: problem.into() }
+    /// [`Error::File`] for `path`.
+    pub(crate) fn file(path: &Path, problem: impl Into<String>) -> Self {
+        Self::File { path: path.into(), problem: problem.into() }
     }
 }

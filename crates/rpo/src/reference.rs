@@ -246,7 +246,7 @@ pub(crate) fn kept(
     complete: impl FnOnce(&mut Parts) -> Result<()>,
 ) -> Result<(Vec<f32>, Cached)> {
     if path.exists() {
-        let missing = || Error::weights(path, format!("tensor `{name}` is missing"));
+        let missing = || Error::file(path, format!("tensor `{name}` is missing"));
         let found = TensorFile::open(path).and_then(|mut file| file.read(name, &[n * width])?.ok_or_else(missing));
         match found {
             Ok(values) => return Ok((values, Cached::Found)),

@@ -22,7 +22,7 @@ pub(crate) fn write_safetensors<V: View>(tensors: impl Iterator<Item = (String, 
     let ordinary = File::create(path).and_then(|f| f.metadata()).map_err(|e| Error::write(path, e))?.permissions();
     safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|e| match e {
         safetensors::SafeTensorError::IoError(e) => Error::write(path, e),
-        other => Error::weights(path, other.to_string()),
+        other => Error::file(path, other.to_string()),
     })?;
     fs::set_permissions(path, ordinary).map_err(|e| Error::write(path, e))
 }
@@ -30,8 +30,7 @@ pub(crate) fn write_safetensors<V: View>(tensors: impl Iterator<Item = (String, 
 /// Writes plain numbers as the only tensor, `name`, of a file.
 pub(crate) fn write_values(name: &str, values: &[f32], path: &Path) -> Result<()> {
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let view =
-        TensorView::new(Dtype::F32, vec![values.len()], &bytes).map_err(|e| Error::weights(path, e.to_string()))?;
+    let view = TensorView::new(Dtype::F32, vec![values.len()], &bytes).map_err(|e| Error::file(path, e.to_string()))?;
     write_safetensors(std::iter::once((name.to_string(), view)), path)
 }
 
@@ -103,7 +102,7 @@ pub(crate) struct TensorFile {
 impl TensorFile {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let io = |e| Error::read(path, e);
-        let bad = |problem: String| Error::weights(path, problem);
+        let bad = |problem: String| Error::file(path, problem);
         let mut file = File::open(path).map_err(io)?;
         let size = file.metadata().map_err(io)?.len();
         let mut length = [0; 8];
@@ -139,7 +138,7 @@ impl TensorFile {
         let Some(info) = self.metadata.info(name).cloned() else { return Ok(None) };
         if info.shape != shape {
             let problem = format!("tensor `{name}` has shape {:?}, but config.json calls for {shape:?}", info.shape);
-            return Err(Error::weights(&self.path, problem));
+            return Err(Error::file(&self.path, problem));
         }
         let (from, to) = info.data_offsets;
         let mut bytes = vec![0; to - from];
@@ -153,7 +152,7 @@ impl TensorFile {
             }
             Dtype::BF16 => Ok(Some(pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect())),
             Dtype::F16 => Ok(Some(pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect())),
-            other => Err(Error::weights(
+            other => Err(Error::file(
                 &self.path,
                 format!("tensor `{name}` is stored as {other:?}; expected F32, BF16 or F16"),
             )),

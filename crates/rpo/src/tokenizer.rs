@@ -1,30 +1,16 @@
 //! Text to token ids and back, by a Hugging Face `tokenizer.json`. It knows nothing of models or feedback.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer as Inner;
 
+use crate::error::{Error, Result};
+
 const PAD: &str = "<pad>";
 const EOS: &str = "</s>";
-
-/// A tokenizer that cannot be read or used.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenizerError {
-    /// The file cannot be read or is no tokenizer.
-    #[error("{}: not a usable tokenizer.json: {problem}", path.display())]
-    Load {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        problem: String,
-    },
-    /// A text could not be encoded or ids not decoded.
-    #[error("tokenizer: {0}")]
-    Apply(String),
-}
 
 /// Which end of a text is cut that is longer than allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -86,9 +72,9 @@ impl Tokenizer {
     ///
     /// # Errors
     /// If the file is missing or malformed, or has no `<pad>` or `</s>`.
-    pub fn load(path: &Path) -> Result<Self, TokenizerError> {
+    pub fn load(path: &Path) -> Result<Self> {
         let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
-        let bad = |problem: String| TokenizerError::Load { path: path.clone(), problem };
+        let bad = |problem: String| Error::file(&path, format!("not a usable tokenizer.json: {problem}"));
         let bytes = std::fs::read(&path).map_err(|e| bad(e.to_string()))?;
         let fingerprint = blake3::hash(&bytes);
         let mut inner = Inner::from_bytes(bytes).map_err(|e| bad(e.to_string()))?;
@@ -106,7 +92,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// If the tokenizer's own model fails on the text.
-    pub fn prompt(&self, text: &str, limit: usize, cut: Cut) -> Result<Encoded, TokenizerError> {
+    pub fn prompt(&self, text: &str, limit: usize, cut: Cut) -> Result<Encoded> {
         let mut encoded = self.encode(text)?;
         if encoded.length > limit {
             encoded.ids.pop();
@@ -123,7 +109,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// If the tokenizer's own model fails on the text.
-    pub fn response(&self, text: &str, limit: usize) -> Result<Encoded, TokenizerError> {
+    pub fn response(&self, text: &str, limit: usize) -> Result<Encoded> {
         let mut encoded = self.encode(text)?;
         encoded.ids.truncate(limit);
         Ok(self.counted(encoded))
@@ -135,10 +121,10 @@ impl Tokenizer {
     }
 
     /// Encodes a whole text. What earlier outputs leave at its ends, `<pad>` and `</s>`, is no part of it.
-    fn encode(&self, text: &str) -> Result<Encoded, TokenizerError> {
+    fn encode(&self, text: &str) -> Result<Encoded> {
         let mut ids = Vec::new();
         for piece in pieces(without_ends(text), PIECE) {
-            let encoding = self.inner.encode_fast(piece, true).map_err(|e| TokenizerError::Apply(e.to_string()))?;
+            let encoding = self.inner.encode_fast(piece, true).map_err(|e| Error::Text(e.to_string()))?;
             let found = encoding.get_ids();
             ids.extend_from_slice(found.strip_suffix(&[self.eos]).unwrap_or(found));
         }
@@ -152,16 +138,16 @@ impl Tokenizer {
     ///
     /// # Errors
     /// If the tokenizer's decoder fails.
-    pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
-        self.inner.decode(ids, true).map_err(|e| TokenizerError::Apply(e.to_string()))
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.inner.decode(ids, true).map_err(|e| Error::Text(e.to_string()))
     }
 
     /// The text of `ids` with special tokens spelled out.
     ///
     /// # Errors
     /// If the tokenizer's decoder fails.
-    pub fn decode_with_special(&self, ids: &[u32]) -> Result<String, TokenizerError> {
-        self.inner.decode(ids, false).map_err(|e| TokenizerError::Apply(e.to_string()))
+    pub fn decode_with_special(&self, ids: &[u32]) -> Result<String> {
+        self.inner.decode(ids, false).map_err(|e| Error::Text(e.to_string()))
     }
 
     /// A hash of the file that it was loaded from.

@@ -7,9 +7,9 @@ use std::collections::{HashMap, HashSet};
 use blake3::Hash;
 use rayon::prelude::*;
 
-use super::{Feedback, FeedbackError, FeedbackSet, Limits, PromptGroup, ReadSummary, Response, Rows};
-use crate::error::Result;
-use crate::tokenizer::{Encoded, Tokenizer, TokenizerError};
+use super::{Feedback, FeedbackSet, Limits, PromptGroup, ReadSummary, Response, Rows};
+use crate::error::{Error, Result};
+use crate::tokenizer::{Encoded, Tokenizer};
 
 /// Rows that are tokenized at the same time, on all cores.
 const TOGETHER: usize = 2048;
@@ -95,7 +95,7 @@ impl<'a> Grouping<'a> {
             let without_tokens = self.add(&chunk, observe)?;
             if let (Some(&row), true) = (without_tokens.first(), rows.strict()) {
                 let (path, place) = places.swap_remove(row);
-                return Err(FeedbackError::Row { path, place, problem: NO_TOKEN.into() }.into());
+                return Err(Error::Row { path, place, problem: NO_TOKEN.into() });
             }
             progress(self.read);
         }
@@ -109,7 +109,7 @@ impl<'a> Grouping<'a> {
         let is_new: Vec<bool> =
             texts.iter().map(|text| !self.by_text.contains_key(text) && new.insert(*text)).collect();
         let (tokenizer, limits) = (self.tokenizer, self.limits);
-        let encode = |(row, is_new): (&Feedback, &bool)| -> std::result::Result<_, TokenizerError> {
+        let encode = |(row, is_new): (&Feedback, &bool)| -> Result<_> {
             let prompt = is_new.then(|| tokenizer.prompt(&row.prompt, limits.prompt_tokens, limits.cut_prompts));
             Ok((prompt.transpose()?, tokenizer.response(&row.response, limits.response_tokens)?))
         };
@@ -182,7 +182,7 @@ impl<'a> Grouping<'a> {
     /// The data set, and its counts but for the notes.
     pub(crate) fn finish(mut self, source: &str) -> Result<(FeedbackSet, ReadSummary)> {
         if self.groups.is_empty() {
-            return Err(FeedbackError::Empty { path: source.into() }.into());
+            return Err(Error::Data(format!("{source}: no rated response in it")));
         }
         let responses = self.groups.iter_mut().flat_map(|g| &mut g.responses);
         responses.enumerate().for_each(|(row, response)| response.row = row);

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use layout::{ReadOptions, Score};
 pub use prompts::read_prompts;
 pub use records::Format;
-pub use rows::{Feedback, FeedbackError, Notes, Rows, read_rows};
+pub use rows::{Feedback, Notes, Rows, read_rows};
 pub use source::Source;
 pub use texts::held_out_prompts;
 

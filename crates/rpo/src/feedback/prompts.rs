@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::records::{self, Format, Records, kind, of_json, records};
-use super::rows::{FeedbackError, Result};
+use crate::error::{Error, Result};
 
 /// The prompts at `path`, `-` being standard input: the column `column` of data files, JSON Lines under any name among them,
 /// and the lines that are not blank of all other files.
@@ -13,8 +13,8 @@ use super::rows::{FeedbackError, Result};
 /// # Errors
 /// If the file cannot be read, a record lacks the column or has no text there (which, and what to do), or there is none.
 pub fn read_prompts(path: &Path, column: &str, format: Option<Format>) -> Result<Vec<String>> {
-    let open = |cause| FeedbackError::Open { path: path.into(), cause };
-    let bad = |problem| FeedbackError::File { path: path.into(), problem };
+    let open = |cause| Error::Read { path: path.into(), cause };
+    let bad = |problem| Error::File { path: path.into(), problem };
     let nothing = || bad("it holds no prompt; write one a line".into());
     if path.metadata().is_ok_and(|file| file.is_file() && file.len() == 0) {
         return Err(nothing());
@@ -50,7 +50,7 @@ fn holds_json(text: &str) -> bool {
 }
 
 fn of_records(path: &Path, column: &str, records: Records) -> Result<Vec<String>> {
-    let row = |place, problem| FeedbackError::Row { path: path.into(), place, problem };
+    let row = |place, problem| Error::Row { path: path.into(), place, problem };
     let prompts = records.map(|(place, record)| {
         record.and_then(|record| prompt(&record, column)).map_err(|problem| row(place, problem))
     });

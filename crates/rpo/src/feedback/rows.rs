@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::layout::{Layout, ReadOptions, Scales};
 use super::records::{Record, Records, records};
 use super::source::Source;
+use crate::error::{Error, Result};
 
 /// A response to a prompt with its reward.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,55 +17,6 @@ pub struct Feedback {
     /// How good that is; more is better.
     pub reward: f64,
 }
-
-/// Feedback that cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum FeedbackError {
-    /// The file cannot be opened or read.
-    #[error("cannot read {}: {cause}", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        cause: std::io::Error,
-    },
-    /// There is no row.
-    #[error("{}: no rated response in it", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Neither the file's content nor its name tells the format.
-    #[error(
-        "{}: neither content nor name say the format; set it (--format jsonl, json, csv, tsv, parquet, arrow or \
-         ultrafeedback)",
-        path.display()
-    )]
-    UnknownFormat {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file is not of its format.
-    #[error("{}: {problem}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        problem: String,
-    },
-    /// A row is unusable.
-    #[error("{}, {}: {problem}", path.display(), place)]
-    Row {
-        /// The file.
-        path: PathBuf,
-        /// Line or row, from 1.
-        place: String,
-        /// Which field, what is wrong and what to do.
-        problem: String,
-    },
-}
-
-pub(super) type Result<T> = std::result::Result<T, FeedbackError>;
 
 /// What was noticed while rows were read, for the user to see.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -161,8 +113,8 @@ fn open(path: PathBuf, options: &ReadOptions, notes: &mut Notes) -> Result<Opene
         }
     }
     let sample = head.iter().filter_map(|(_, record)| record.as_ref().ok()).collect();
-    let layout = Layout::of(sample, whole, options, notes)
-        .map_err(|problem| FeedbackError::File { path: path.clone(), problem })?;
+    let layout =
+        Layout::of(sample, whole, options, notes).map_err(|problem| Error::File { path: path.clone(), problem })?;
     Ok(Opened { path, head: head.into_iter(), records, layout })
 }
 
@@ -192,7 +144,7 @@ impl Rows {
                         self.at = (path.clone(), place);
                         rows.into_iter().map(Ok).collect()
                     }
-                    Err(problem) => vec![Err(FeedbackError::Row { path: path.clone(), place, problem })],
+                    Err(problem) => vec![Err(Error::Row { path: path.clone(), place, problem })],
                 });
             }
             let last = self.open.take()?;
@@ -207,16 +159,16 @@ impl Rows {
     }
 
     /// What to say if all records are read and no row was rated.
-    fn end(&self, last: Opened) -> Option<FeedbackError> {
+    fn end(&self, last: Opened) -> Option<Error> {
         let Opened { path, layout, .. } = last;
         let left_out: Vec<String> = self.notes.lines();
         match (self.given, layout.unrewarded) {
             (true, _) => None,
-            (false, Some(problem)) if !self.notes.rewarded => Some(FeedbackError::File { path, problem }),
+            (false, Some(problem)) if !self.notes.rewarded => Some(Error::File { path, problem }),
             (false, _) if left_out.is_empty() => None,
             (false, _) => {
                 let problem = format!("no rated response in it: {}", left_out.join("; "));
-                Some(FeedbackError::File { path, problem })
+                Some(Error::File { path, problem })
             }
         }
     }

@@ -266,7 +266,7 @@ impl Optimizer {
         for parameter in parameters {
             let read = |(kind, n): (&str, usize)| -> Result<Tensor<1>> {
                 let name = format!("{kind}.{}", parameter.name);
-                let missing = || Error::weights(path, format!("tensor `{name}` is missing"));
+                let missing = || Error::file(path, format!("tensor `{name}` is missing"));
                 Ok(Tensor::from_floats(file.read(&name, &[n])?.ok_or_else(missing)?.as_slice(), &device))
             };
             let moments = config.algorithm.state(&parameter.shape).into_iter().map(read).collect::<Result<_>>()?;

@@ -10,7 +10,7 @@ use rpo_ops::Segments;
 use serde::{Deserialize, Serialize};
 
 pub use beam::EarlyStopping;
-pub use processors::{ProcessorError, Processors, draw, greedy};
+pub use processors::{Processors, draw, greedy};
 pub use stored::StoredDecoding;
 
 use crate::error::{Error, Result};

@@ -3,17 +3,7 @@
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-/// A decoding setting outside its range.
-#[derive(Debug, thiserror::Error, PartialEq)]
-#[error("{field}: {found} is not {allowed}")]
-pub struct ProcessorError {
-    /// The setting.
-    field: &'static str,
-    /// Its value.
-    found: f64,
-    /// What it may be.
-    allowed: &'static str,
-}
+use crate::error::{Error, Result};
 
 /// Processors in the order in which they act: repetition penalty, n-gram ban, temperature, top-k, top-p.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,17 +32,15 @@ impl Processors {
     ///
     /// # Errors
     /// The first setting outside its range.
-    pub fn validate(&self) -> Result<(), ProcessorError> {
-        let positive = |field, value: f32| match value.is_finite() && value > 0.0 {
+    pub fn validate(&self) -> Result<()> {
+        let within = |field, value: f32, is: bool, allowed: &str| match is {
             true => Ok(()),
-            false => Err(ProcessorError { field, found: f64::from(value), allowed: "a positive number" }),
+            false => Err(Error::Setting { field, problem: format!("{value} is not {allowed}") }),
         };
+        let positive = |field, value: f32| within(field, value, value.is_finite() && value > 0.0, "a positive number");
         positive("repetition-penalty", self.repetition_penalty)?;
         positive("temperature", self.temperature)?;
-        match self.top_p > 0.0 && self.top_p <= 1.0 {
-            true => Ok(()),
-            false => Err(ProcessorError { field: "top-p", found: f64::from(self.top_p), allowed: "in (0, 1]" }),
-        }
+        within("top-p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "in (0, 1]")
     }
 
     /// Applies all that is on to the logits of the next token. `previous` holds the decoder's inputs so far, the start

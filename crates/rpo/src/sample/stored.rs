@@ -58,8 +58,8 @@ impl StoredDecoding {
         }
         let text = std::fs::read_to_string(&path).map_err(|e| Error::read(&path, e))?;
         let fields: Map<String, Value> = serde_json::from_str(&text)
-            .map_err(|e| Error::Config { path: path.clone(), problem: format!("not a JSON object: {e}") })?;
-        Self::of(&fields, base).map(Some).map_err(|problem| Error::Config { path, problem })
+            .map_err(|e| Error::File { path: path.clone(), problem: format!("not a JSON object: {e}") })?;
+        Self::of(&fields, base).map(Some).map_err(|problem| Error::File { path, problem })
     }
 
     fn of(fields: &Map<String, Value>, base: &Decoding) -> std::result::Result<Self, String> {

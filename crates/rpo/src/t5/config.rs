@@ -141,7 +141,7 @@ impl Config {
     /// the message names the file and the field.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
-        Self::parse(&text).map_err(|problem| Error::Config { path: path.into(), problem })
+        Self::parse(&text).map_err(|problem| Error::File { path: path.into(), problem })
     }
 
     /// Parses the text of a `config.json`.

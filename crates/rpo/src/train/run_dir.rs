@@ -85,7 +85,7 @@ impl RunDir {
         let path = resume.join("progress.json");
         let text = std::fs::read_to_string(&path).map_err(|e| Error::read(&path, e))?;
         let progress: Progress =
-            serde_json::from_str(&text).map_err(|e| Error::weights(&path, format!("unreadable: {e}")))?;
+            serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("unreadable: {e}")))?;
         if progress.best_by != config.best_by {
             let [was, is] = [progress.best_by, config.best_by].map(BestBy::metric);
             let problem = format!("this run has its best by {was}, which cannot be compared with {is}");
@@ -94,7 +94,7 @@ impl RunDir {
         let memory = objective.memory().len();
         if memory > 0 {
             let path = resume.join(MEMORY);
-            let missing = || Error::weights(&path, "tensor `memory` is missing");
+            let missing = || Error::file(&path, "tensor `memory` is missing");
             objective.recall(&TensorFile::open(&path)?.read("memory", &[memory])?.ok_or_else(missing)?);
         }
         let mut learner = learner(last.load(device)?, objective.needs(), config.seed)?;
@@ -109,7 +109,7 @@ fn load_value(value: ValueNetwork, path: &Path) -> Result<ValueNetwork> {
     let mut file = TensorFile::open(path)?;
     let mut problem = None;
     let value = value.map_parameters(|name, shape, old| {
-        let missing = || Error::weights(path, format!("tensor `{name}` is missing"));
+        let missing = || Error::file(path, format!("tensor `{name}` is missing"));
         let device = old.device();
         match file.read(name, &[shape.iter().product()]).and_then(|values| values.ok_or_else(missing)) {
             Ok(values) => Tensor::from_floats(values.as_slice(), &device),

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::super::rows::{FeedbackError, Result};
 use super::{Problem, encoding, foreign};
+use crate::error::{Error, Result};
 
 /// What a file holds.
 pub(super) enum Content {
@@ -82,8 +82,8 @@ impl Text {
 /// # Errors
 /// If it cannot be read, is empty, or is of a kind that holds no records, which is then said with what to do.
 pub(super) fn open(path: &Path) -> Result<Content> {
-    let unreadable = |cause| FeedbackError::Open { path: path.into(), cause };
-    let bad = |problem| FeedbackError::File { path: path.into(), problem };
+    let unreadable = |cause| Error::Read { path: path.into(), cause };
+    let bad = |problem| Error::File { path: path.into(), problem };
     let mut file = File::open(path).map_err(unreadable)?;
     let head = peek(&mut file).map_err(unreadable)?;
     if head.is_empty() {
@@ -117,7 +117,7 @@ pub(super) fn open(path: &Path) -> Result<Content> {
 
 /// Content behind a compression, which must be text.
 fn decompressed(decoder: impl Read + Send + 'static, method: &'static str, path: &Path) -> Result<(Vec<u8>, Bytes)> {
-    let bad = |problem| FeedbackError::File { path: path.into(), problem };
+    let bad = |problem| Error::File { path: path.into(), problem };
     let mut decoder = Decompressed { decoder, method };
     let head = peek(&mut decoder).map_err(|e| bad(e.to_string()))?;
     if head.is_empty() {

@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::rows::{FeedbackError, Result};
+use crate::error::{Error, Result};
 use content::{Content, Text};
 
 /// How a file is laid out.
@@ -57,7 +57,7 @@ const LONGEST: usize = 256 << 20;
 /// # Errors
 /// If the file cannot be opened, is empty, or holds something else than records of a format that is known.
 pub(super) fn records(path: &Path, format: Option<Format>) -> Result<Records> {
-    let bad = |problem| FeedbackError::File { path: path.into(), problem };
+    let bad = |problem| Error::File { path: path.into(), problem };
     let wanted = format.filter(|f| *f != Format::Ultrafeedback).or_else(|| by_name(path));
     match (content::open(path)?, wanted) {
         (Content::Parquet(file), _) => tables::parquet(file).map_err(bad),
@@ -78,7 +78,9 @@ pub(super) fn records(path: &Path, format: Option<Format>) -> Result<Records> {
                 Some(Format::Json | Format::Jsonl) => json::records(text).map_err(bad),
                 _ if begins_as_json => json::records(text).map_err(bad),
                 _ if delimited::has_header(&text.head) => delimited::records(text, false).map_err(bad),
-                _ => Err(FeedbackError::UnknownFormat { path: path.into() }),
+                _ => Err(bad("neither content nor name say the format; set it (--format jsonl, json, csv, tsv, parquet, arrow or \
+                              ultrafeedback)"
+                    .into())),
             }
         }
     }

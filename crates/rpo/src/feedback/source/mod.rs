@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::records::extension;
-use super::rows::{FeedbackError, Result};
+use crate::error::{Error, Result};
 use hub::DataSet;
 
 /// Where rated responses come from; in settings a text or a list of texts.
@@ -74,7 +74,7 @@ impl Source {
     /// The files to read, in order, at least one; those of the hub are downloaded, if they are not in its local cache.
     pub(super) fn files(&self) -> Result<Vec<PathBuf>> {
         if self.named.is_empty() {
-            return Err(FeedbackError::Empty { path: "an empty list of files".into() });
+            return Err(Error::Data("an empty list of files: there is nothing to read".into()));
         }
         let mut files = Vec::new();
         for name in &self.named {
@@ -100,8 +100,8 @@ impl Source {
     }
 }
 
-fn bad(path: &Path, problem: String) -> FeedbackError {
-    FeedbackError::File { path: path.into(), problem }
+fn bad(path: &Path, problem: String) -> Error {
+    Error::File { path: path.into(), problem }
 }
 
 /// The files that one name stands for.
@@ -129,7 +129,7 @@ fn named(name: &str) -> Result<Vec<PathBuf>> {
         true => pattern(name),
         // The system says it best.
         false => match fs::metadata(path) {
-            Err(cause) => Err(FeedbackError::Open { path: path.into(), cause }),
+            Err(cause) => Err(Error::Read { path: path.into(), cause }),
             Ok(_) => Ok(vec![path.into()]),
         },
     }
@@ -138,7 +138,7 @@ fn named(name: &str) -> Result<Vec<PathBuf>> {
 /// The data files of a directory.
 fn directory(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut names = Vec::new();
-    list(dir, "", &mut names, 0).map_err(|cause| FeedbackError::Open { path: dir.into(), cause })?;
+    list(dir, "", &mut names, 0).map_err(|cause| Error::Read { path: dir.into(), cause })?;
     let choice = choose::choose(&names).map_err(|problem| bad(dir, problem))?;
     if let Some(said) = &choice.said {
         tracing::info!("{}: {said}", dir.display());
