@@ -1,6 +1,5 @@
 //! `rpo convert`: rated responses of any layout as plain JSON Lines.
 
-use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +8,7 @@ use rpo::feedback::{ReadOptions, Source, read_rows};
 use rpo::files::fill_file;
 
 use crate::flags::Layout;
-use crate::progress;
+use crate::{messages, progress};
 
 /// Write rated responses as plain JSON Lines: {"prompt": ..., "response": ..., "reward": ...}
 ///
@@ -36,10 +35,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let options = arguments.columns.options()?;
     let out = &arguments.out;
     if out == Path::new("-") {
-        return write(&source, &options, out, &mut std::io::stdout().lock());
+        let written = write(&source, &options, out, &mut std::io::stdout().lock());
+        return written
+            .or_else(|problem| if messages::is_broken_pipe(&problem) { messages::end_unread() } else { Err(problem) });
     }
-    let same = |file: &String| matches!((fs::canonicalize(file), fs::canonicalize(out)), (Ok(a), Ok(b)) if a == b);
-    if arguments.files.iter().any(same) {
+    if source.reads(out)? {
         bail!("{}: is read and cannot be written; name another --out", out.display());
     }
     if out.file_name().is_none() {

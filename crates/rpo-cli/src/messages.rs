@@ -94,10 +94,22 @@ pub fn end_with_the_reader() {
     std::panic::set_hook(Box::new(move |panic| {
         let said = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
         if said.starts_with("failed printing to stdout") && said.contains("Broken pipe") {
-            std::process::exit(141);
+            end_unread();
         }
         usual(panic);
     }));
+}
+
+/// Whether something could not be written because nobody reads it any more.
+pub fn is_broken_pipe(problem: &anyhow::Error) -> bool {
+    problem
+        .chain()
+        .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe))
+}
+
+/// Ends as a program does whose reader has gone.
+pub fn end_unread() -> ! {
+    std::process::exit(141)
 }
 
 #[cfg(test)]

@@ -67,10 +67,13 @@ fn mistakes_are_explained() {
         ("train group-centred --model model --data data.jsonl --out x --batch-size 1", "compares the responses"),
         (
             "train kto --model model --data data.jsonl --out x --set objective.threshold=median",
-            "`prompt-mean` or a number",
+            "`prompt-mean`, a number",
         ),
         ("train kto --model model --data data.jsonl --out x --beta 0", "beta: 0 is not a positive number"),
-        ("train kto --model model --data data.jsonl --out x --tau 1", "unknown field `tau`"),
+        (
+            "train kto --model model --data data.jsonl --out x --tau 1",
+            "--tau: objective.tau: there is no such setting of kto",
+        ),
         ("train dro --model model --data data.jsonl --out x --set tau", "NAME=VALUE"),
         ("train rpo --model model --data data.jsonl --out x --device abacus", "possible values: cpu, cuda"),
         ("train rpo --model model --data data.jsonl --out x --config misspelt.toml", "batchsize"),

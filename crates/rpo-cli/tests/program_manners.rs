@@ -12,13 +12,16 @@ fn mistakes_in_settings_are_named_with_what_was_meant() {
         ("train rpo --model m --data d", &["missing: out (--out)"]),
         (
             "train rpo --model m --data d --out o --set train.batchsize=3",
-            &["`batchsize`", "Did you mean `batch-size`?"],
+            &["--set train.batchsize: train.batchsize: ", "Did you mean `batch-size`?"],
         ),
         ("train rpo --model m --data d --out o --set objective.partition=fited", &["Did you mean `fitted`?"]),
         ("train rpo --model m --data d --out o --partition fited", &["[possible values: fitted", "'fitted'"]),
         ("train rpo --model m --data d --out o --device cuda2", &["possible values: cpu, cuda"]),
         ("train rpo --model m --data d --out o --tau -1", &["tau: -1 is not a positive number"]),
-        ("train kto --model m --data d --out o --set objective.threshold=median", &["`prompt-mean` or a number"]),
+        (
+            "train kto --model m --data d --out o --set objective.threshold=median",
+            &["one of `mean`, `prompt-mean`, a number or a table"],
+        ),
         ("train rpo --modle m", &["--model"]),
     ] {
         let said = place.complaint(arguments);
@@ -34,8 +37,8 @@ fn mistakes_in_a_file_are_told_with_their_line() {
     let place = Place::new();
     let head = "model = \"m\"\ndata = \"d\"\nout = \"o\"\n";
     for (rest, complaint) in [
-        ("[train]\nbatchsize = 3\n", "run.toml, line 5: unknown field `batchsize`"),
-        ("[train]\nepochs = 1\nseed = \"x\"\n", "run.toml, line 6: invalid type"),
+        ("[train]\nbatchsize = 3\n", "run.toml, line 5: train.batchsize: there is no such setting"),
+        ("[train]\nepochs = 1\nseed = \"x\"\n", "run.toml, line 6: train.seed: \"x\" is not a whole number"),
         ("[train\n", "line 4"),
     ] {
         place.write("run.toml", &format!("{head}{rest}"));

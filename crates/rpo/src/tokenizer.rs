@@ -32,6 +32,8 @@ pub struct Encoded {
     pub length: usize,
     /// How many ids are `<unk>`.
     pub unknown: usize,
+    /// Whether there is nothing to see in the text: it is blank, or of control characters, invisible ones or `</s>` alone.
+    pub blank: bool,
     /// How many special tokens the text spells out, such as `<extra_id_1>`, or `</s>` before its end.
     pub special: usize,
     /// A hash of the ids before any cut.
@@ -42,11 +44,6 @@ impl Encoded {
     /// Whether the text was longer than allowed.
     pub fn truncated(&self) -> bool {
         self.length > self.ids.len()
-    }
-
-    /// Whether nothing of the text is left but its end: it was blank, or of control characters or `</s>` alone.
-    pub fn is_empty(&self) -> bool {
-        self.length == 1
     }
 }
 
@@ -123,7 +120,9 @@ impl Tokenizer {
     /// Encodes a whole text. What earlier outputs leave at its ends, `<pad>` and `</s>`, is no part of it.
     fn encode(&self, text: &str) -> Result<Encoded> {
         let mut ids = Vec::new();
-        for piece in pieces(without_ends(text), PIECE) {
+        let text = without_ends(text);
+        let blank = text.chars().all(|c| c.is_whitespace() || c.is_control() || INVISIBLE.contains(&c));
+        for piece in pieces(text, PIECE) {
             let encoding = self.inner.encode_fast(piece, true).map_err(|e| Error::Text(e.to_string()))?;
             let found = encoding.get_ids();
             ids.extend_from_slice(found.strip_suffix(&[self.eos]).unwrap_or(found));
@@ -131,7 +130,8 @@ impl Tokenizer {
         let special = ids.iter().filter(|id| self.special.contains(id)).count();
         ids.push(self.eos);
         let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-        Ok(Encoded { length: ids.len(), unknown: 0, special, whole: blake3::hash(&bytes), ids })
+        let blank = blank || ids.len() == 1;
+        Ok(Encoded { length: ids.len(), unknown: 0, blank, special, whole: blake3::hash(&bytes), ids })
     }
 
     /// The text of `ids`, without special tokens.
@@ -170,6 +170,12 @@ impl Tokenizer {
         self.eos
     }
 }
+
+/// Characters without width: spaces, joiners, marks of direction and of the order of bytes.
+const INVISIBLE: [char; 10] = [
+    '\u{ad}', '\u{200b}', '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{2060}', '\u{feff}', '\u{180e}',
+    '\u{2063}',
+];
 
 /// `text` without `<pad>` and `</s>` at its ends and the blanks beside them.
 fn without_ends(text: &str) -> &str {

@@ -122,7 +122,7 @@ impl<'a> Grouping<'a> {
             prompts.extend(prompt.map(|prompt| (text, prompt)));
             let number = self.read;
             self.read += 1;
-            if response.is_empty() || prompts.get(&text).is_some_and(Encoded::is_empty) {
+            if response.blank || prompts.get(&text).is_some_and(|prompt| prompt.blank) {
                 left_out.push(i);
                 continue;
             }

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::records::{self, Format, Records, kind, of_json, records};
+use super::layout::{find, messages};
+use super::records::{self, Format, Records, of_json, records};
 use crate::error::{Error, Result};
 
-/// The prompts at `path`, `-` being standard input: the column `column` of data files, JSON Lines under any name among them,
-/// and the lines that are not blank of all other files.
+/// The prompts at `path`, `-` being standard input: the column `column` of data files, JSON Lines under any name among them, as
+/// for rated responses a name or a path to a text or to chat messages; and the lines that are not blank of all other files.
 ///
 /// # Errors
 /// If the file cannot be read, a record lacks the column or has no text there (which, and what to do), or there is none.
@@ -20,7 +21,7 @@ pub fn read_prompts(path: &Path, column: &str, format: Option<Format>) -> Result
         return Err(nothing());
     }
     let prompts = match format.is_some() || records::is_data(path) {
-        true => of_records(path, column, records(path, format)?)?,
+        true => of_records(path, column, records(path, format, &[column.to_string()])?)?,
         false => {
             let text = match path == Path::new("-") {
                 true => std::io::read_to_string(std::io::stdin()),
@@ -58,10 +59,9 @@ fn of_records(path: &Path, column: &str, records: Records) -> Result<Vec<String>
 }
 
 fn prompt(record: &Map<String, Value>, column: &str) -> std::result::Result<String, String> {
-    match record.get(column) {
-        Some(Value::String(text)) if text.trim().is_empty() => Err(format!("`{column}` is empty")),
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(other) => Err(format!("`{column}` is {}, not a text", kind(other))),
+    match find(record, column).map(|value| messages::text(&value)) {
+        Some(Ok(text)) if text.trim().is_empty() => Err(format!("`{column}` is empty")),
+        Some(text) => text.map_err(|problem| format!("`{column}` is {problem}")),
         None => {
             let found: Vec<&str> = record.keys().map(String::as_str).collect();
             Err(format!("no `{column}`; there are: {}. Name the right one with --prompt-column", found.join(", ")))
@@ -86,6 +86,8 @@ mod tests {
         for name in ["a.jsonl", "b.txt", "prompts"] {
             assert_eq!(read(name, json, "prompt"), Ok(vec!["tell\nme".into(), "no".into()]), "{name}");
         }
+        let chat = r#"{"input":{"messages":[{"role":"user","content":"tell me"}]}}"#;
+        assert_eq!(read("chat.jsonl", chat, "input.messages"), Ok(vec!["tell me".into()]));
         assert_eq!(read("a.csv", "q,a\n\"tell, me\",x\n", "q"), Ok(vec!["tell, me".into()]));
         let said = read("c.jsonl", json, "question").expect_err("no such column");
         assert!(

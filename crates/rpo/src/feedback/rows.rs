@@ -62,13 +62,33 @@ const LOOKED_AT: usize = 200;
 /// The rated responses of a source in order, read as they are asked for.
 pub struct Rows {
     options: ReadOptions,
-    files: std::vec::IntoIter<PathBuf>,
+    files: Files,
     open: Option<Opened>,
     ready: std::vec::IntoIter<Result<Feedback>>,
     /// File and line or row of what is ready.
     at: (PathBuf, String),
     notes: Notes,
     given: bool,
+}
+
+/// The files that are not yet read.
+struct Files {
+    several: bool,
+    files: std::vec::IntoIter<PathBuf>,
+}
+
+impl Files {
+    /// Opens the next one. Of several, one without a byte is passed over, as programs that write in parts leave them.
+    fn open(&mut self, options: &ReadOptions, notes: &mut Notes) -> Result<Option<Opened>> {
+        let is_empty = |path: &PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.len() == 0);
+        for path in self.files.by_ref() {
+            match self.several && is_empty(&path) {
+                true => notes.count(("file is empty", "files are empty"), 1),
+                false => return open(path, !self.several, options, notes).map(Some),
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// A file whose layout is known.
@@ -89,16 +109,17 @@ pub fn read_rows(source: &Source, options: &ReadOptions) -> Result<Rows> {
 
 /// The rated responses of `files` in order; as [`read_rows`].
 pub(super) fn read_files(files: Vec<PathBuf>, options: &ReadOptions) -> Result<Rows> {
-    let mut files = files.into_iter();
+    let mut files = Files { several: files.len() > 1, files: files.into_iter() };
     let mut notes = Notes::default();
-    let open = files.next().map(|path| open(path, options, &mut notes)).transpose()?;
+    let open = files.open(options, &mut notes)?;
     let (ready, at) = (Vec::new().into_iter(), Default::default());
     Ok(Rows { options: options.clone(), files, open, ready, at, notes, given: false })
 }
 
-fn open(path: PathBuf, options: &ReadOptions, notes: &mut Notes) -> Result<Opened> {
+/// Opens a file; `alone` says that its rows are all there are.
+fn open(path: PathBuf, alone: bool, options: &ReadOptions, notes: &mut Notes) -> Result<Opened> {
     // Asked again after its end, a reader of tables begins anew.
-    let mut records: Records = Box::new(records(&path, options.format)?.fuse());
+    let mut records: Records = Box::new(records(&path, options.format, &options.columns())?.fuse());
     let mut head = Vec::new();
     let mut whole = false;
     while head.len() < LOOKED_AT {
@@ -113,8 +134,8 @@ fn open(path: PathBuf, options: &ReadOptions, notes: &mut Notes) -> Result<Opene
         }
     }
     let sample = head.iter().filter_map(|(_, record)| record.as_ref().ok()).collect();
-    let layout =
-        Layout::of(sample, whole, options, notes).map_err(|problem| Error::File { path: path.clone(), problem })?;
+    let layout = Layout::of(sample, whole && alone, options, notes)
+        .map_err(|problem| Error::File { path: path.clone(), problem })?;
     Ok(Opened { path, head: head.into_iter(), records, layout })
 }
 
@@ -148,12 +169,10 @@ impl Rows {
                 });
             }
             let last = self.open.take()?;
-            match self.files.next() {
-                None => return self.end(last).map(|problem| vec![Err(problem)]),
-                Some(path) => match open(path, &self.options, &mut self.notes) {
-                    Ok(open) => self.open = Some(open),
-                    Err(problem) => return Some(vec![Err(problem)]),
-                },
+            match self.files.open(&self.options, &mut self.notes) {
+                Ok(None) => return self.end(last).map(|problem| vec![Err(problem)]),
+                Ok(open) => self.open = open,
+                Err(problem) => return Some(vec![Err(problem)]),
             }
         }
     }

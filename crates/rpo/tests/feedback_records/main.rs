@@ -2,6 +2,7 @@
 //! where.
 
 mod columns;
+mod exports;
 mod files;
 mod json;
 mod text;

@@ -1,7 +1,5 @@
 //! Exports whose ratings and dialogues no path leads to.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value};
 
 use super::messages::{dialogue, turns};
@@ -43,10 +41,29 @@ pub(super) fn label_studio(record: &Map<String, Value>, name: Option<&str>) -> R
     }
 }
 
+/// The names of the controls that the annotations of these tasks rate by.
+pub(super) fn controls(tasks: &[&Map<String, Value>]) -> Vec<String> {
+    let mut names = Vec::new();
+    for name in tasks.iter().filter_map(|task| find(task, "annotations.result.from_name")) {
+        flat(&name, &mut names);
+    }
+    names
+}
+
+/// The different texts in a value and the lists in it.
+fn flat(value: &Value, texts: &mut Vec<String>) {
+    match value {
+        Value::String(text) if !texts.contains(text) => texts.push(text.clone()),
+        Value::Array(list) => list.iter().for_each(|value| flat(value, texts)),
+        _ => {}
+    }
+}
+
 /// The answer that an Open WebUI feedback rates, and what was said before it.
 pub(super) fn open_webui(record: &Map<String, Value>) -> Result<(String, String)> {
     let chat = ["snapshot.chat.chat", "snapshot.chat"].iter().find_map(|path| find(record, path));
-    let chat: Cow<'_, Value> = chat.ok_or("no `snapshot.chat`: export the feedback with its chats")?;
+    // A feedback without its chat is left out like any other row without a prompt.
+    let Some(chat) = chat.filter(|chat| !chat.is_null()) else { return Ok(Default::default()) };
     let rated = find(record, "meta.message_id");
     let rated = rated.as_deref().and_then(Value::as_str);
     let history = chat.get("history");

@@ -1,12 +1,14 @@
 //! Known exports by their columns, and what is said when columns are missing.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::pairs::Pair;
-use super::path::find;
-use super::{ReadOptions, Reward, Shape, Terms};
+use super::pairs::{Pair, spoken};
+use super::path::{as_json, find};
+use super::written::{self, Written};
+use super::{ReadOptions, Reward, Shape, Terms, exports};
 use crate::feedback::records::Format;
 
 /// The first records of a file.
@@ -22,9 +24,19 @@ impl<'a> Sample<'a> {
         self.0.iter().find_map(|record| find(record, path).filter(|value| !value.is_null()))
     }
 
+    /// Whether something stands there in any record: neither nothing nor a list of nothing.
+    fn holds(&self, path: &str) -> bool {
+        let is_something = |value: &Value| match value {
+            Value::Null => false,
+            Value::Array(list) => !list.is_empty(),
+            _ => true,
+        };
+        self.0.iter().any(|record| find(record, path).is_some_and(|value| is_something(&value)))
+    }
+
     /// All columns in order; of objects, their fields.
     fn columns(&self) -> Vec<String> {
-        let mut names: Vec<String> = Vec::new();
+        let (mut names, mut known) = (Vec::new(), HashSet::new());
         for (name, value) in self.0.iter().flat_map(|record| record.iter()) {
             let fields = match value {
                 Value::Object(fields) if !fields.is_empty() && fields.len() <= 12 => {
@@ -33,12 +45,55 @@ impl<'a> Sample<'a> {
                 _ => vec![name.clone()],
             };
             fields.into_iter().for_each(|field| {
-                if !names.contains(&field) {
+                if known.insert(field.clone()) {
                     names.push(field);
                 }
             });
         }
         names
+    }
+
+    /// The names of the scores in `scores`, as Langfuse exports them: objects with a name, fields of an object, or JSON of either.
+    fn scores(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for record in &self.0 {
+            let Some(value) = record.get("scores") else { continue };
+            let value = as_json(value).map_or(Cow::Borrowed(value), Cow::Owned);
+            let found: Vec<&str> = match &*value {
+                Value::Array(list) => list.iter().filter_map(|score| score.get("name")?.as_str()).collect(),
+                Value::Object(fields) => fields.keys().map(String::as_str).collect(),
+                _ => Vec::new(),
+            };
+            let path = |name: &str| format!("scores.{name}");
+            found.into_iter().map(path).for_each(|name| {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            });
+        }
+        names
+    }
+
+    /// A column beside `others` that holds texts of several words.
+    fn other_text(&self, others: &[&str]) -> Option<String> {
+        let columns = self.columns().into_iter().filter(|column| !others.contains(&column.as_str()));
+        let is_text = |column: &String| {
+            self.0.iter().filter_map(|record| record.get(column)?.as_str()).any(|text| text.trim().contains(' '))
+        };
+        columns.into_iter().find(is_text)
+    }
+}
+
+/// A column's name as it can be told from others: with what cannot be seen in it written out.
+fn shown(name: &str) -> String {
+    let seen = name.trim() == name && !name.chars().any(|c| c.is_control() || ('\u{200b}'..='\u{200f}').contains(&c));
+    if seen { name.into() } else { format!("{name:?}") }
+}
+
+fn listed(columns: &[String]) -> String {
+    match columns {
+        [] => "none".into(),
+        columns => columns.iter().map(|name| shown(name)).collect::<Vec<_>>().join(", "),
     }
 }
 
@@ -94,10 +149,18 @@ const REWARD: [&str; 14] = [
     "helpfulness",
 ];
 
-/// The column that bears one of these names, by itself or at the end of a path.
+/// Fields that hold the text of what a column is called.
+const TEXTS: [&str; 4] = ["text", "full_text", "content", "value"];
+
+/// The column that bears one of these names, by itself, at the end of a path or before a field for its text.
 fn alias(columns: &[String], names: &[&str]) -> Option<String> {
-    let last = |column: &str| column.rsplit('.').next().unwrap_or(column).to_lowercase().replace(['-', ' '], "_");
-    names.iter().find_map(|name| columns.iter().find(|column| last(column) == **name).cloned())
+    let plain = |name: &str| name.to_lowercase().replace(['-', ' '], "_");
+    let is = |column: &str, name: &str| {
+        let mut path = column.rsplit('.').map(plain);
+        let last = path.next().unwrap_or_default();
+        last == name || TEXTS.contains(&last.as_str()) && path.next().as_deref() == Some(name)
+    };
+    names.iter().find_map(|name| columns.iter().find(|column| is(column, name)).cloned())
 }
 
 fn rows(response: &str) -> Shape {
@@ -111,17 +174,17 @@ fn one(column: &str) -> Reward {
 /// What the sample is an export of, if it is known; an error if it is known to hold no rated responses.
 pub(super) fn recognise(sample: &Sample<'_>, o: &ReadOptions) -> Result<Option<Known>, String> {
     let has = |names: &[&str]| names.iter().all(|name| sample.has(name));
-    let given = o.response.is_some() || o.responses.is_some() || o.reward.is_some();
+    let named = o.response.is_some() || o.responses.is_some();
+    let reward_of = |usual: &str| o.reward.clone().unwrap_or_else(|| usual.into());
     let known = |said: &str, prompt: Option<&str>, shape, reward| {
         Ok(Some(Known { said: format!("recognised as {said}"), prompt: prompt.map(Into::into), shape, reward }))
     };
-    let completions = sample.value("completions");
-    let first = completions.as_deref().and_then(|list| list.get(0));
-    let rated = first.is_some_and(|first| first.get("annotations").is_some() && first.get("response").is_some());
-    if o.format == Some(Format::Ultrafeedback) || (!given && has(&["instruction"]) && rated) {
-        let said = match o.score {
-            super::Score::OverallScore => "UltraFeedback: the reward is overall_score",
-            super::Score::FineGrained => "UltraFeedback: the reward is the mean of the fine-grained ratings",
+    let rated = sample.holds("completions.annotations") && sample.holds("completions.response");
+    if o.format == Some(Format::Ultrafeedback) || (!named && has(&["instruction"]) && rated) {
+        let said = match (&o.reward, o.score) {
+            (Some(reward), _) => &format!("UltraFeedback: the reward is {reward}"),
+            (None, super::Score::OverallScore) => "UltraFeedback: the reward is overall_score",
+            (None, super::Score::FineGrained) => "UltraFeedback: the reward is the mean of the fine-grained ratings",
         };
         let completions =
             Shape::Rows { response: None, responses: Some("completions".into()), text: Some("response".into()) };
@@ -135,32 +198,37 @@ pub(super) fn recognise(sample: &Sample<'_>, o: &ReadOptions) -> Result<Option<K
         return Err(format!(
             "no `prompt`; there are: {}. These are messages of OpenAssistant trees, one a row: write for each answer a row \
              with the text of its parent (`parent_id`) as prompt, its own as response and one of its labels as reward",
-            sample.columns().join(", ")
+            listed(&sample.columns())
         ));
     }
     if has(&["data.rating", "snapshot.chat"]) && o.response.is_none() {
-        return known("feedback of Open WebUI: the reward is data.rating", None, Shape::OpenWebUi, one("data.rating"));
+        let said = format!("feedback of Open WebUI: the reward is {}", reward_of("data.rating"));
+        return known(&said, None, Shape::OpenWebUi, one("data.rating"));
     }
     let columns = sample.columns();
-    if let Some(found) = annotated(sample, &columns, o) {
+    if let Some(found) = annotated(sample, &columns, o)? {
         return Ok(Some(found));
     }
-    if !given && let Some(found) = pairs(sample, &columns) {
-        return Ok(Some(found));
+    if !named && let Some(found) = pairs(sample, &columns, o)? {
+        return match &o.reward {
+            None => Ok(Some(found)),
+            Some(column) => Err(format!(
+                "two responses a row, which the one rating in `{column}` cannot tell apart; leave --reward-column out, or \
+                 name the response that it rates (--response-column)"
+            )),
+        };
     }
     if has(&["prompt", "response", "helpfulness", "verbosity"]) {
-        let said = "HelpSteer or HelpSteer2: the reward is helpfulness; --reward-column takes others, also weighted";
+        let said = match &o.reward {
+            None => "HelpSteer or HelpSteer2: the reward is helpfulness; --reward-column takes others, also weighted",
+            Some(reward) => &format!("HelpSteer or HelpSteer2: the reward is {reward}"),
+        };
         return known(said, Some("prompt"), rows("response"), one("helpfulness"));
     }
     if has(&["prompt", "completion", "label"]) && !has(&["response"]) {
         return known("unpaired preferences of TRL", Some("prompt"), rows("completion"), one("label"));
     }
-    let scores: Vec<String> = match sample.value("scores").as_deref() {
-        Some(Value::Array(list)) => {
-            list.iter().filter_map(|s| Some(format!("scores.{}", s.get("name")?.as_str()?))).collect()
-        }
-        _ => columns.iter().filter(|c| c.starts_with("scores.")).cloned().collect(),
-    };
+    let scores = sample.scores();
     if has(&["input", "output"]) && !scores.is_empty() {
         return match (&o.reward, &scores[..]) {
             (None, [_, _, ..]) => Err(format!(
@@ -168,7 +236,7 @@ pub(super) fn recognise(sample: &Sample<'_>, o: &ReadOptions) -> Result<Option<K
                 scores.join(", ")
             )),
             _ => known(
-                &format!("an export of Langfuse: the reward is {}", scores[0]),
+                &format!("an export of Langfuse: the reward is {}", reward_of(&scores[0])),
                 Some("input"),
                 rows("output"),
                 one(&scores[0]),
@@ -184,25 +252,35 @@ pub(super) fn recognise(sample: &Sample<'_>, o: &ReadOptions) -> Result<Option<K
 }
 
 /// Exports of tools in which people annotate answers.
-fn annotated(sample: &Sample<'_>, columns: &[String], o: &ReadOptions) -> Option<Known> {
+fn annotated(sample: &Sample<'_>, columns: &[String], o: &ReadOptions) -> Result<Option<Known>, String> {
     let has = |names: &[&str]| names.iter().all(|name| sample.has(name));
     let known = |said: &str, prompt: Option<&str>, shape, reward| {
-        Some(Known { said: format!("recognised as {said}"), prompt: prompt.map(Into::into), shape, reward })
+        Ok(Some(Known { said: format!("recognised as {said}"), prompt: prompt.map(Into::into), shape, reward }))
     };
-    let annotations = sample.value("annotations");
-    let labelled =
-        annotations.as_deref().and_then(|list| list.get(0)).is_some_and(|first| first.get("result").is_some());
-    if labelled && has(&["data"]) {
+    // The columns that the user named as reward.
+    let wanted: Option<Vec<String>> = o
+        .reward
+        .as_deref()
+        .map(|r| Terms::parse(r).map(|terms| terms.0.into_iter().map(|(c, _)| c).collect()))
+        .transpose()?;
+    let chosen = |usual: String| o.reward.clone().unwrap_or(usual);
+    if sample.holds("annotations.result") && has(&["data"]) {
+        // A path is followed as everywhere; other names are those of controls.
+        let reward = match o.reward.as_deref().filter(|reward| reward.contains('.')) {
+            Some(path) => Reward::Columns(Terms::parse(path)?),
+            None => Reward::LabelStudio(o.reward.clone()),
+        };
+        if let (Reward::LabelStudio(Some(name)), controls) = (&reward, exports::controls(&sample.0))
+            && !controls.is_empty()
+            && !controls.contains(name)
+        {
+            return Err(format!("no annotation of a control `{name}`; there are: {}", controls.join(", ")));
+        }
         let data: Vec<String> = columns.iter().filter(|column| column.starts_with("data.")).cloned().collect();
         let (prompt, response) = (alias(&data, &PROMPT), alias(&data, &RESPONSE));
         let response = response.unwrap_or_else(|| "data.response".into());
         let prompt = prompt.unwrap_or_else(|| "data.prompt".into());
-        return known(
-            "an export of Label Studio",
-            Some(&prompt),
-            rows(&response),
-            Reward::LabelStudio(o.reward.clone()),
-        );
+        return known("an export of Label Studio", Some(&prompt), rows(&response), reward);
     }
     if has(&["fields", "responses"]) && o.responses.is_none() {
         let within = |outer: &str| columns.iter().filter(|c| c.starts_with(outer)).cloned().collect::<Vec<_>>();
@@ -212,7 +290,7 @@ fn annotated(sample: &Sample<'_>, columns: &[String], o: &ReadOptions) -> Option
             alias(&questions, &REWARD).or_else(|| questions.first().cloned()).unwrap_or_else(|| "reward".into());
         let response = response.unwrap_or_else(|| "response".into());
         return known(
-            &format!("records of Argilla 2: the reward is {reward}"),
+            &format!("records of Argilla 2: the reward is {}", chosen(reward.clone())),
             prompt.as_deref(),
             rows(&response),
             one(&reward),
@@ -220,39 +298,68 @@ fn annotated(sample: &Sample<'_>, columns: &[String], o: &ReadOptions) -> Option
     }
     let question =
         |c: &&String| c.ends_with(".responses") && (has(&[&format!("{c}.status")]) || has(&[&format!("{c}.users")]));
-    let questions: Vec<&String> = columns.iter().filter(question).collect();
-    let wanted = |c: &&&String| o.reward.as_ref().is_none_or(|r| *r == ***c || format!("{r}.responses") == ***c);
-    if let Some(reward) = questions.iter().find(wanted) {
+    let questions: Vec<String> = columns.iter().filter(question).cloned().collect();
+    let is_wanted = |c: &String| {
+        wanted.as_ref().is_none_or(|wanted| wanted.iter().any(|r| r == c || format!("{r}.responses") == *c))
+    };
+    let questions: Vec<String> = questions.into_iter().filter(is_wanted).collect();
+    if let Some(reward) = the_question(&questions, ".responses", wanted.is_some())? {
         let (prompt, response) = (alias(columns, &PROMPT), alias(columns, &RESPONSE));
         let response = response.unwrap_or_else(|| "response".into());
-        let said = format!("an export of Argilla 2: the reward is the mean of {reward}");
-        return known(&said, prompt.as_deref(), rows(&response), one(reward));
+        let said = format!("an export of Argilla 2: the reward is the mean of {}", chosen(reward.clone()));
+        return known(&said, prompt.as_deref(), rows(&response), one(&reward));
     }
     let of_annotators = |c: &&String| {
         sample
             .0
             .iter()
             .filter_map(|r| r.get(*c)?.get(0))
-            .any(|v| v.get("user_id").is_some() && v.get("value").is_some())
+            .any(|v| v.get("user_id").is_some() && v.get("value").is_some_and(is_rating))
     };
-    let wanted = |c: &&String| o.reward.as_ref().is_none_or(|r| r == *c);
-    if let Some(reward) = columns.iter().filter(of_annotators).find(wanted) {
+    let questions: Vec<String> = columns.iter().filter(of_annotators).filter(|c| is_wanted(c)).cloned().collect();
+    if let Some(reward) = the_question(&questions, "", wanted.is_some())? {
         let (prompt, response) = (alias(columns, &PROMPT), alias(columns, &RESPONSE));
-        let said = format!("an export of Argilla 1: the reward is the mean of {reward}");
+        let said = format!("an export of Argilla 1: the reward is the mean of {}", chosen(reward.clone()));
         let response = response.unwrap_or_else(|| "response".into());
-        return known(&said, prompt.as_deref(), rows(&response), one(reward));
+        return known(&said, prompt.as_deref(), rows(&response), one(&reward));
     }
-    None
+    Ok(None)
+}
+
+/// Whether an annotator's value is a rating rather than a remark.
+fn is_rating(value: &Value) -> bool {
+    match value {
+        Value::Number(_) | Value::Bool(_) => true,
+        Value::String(text) => !matches!(written::read(text), Written::Unknown),
+        _ => false,
+    }
+}
+
+/// The one question that rates: the only one, the one that is called so, or one of those that the user `named`.
+fn the_question(questions: &[String], ending: &str, named: bool) -> Result<Option<String>, String> {
+    let names: Vec<String> = questions.iter().map(|name| name.trim_end_matches(ending).to_string()).collect();
+    match questions {
+        [] => Ok(None),
+        [only] => Ok(Some(only.clone())),
+        [first, ..] if named => Ok(Some(first.clone())),
+        several => match alias(&names, &REWARD).and_then(|name| names.iter().position(|n| *n == name)) {
+            Some(at) => Ok(Some(several[at].clone())),
+            None => Err(format!("several rated questions: {}; choose with --reward-column", names.join(", "))),
+        },
+    }
 }
 
 /// Layouts with two responses a row.
-fn pairs(sample: &Sample<'_>, columns: &[String]) -> Option<Known> {
+fn pairs(sample: &Sample<'_>, columns: &[String], o: &ReadOptions) -> Result<Option<Known>, String> {
     let has = |names: &[String; 2]| names.iter().all(|name| sample.has(name));
-    let prompt = alias(columns, &PROMPT);
-    let [a, b] = [["human_ref_A", "human_ref_B"], ["chosen", "rejected"], ["answer_0", "answer_1"]]
-        .map(|names| names.map(String::from))
-        .into_iter()
-        .find(has)?;
+    // Fields of objects are other things than the prompt, unless they are its text.
+    let is_own =
+        |column: &&String| column.rsplit('.').next().is_some_and(|last| last == *column || TEXTS.contains(&last));
+    let own: Vec<String> = columns.iter().filter(is_own).cloned().collect();
+    let dialogue = ["conversations", "messages", "conversation"].into_iter().find(|column| sample.has(column));
+    let prompt = o.prompt.clone().or_else(|| alias(&own, &PROMPT)).or_else(|| dialogue.map(String::from));
+    let known = [["human_ref_A", "human_ref_B"], ["chosen", "rejected"], ["answer_0", "answer_1"]];
+    let Some([a, b]) = known.map(|names| names.map(String::from)).into_iter().find(has) else { return Ok(None) };
     let named = |form: &dyn Fn(&str) -> String| [a.as_str(), b.as_str()].map(form);
     let tail = |name: &str| name.rsplit('_').next().unwrap_or(name).to_string();
     let mut forms = vec![named(&|name| format!("score_{}", tail(name)))];
@@ -273,10 +380,22 @@ fn pairs(sample: &Sample<'_>, columns: &[String]) -> Option<Known> {
     };
     // Without scores only the names of the columns tell the better one.
     if a != "chosen" && scores.is_none() {
-        return None;
+        return Ok(None);
+    }
+    // Dialogues hold what was asked; texts may begin with it, unless it stands elsewhere.
+    let is_dialogue =
+        |column: &str| sample.value(column).is_some_and(|value| spoken(&value).is_ok_and(|t| t.is_some()));
+    if prompt.is_none()
+        && !is_dialogue(&a)
+        && let Some(text) = sample.other_text(&[&a, &b])
+    {
+        return Err(format!(
+            "`{a}` and `{b}`, and no prompt; there are: {}. Name its column: --prompt-column {text}",
+            listed(columns)
+        ));
     }
     let said = format!("recognised as {said}");
-    Some(Known { said, prompt, shape: Shape::Pair(Pair { responses: [a, b], scores }), reward: one("reward") })
+    Ok(Some(Known { said, prompt, shape: Shape::Pair(Pair { responses: [a, b], scores }), reward: one("reward") }))
 }
 
 /// Says which of the wanted columns (`role`, name) no record has, what there is, and which flags to set.
@@ -299,12 +418,7 @@ pub(super) fn missing(sample: &Sample<'_>, wanted: &[(&str, &str)]) -> Option<St
             None => format!("--{role}-column NAME (none of {} is there)", tried.join(", ")),
         });
     }
-    Some(format!(
-        "{}; there are: {}. Name the right ones: {}",
-        names.join(", "),
-        columns.join(", "),
-        remedies.join(" ")
-    ))
+    Some(format!("{}; there are: {}. Name the right ones: {}", names.join(", "), listed(&columns), remedies.join(" ")))
 }
 
 /// Whether a column could be the reward that the user did not name.

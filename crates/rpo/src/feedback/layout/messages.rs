@@ -27,12 +27,13 @@ pub(super) struct Turn {
 }
 
 /// A value as a text: texts as they are, messages rendered, null as nothing.
-pub(super) fn text(value: &Value) -> Result<String> {
+pub(in crate::feedback) fn text(value: &Value) -> Result<String> {
     if let Some(turns) = turns(value)? {
         return Ok(render(&turns));
     }
     match value {
         Value::Null => Ok(String::new()),
+        Value::Array(list) if list.is_empty() => Ok(String::new()),
         Value::String(text) => Ok(text.clone()),
         Value::Object(map) => match ["content", "text", "value"].iter().find_map(|name| map.get(*name)) {
             Some(inner) => content(inner),
@@ -42,18 +43,26 @@ pub(super) fn text(value: &Value) -> Result<String> {
     }
 }
 
-/// The turns of a value that is a message, a list of messages, an object with a list `messages`, or JSON of one of these.
+/// The turns of a value that is a message, a list of messages, an object with a list `messages`, or JSON of one of the latter.
 ///
-/// Messages have `role` and `content`, or `from` and `value`; the parts of a content must be texts.
+/// Messages have `role` and `content`, or `from` and `value`; the parts of a content must be texts. Blank turns are left out,
+/// but for the last, which is an answer that is empty.
 pub(super) fn turns(value: &Value) -> Result<Option<Vec<Turn>>> {
     match value {
+        // An answer may itself be JSON; what is taken for messages are lists whose speakers are known.
         Value::String(_) => match as_json(value) {
-            Some(json @ (Value::Array(_) | Value::Object(_))) => turns(&json),
+            Some(Value::Array(list)) if list.iter().all(speaks) => turns(&Value::Array(list)),
+            Some(Value::Object(map)) if list_within(&map).is_some_and(|list| list.iter().all(speaks)) => {
+                turns(&Value::Object(map))
+            }
             _ => Ok(None),
         },
         Value::Array(list) if !list.is_empty() && list.iter().all(is_message) => {
             let turns: Result<Vec<Turn>> = list.iter().filter_map(Value::as_object).map(turn).collect();
-            Ok(Some(turns?.into_iter().filter(|turn| !turn.text.trim().is_empty()).collect()))
+            let turns = turns?;
+            let last = turns.len() - 1;
+            let kept = turns.into_iter().enumerate().filter(|(i, turn)| *i == last || !turn.text.trim().is_empty());
+            Ok(Some(kept.map(|(_, turn)| turn).collect()))
         }
         Value::Object(map) if is_message(value) => Ok(Some(vec![turn(map)?])),
         Value::Object(map) => match map.get("messages") {
@@ -62,6 +71,16 @@ pub(super) fn turns(value: &Value) -> Result<Option<Vec<Turn>>> {
         },
         _ => Ok(None),
     }
+}
+
+fn list_within(map: &Map<String, Value>) -> Option<&Vec<Value>> {
+    map.get("messages").and_then(Value::as_array)
+}
+
+/// Whether a value is a message of a known speaker.
+fn speaks(value: &Value) -> bool {
+    let speaker = value.get("role").or_else(|| value.get("from")).and_then(Value::as_str);
+    is_message(value) && speaker.is_some_and(|name| SPEAKERS.iter().any(|(known, _)| *known == named(name)))
 }
 
 fn is_message(value: &Value) -> bool {
@@ -95,14 +114,21 @@ fn content(value: &Value) -> Result<String> {
     }
 }
 
+/// Who speaks, and what exports call them.
+const SPEAKERS: [(&str, &[&str]); 4] = [
+    ("User", &["user", "human", "prompter"]),
+    (
+        "Assistant",
+        &["assistant", "gpt", "model", "bot", "chatbot", "ai", "chatgpt", "claude", "bard", "gemini", "bing", "llm"],
+    ),
+    ("System", &["system", "developer"]),
+    ("Tool", &["tool", "function", "observation", "function_call", "function_response", "tool_call", "tool_response"]),
+];
+
 fn named(role: &str) -> String {
-    match role.to_lowercase().as_str() {
-        "user" | "human" | "prompter" => "User".into(),
-        "assistant" | "gpt" | "model" | "bot" | "chatbot" | "ai" => "Assistant".into(),
-        "system" | "developer" => "System".into(),
-        "tool" | "function" | "observation" => "Tool".into(),
-        _ => role.into(),
-    }
+    let called = role.to_lowercase();
+    let known = SPEAKERS.iter().find(|(_, names)| names.contains(&called.as_str()));
+    known.map_or(role, |(speaker, _)| *speaker).into()
 }
 
 /// Turns as one text, as the head of this file says.
@@ -128,20 +154,23 @@ pub(super) fn prompt_and_response(prompt: &Value, response: &Value) -> Result<(S
         Some(asked) if answer.len() > asked.len() && answer.starts_with(&asked) => {
             Ok((render(&asked), render(&answer[asked.len()..])))
         }
-        None if prompt.as_str().is_some_and(|p| before.iter().any(|t| t.text == p)) => {
+        None if prompt.as_str().is_some_and(|p| before.iter().any(|t| t.text.trim() == p.trim())) => {
             Ok((render(before), render(last)))
         }
+        // Nothing but an empty answer follows what was asked.
+        _ if last.iter().all(|turn| turn.text.trim().is_empty()) => Ok((text(prompt)?, String::new())),
         _ => Ok((text(prompt)?, render(&answer))),
     }
 }
 
-/// A dialogue's last answer and what was said before it.
+/// What was said before a dialogue's last turn, and that turn if it is an answer; else all of it and nothing.
 pub(super) fn dialogue(value: &Value) -> Result<(String, String)> {
     let turns = turns(value)?.ok_or_else(|| format!("{}, not a list of messages", kind(value)))?;
     match turns.split_last() {
         None => Ok((String::new(), String::new())),
         Some((last, before)) if last.speaker == "Assistant" => Ok((render(before), last.text.clone())),
-        Some((last, _)) => Err(format!("a dialogue that ends with a turn of {}, not with an answer", last.speaker)),
+        // It ends without an answer.
+        Some(_) => Ok((render(&turns), String::new())),
     }
 }
 
@@ -211,6 +240,19 @@ mod tests {
             assert_eq!(prompt_and_response(&prompt, &both), Ok(("Hi".into(), "Hello!".into())));
         }
         assert_eq!(dialogue(&both), Ok(("Hi".into(), "Hello!".into())));
-        assert!(dialogue(&json!([user("Hi")])).expect_err("no answer").contains("turn of User"));
+        assert_eq!(dialogue(&json!([user("Hi")])), Ok(("Hi".into(), String::new())));
+        assert_eq!(dialogue(&json!([user("Hi"), assistant("")])), Ok(("Hi".into(), String::new())));
+        for prompt in [json!("Hi"), json!([user("Hi")]), json!("other")] {
+            let empty = json!([user("Hi"), assistant("")]);
+            assert_eq!(prompt_and_response(&prompt, &empty).expect("texts").1, "", "an empty answer is no question");
+        }
+        // An answer that is JSON is not a message.
+        for answer in [
+            r#"{"from": "Berlin", "value": 12}"#,
+            r#"{"role": "user", "content": "Hi"}"#,
+            r#"[{"from": "a", "value": "b"}]"#,
+        ] {
+            assert_eq!(text(&json!(answer)).as_deref(), Ok(answer));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 mod exports;
 mod known;
-mod messages;
+pub(super) mod messages;
 mod pairs;
 mod path;
 mod reward;
@@ -19,7 +19,7 @@ use super::records::{Format, kind, object};
 use super::rows::{Feedback, Notes};
 use known::{Sample, missing, recognise, reward_alias};
 use pairs::Pair;
-use path::find;
+pub(super) use path::find;
 pub(super) use reward::Scales;
 use reward::Terms;
 
@@ -59,6 +59,16 @@ pub struct ReadOptions {
     pub strict: bool,
     /// What the words in the reward column count; by default thumbs and the usual words are 1 and 0.
     pub reward_map: BTreeMap<String, f64>,
+}
+
+impl ReadOptions {
+    /// The columns that the user named.
+    pub(super) fn columns(&self) -> Vec<String> {
+        let rewards = self.reward.as_deref().and_then(|reward| Terms::parse(reward).ok());
+        let rewards = rewards.into_iter().flat_map(|terms| terms.0).map(|(column, _)| column);
+        let named = [&self.prompt, &self.response, &self.responses].into_iter().flatten().cloned();
+        named.chain(rewards).collect()
+    }
 }
 
 /// Where the responses of a record stand.
@@ -168,15 +178,26 @@ impl Layout {
             layout.check(&sample, whole)?;
         }
         layout.unused_context(&sample).into_iter().for_each(|said| notes.say(said));
+        if let Reward::Columns(Terms(terms)) = &layout.reward {
+            for (column, _) in terms {
+                let values: Vec<Cow<'_, Value>> = sample.0.iter().filter_map(|record| find(record, column)).collect();
+                notes.scales.look(column, &values);
+            }
+        }
         Ok(layout)
     }
 
     /// What to say of columns that belong to a prompt, as Alpaca's `input` does, and are not read.
     fn unused_context(&self, sample: &Sample<'_>) -> Vec<String> {
-        let Shape::Rows { response, responses, text } = &self.shape else { return Vec::new() };
-        let read = [&self.prompt, response, responses, text];
-        let within =
-            |path: &Option<String>, column: &str| path.as_deref().is_some_and(|p| p.split('.').next() == Some(column));
+        let read: Vec<&str> = match &self.shape {
+            Shape::Rows { response, responses, text } => {
+                [&self.prompt, response, responses, text].into_iter().filter_map(Option::as_deref).collect()
+            }
+            Shape::Pair(pair) => self.prompt.iter().chain(&pair.responses).map(String::as_str).collect(),
+            Shape::Dialogue(column) => vec![column],
+            Shape::OpenWebUi => return Vec::new(),
+        };
+        let within = |path: &str, column: &str| path.split('.').next() == Some(column);
         let filled = |column: &str| {
             let texts = sample.0.iter().filter_map(|record| record.get(column)?.as_str());
             texts.into_iter().any(|text| !text.trim().is_empty())
@@ -217,6 +238,15 @@ impl Layout {
             let Shape::Rows { text, .. } = &self.shape else { return Ok(()) };
             wanted = vec![("text", text.as_deref().unwrap_or("text"))];
         }
+        if !inner.is_empty() && rewards.iter().all(|(_, column)| sample.value(column).is_some_and(|v| v.is_array())) {
+            // A list of ratings beside that of the responses.
+            rewards.clear();
+        }
+        let has_text =
+            |element: &Map<String, Value>| messages::turns(&Value::Object(element.clone())).is_ok_and(|t| t.is_some());
+        if inner.iter().any(has_text) {
+            wanted.clear();
+        }
         let sample = if inner.is_empty() { sample } else { &elements };
         let all: Vec<(&str, &str)> = wanted.iter().chain(&rewards).copied().collect();
         self.unrewarded = missing(sample, &rewards);
@@ -241,6 +271,10 @@ impl Layout {
                 let prompt = asked();
                 let name = self.prompt.as_deref().unwrap_or("prompt");
                 let list = responses.as_deref().and_then(|r| Some((r, find(record, r)?)));
+                // Where both columns are, one that holds no list is another thing.
+                let flat =
+                    || response.as_deref().and_then(|response| find(record, response)).is_some_and(|r| !r.is_null());
+                let list = list.filter(|(_, list)| elements(list).is_ok_and(|list| !list.is_empty()) || !flat());
                 if let Some((name_of_list, list)) = list {
                     let prompt = messages::text(&prompt).map_err(|p| said(name, p))?;
                     let elements = elements(&list).map_err(|p| said(name_of_list, p))?;
@@ -295,25 +329,29 @@ impl Layout {
             return Ok(self.complete((prompt.into(), String::new()), None, 0, notes)?.into_iter().collect());
         }
         let total = elements.len();
+        let mut beside = None;
         let mut rows = Vec::new();
         for (i, element) in elements.into_iter().enumerate() {
             let located = |problem| format!("response {}: {problem}", i + 1);
-            let (response, reward) = match (element, &self.reward) {
-                (Value::String(response), Reward::Columns(Terms(terms))) => {
-                    let column = &terms[0].0;
-                    let list = find(record, column);
-                    let list = list.as_deref().and_then(Value::as_array).filter(|list| list.len() == total);
-                    let list =
-                        list.ok_or_else(|| format!("{total} responses, but `{column}` is no list of so many"))?;
-                    notes.rewarded = true;
-                    (response, notes.scales.rate(column, &list[i], &self.options.reward_map)?)
+            let own = element.as_object().filter(|element| find(element, text).is_some());
+            let response = match own.and_then(|element| find(element, text)) {
+                Some(value) => messages::text(&value).map_err(|p| located(format!("`{text}` is {p}")))?,
+                None => match &element {
+                    // An object that has no text is one that is empty, as is null.
+                    Value::Object(_) if messages::turns(&element).map_err(located)?.is_none() => String::new(),
+                    _ => messages::text(&element).map_err(located)?,
+                },
+            };
+            let rated = element.as_object().map(|element| self.reward(element, notes)).transpose().map_err(located)?;
+            let reward = match (rated.flatten(), &self.reward) {
+                (None, Reward::Columns(terms)) => {
+                    if beside.is_none() {
+                        beside = Some(Beside::of(record, terms, total, !element.is_object())?);
+                    }
+                    let rate = |lists: &Beside| lists.rate(i, terms, &self.options.reward_map, notes);
+                    beside.as_ref().map_or(Ok(None), rate).map_err(located)?
                 }
-                (element, _) => {
-                    let element = object(element).map_err(located)?;
-                    let value = find(&element, text).unwrap_or(Cow::Owned(Value::Null));
-                    let response = messages::text(&value).map_err(|p| located(format!("`{text}` is {p}")))?;
-                    (response, self.reward(&element, notes).map_err(located)?)
-                }
+                (rated, _) => rated,
             };
             rows.extend(self.complete((prompt.into(), response), reward, 1, notes).map_err(located)?);
         }
@@ -369,6 +407,32 @@ impl Layout {
         }
         notes.count(lack, 1);
         Ok(None)
+    }
+}
+
+/// Lists of ratings beside a list of responses, one for each column of the reward.
+struct Beside(Vec<Option<Vec<Value>>>);
+
+impl Beside {
+    /// Those of a record with `total` responses; `needed` if these cannot hold their ratings themselves.
+    fn of(record: &Map<String, Value>, Terms(terms): &Terms, total: usize, needed: bool) -> Result<Self> {
+        let list = |column: &String| match find(record, column).as_deref() {
+            Some(Value::Array(list)) if list.len() == total => Ok(Some(list.clone())),
+            None | Some(Value::Null) => Ok(None),
+            Some(_) if needed => Err(format!("{total} responses, but `{column}` is no list of so many")),
+            Some(_) => Ok(None),
+        };
+        Ok(Self(terms.iter().map(|(column, _)| list(column)).collect::<Result<_>>()?))
+    }
+
+    /// The reward of response `i`.
+    fn rate(&self, i: usize, terms: &Terms, map: &BTreeMap<String, f64>, notes: &mut Notes) -> Result<Option<f64>> {
+        let mut lists = self.0.iter();
+        notes.rewarded |= self.0.iter().any(Option::is_some);
+        terms.combine(|column| match lists.next().and_then(Option::as_ref) {
+            Some(list) => notes.scales.rate(column, &list[i], map),
+            None => Ok(None),
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::messages::{Turn, render, text, transcript, turns};
+use super::messages::{Turn, prompt_and_response, render, text, transcript, turns};
 use super::path::find;
 
 type Result<T> = std::result::Result<T, String>;
@@ -16,7 +16,8 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// The prompt and both responses. What both dialogues have in common before their last turns is the prompt.
+    /// The prompt and both responses. The prompt is that of its column, or what both dialogues have in common before their last
+    /// turns, or what both texts begin with; `named` says that the user named the column.
     pub(super) fn texts(
         &self,
         record: &Map<String, Value>,
@@ -25,26 +26,41 @@ impl Pair {
     ) -> Result<(String, [String; 2])> {
         let null = || std::borrow::Cow::Owned(Value::Null);
         let [a, b] = self.responses.each_ref().map(|column| find(record, column).unwrap_or_else(null));
-        let asked = prompt.and_then(|column| find(record, column)).map(|value| text(&value)).transpose()?;
-        match (spoken(&a)?, spoken(&b)?) {
-            (Some(a), Some(b)) if a.len() > 1 && b.len() > 1 => {
-                let most = a.len().min(b.len()) - 1;
-                let common = a[..most].iter().zip(&b[..most]).take_while(|(a, b)| a == b).count();
-                let before = if named { asked.filter(|asked| !asked.trim().is_empty()) } else { None };
-                Ok((before.unwrap_or_else(|| render(&a[..common])), [&a, &b].map(|turns| render(&turns[common..]))))
-            }
-            _ => {
-                let (a, b) = (text(&a)?, text(&b)?);
-                match asked {
-                    Some(asked) => Ok((asked, [a, b])),
-                    None => Ok(common_beginning(&a, &b)),
-                }
-            }
+        let asked = prompt.and_then(|column| find(record, column));
+        let asked_text = asked.as_deref().map(text).transpose()?.filter(|asked| !asked.trim().is_empty());
+        let dialogue = |turns: &Option<Vec<Turn>>| turns.as_ref().is_some_and(|turns| turns.len() > 1);
+        let (a_spoken, b_spoken) = (spoken(&a)?, spoken(&b)?);
+        if let (Some(a), Some(b), true) = (&a_spoken, &b_spoken, dialogue(&a_spoken) && dialogue(&b_spoken)) {
+            let most = a.len().min(b.len()) - 1;
+            let common = a[..most].iter().zip(&b[..most]).take_while(|(a, b)| a == b).count();
+            let repeats_prompt = a[..common].iter().any(|turn| turn.speaker == "User");
+            let own = asked_text.as_ref().filter(|_| named || !repeats_prompt);
+            let common = if repeats_prompt { common } else { 0 };
+            return Ok(match own {
+                Some(asked) => (asked.clone(), [a, b].map(|turns| render(&turns[common..]))),
+                None => (render(&a[..common]), [a, b].map(|turns| render(&turns[common..]))),
+            });
         }
+        if let (Some(asked), Some(_)) = (&asked, &asked_text) {
+            let (prompt, a) = prompt_and_response(asked, &a)?;
+            return Ok((prompt, [a, prompt_and_response(asked, &b)?.1]));
+        }
+        // One dialogue, and nothing beside it.
+        let alone = match (&a_spoken, &b_spoken) {
+            (Some(turns), _) if turns.len() > 1 && b.is_null() => Some((turns, 0)),
+            (_, Some(turns)) if turns.len() > 1 && a.is_null() => Some((turns, 1)),
+            _ => None,
+        };
+        let Some((turns, at)) = alone else { return Ok(common_beginning(&text(&a)?, &text(&b)?)) };
+        let (before, last) = turns.split_at(turns.len() - 1);
+        let mut answers = [String::new(), String::new()];
+        answers[at] = render(last);
+        Ok((render(before), answers))
     }
 }
 
-fn spoken(value: &Value) -> Result<Option<Vec<Turn>>> {
+/// The turns of a dialogue, as messages or as a transcript.
+pub(super) fn spoken(value: &Value) -> Result<Option<Vec<Turn>>> {
     Ok(turns(value)?.or_else(|| transcript(value.as_str()?)))
 }
 

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 ///
 /// A column whose own name contains dots wins over a path. A number counts the elements of a list from 0, or from its end if
 /// negative. Any other name inside a list means, of elements with that `name`, their `value` or `score`, else that field of
-/// each element, as a list. A text that is JSON, as exports to CSV hold, is looked into.
-pub(super) fn find<'a>(record: &'a Map<String, Value>, path: &str) -> Option<Cow<'a, Value>> {
+/// each element, as a list; annotations that were discarded are left out. A text that is JSON, as exports to CSV hold, is looked into.
+pub(in crate::feedback) fn find<'a>(record: &'a Map<String, Value>, path: &str) -> Option<Cow<'a, Value>> {
     if let Some(value) = record.get(path) {
         return Some(Cow::Borrowed(value));
     }
@@ -36,14 +36,20 @@ fn of_list<'a>(list: &'a [Value], path: &str) -> Option<Cow<'a, Value>> {
         let element = list.get(usize::try_from(index).ok()?)?;
         return rest.map_or(Some(Cow::Borrowed(element)), |rest| inside(element, rest));
     }
+    let list = || list.iter().filter(|element| element.get("status").is_none_or(|status| !discarded(status)));
     let is_named = |element: &&Value| element.get("name").and_then(Value::as_str) == Some(path);
     let value_of = |element: &Value| element.get("value").or_else(|| element.get("score")).cloned();
-    let named: Vec<Value> = list.iter().filter(is_named).filter_map(value_of).collect();
+    let named: Vec<Value> = list().filter(is_named).filter_map(value_of).collect();
     if !named.is_empty() {
         return Some(Cow::Owned(Value::Array(named)));
     }
-    let each: Vec<Value> = list.iter().filter_map(|v| inside(v, path).map(Cow::into_owned)).collect();
-    (list.is_empty() || !each.is_empty()).then_some(Cow::Owned(Value::Array(each)))
+    let each: Vec<Value> = list().filter_map(|v| inside(v, path).map(Cow::into_owned)).collect();
+    (list().next().is_none() || !each.is_empty()).then_some(Cow::Owned(Value::Array(each)))
+}
+
+/// Whether an annotation's status says that it does not count.
+pub(super) fn discarded(status: &Value) -> bool {
+    matches!(status.as_str(), Some("discarded" | "draft" | "pending"))
 }
 
 /// A text that holds a JSON object or list.

@@ -1,10 +1,11 @@
 //! Rewards from the columns of a record: one or several, weighted or not, of one annotator or several.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::path::find;
+use super::path::{as_json, discarded, find};
 use super::written::{Kind, Rating, Written, read};
 
 type Result<T> = std::result::Result<T, String>;
@@ -33,12 +34,18 @@ impl Terms {
         map: &BTreeMap<String, f64>,
         scales: &mut Scales,
     ) -> Result<Option<f64>> {
-        let mut rated = Vec::new();
-        for (column, weight) in &self.0 {
+        self.combine(|column| {
             let value = find(record, column);
             let submitted = value.as_deref().map(|value| submitted(record, column, value));
-            let rating = submitted.as_ref().map_or(Ok(None), |value| scales.rate(column, value, map))?;
-            rated.push(rating.map(|rating| (rating, *weight)));
+            submitted.as_ref().map_or(Ok(None), |value| scales.rate(column, value, map))
+        })
+    }
+
+    /// The reward from what `rate` says of each column.
+    pub(super) fn combine(&self, mut rate: impl FnMut(&str) -> Result<Option<f64>>) -> Result<Option<f64>> {
+        let mut rated = Vec::new();
+        for (column, weight) in &self.0 {
+            rated.push(rate(column)?.map(|rating| (rating, *weight)));
         }
         let present: Vec<(f64, Option<f64>)> = rated.iter().flatten().copied().collect();
         match self.0.iter().any(|(_, weight)| weight.is_some()) {
@@ -49,20 +56,19 @@ impl Terms {
     }
 }
 
-/// Ratings of several annotators without those whose status, in a column beside, is another than submitted.
+/// Ratings of several annotators without those that a status, in a column beside, discards.
 fn submitted(record: &Map<String, Value>, column: &str, value: &Value) -> Value {
     let status = record.get(&format!("{column}.status")).and_then(Value::as_array);
     match (value.as_array(), status) {
-        (Some(list), Some(status)) if list.len() == status.len() => {
-            let kept = list.iter().zip(status).filter(|(_, status)| is_submitted(status));
-            Value::Array(kept.map(|(value, _)| value.clone()).collect())
-        }
+        (Some(list), Some(status)) if list.len() == status.len() => kept(list, status),
         _ => value.clone(),
     }
 }
 
-fn is_submitted(status: &Value) -> bool {
-    status.as_str().is_none_or(|status| status == "submitted")
+/// The values whose status does not discard them.
+fn kept(list: &[Value], status: &[Value]) -> Value {
+    let kept = list.iter().zip(status).filter(|(_, status)| !discarded(status));
+    Value::Array(kept.map(|(value, _)| value.clone()).collect())
 }
 
 pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
@@ -80,6 +86,8 @@ struct Scale {
     seen: Vec<(Kind, String, f64)>,
     /// Words, what they count as, and how often they were met.
     words: Vec<(String, f64, usize)>,
+    /// Whether ratings that come first have a decimal comma.
+    decimal_comma: bool,
 }
 
 impl Scales {
@@ -91,6 +99,17 @@ impl Scales {
         &mut self.0[place].1
     }
 
+    /// Looks ahead at the first ratings of a column, so that it does not matter which of them comes first.
+    pub(super) fn look(&mut self, column: &str, values: &[Cow<'_, Value>]) {
+        let comma = |value: &&Cow<'_, Value>| match value.as_str().map(read) {
+            Some(Written::Clear(rating)) => rating.kind == Kind::Comma,
+            _ => false,
+        };
+        if values.iter().any(|value| comma(&value)) {
+            self.of(column).decimal_comma = true;
+        }
+    }
+
     /// The rating in `value`, the mean if it holds several.
     pub(super) fn rate(&mut self, column: &str, value: &Value, map: &BTreeMap<String, f64>) -> Result<Option<f64>> {
         match value {
@@ -99,14 +118,21 @@ impl Scales {
                 let each: Result<Vec<Option<f64>>> = list.iter().map(|v| self.rate(column, v, map)).collect();
                 Ok(mean(each?.into_iter().flatten()))
             }
-            Value::Object(fields) if fields.get("status").is_some_and(|status| !is_submitted(status)) => Ok(None),
+            Value::Object(fields) if fields.get("status").is_some_and(discarded) => Ok(None),
             Value::Object(fields) => match ["value", "rating", "score"].iter().find_map(|name| fields.get(*name)) {
+                Some(Value::Array(list)) => match fields.get("status").and_then(Value::as_array) {
+                    Some(status) if status.len() == list.len() => self.rate(column, &kept(list, status), map),
+                    _ => self.rate(column, &Value::Array(list.clone()), map),
+                },
                 Some(value) => self.rate(column, value, map),
                 None => {
                     Err(format!("`{column}` is an object, not a rating; name a field of it, as in `{column}.FIELD`"))
                 }
             },
-            Value::String(text) => self.of(column).text(column, text, map),
+            Value::String(text) => match as_json(value) {
+                Some(json) => self.rate(column, &json, map),
+                None => self.of(column).text(column, text, map),
+            },
             Value::Bool(yes) if map.is_empty() => {
                 let rating = Rating { value: f64::from(u8::from(*yes)), kind: Kind::Word };
                 self.of(column).keep(column, &yes.to_string(), rating).map(Some)
@@ -144,7 +170,11 @@ impl Scale {
         let written = read(text);
         if !map.is_empty() {
             let name = text.trim();
-            let same = |(word, _): &(&String, &f64)| word.trim().to_lowercase() == name.to_lowercase();
+            let number = |text: &str| text.trim().parse::<f64>().ok();
+            let same = |(word, _): &(&String, &f64)| {
+                word.trim().to_lowercase() == name.to_lowercase()
+                    || number(word).is_some() && number(word) == number(name)
+            };
             return match (map.get(name).or_else(|| map.iter().find(same).map(|(_, value)| value)), written) {
                 (Some(value), _) => {
                     self.count(name, *value);
@@ -160,8 +190,14 @@ impl Scale {
         }
         match written {
             Written::Nothing => Ok(None),
+            Written::Clear(rating) if rating.kind == Kind::Number && self.has_commas() && thousands(text) => {
+                Err(format!(
+                    "`{column}` is `{text}`, whose point parts thousands, as the other ratings have decimal commas, or is \
+                     a decimal point; write all ratings alike"
+                ))
+            }
             Written::Clear(rating) => self.keep(column, text.trim(), rating).map(Some),
-            Written::EitherComma(value) if self.seen.iter().any(|(kind, ..)| *kind == Kind::Comma) => Ok(Some(value)),
+            Written::EitherComma(value) if self.has_commas() => Ok(Some(value)),
             Written::EitherComma(_) => Err(format!(
                 "`{column}` is `{text}`, whose comma is either a decimal comma or parts thousands; write it with a decimal \
                  point or without a comma"
@@ -171,6 +207,10 @@ impl Scale {
                  --reward-map WORD=NUMBER,..., and write numbers without thousands separators"
             )),
         }
+    }
+
+    fn has_commas(&self) -> bool {
+        self.decimal_comma || self.seen.iter().any(|(kind, ..)| *kind == Kind::Comma)
     }
 
     /// The rating's value, if it is of a kind with those before it.
@@ -200,6 +240,15 @@ impl Scale {
             None => self.words.push((word.into(), value, 1)),
         }
     }
+}
+
+/// Whether the point of a number has exactly three digits behind it, and one to three before.
+fn thousands(text: &str) -> bool {
+    let digits = |text: &str, n: std::ops::RangeInclusive<usize>| {
+        n.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
+    };
+    let (before, behind) = text.trim().trim_start_matches(['-', '+']).split_once('.').unwrap_or_default();
+    digits(before, 1..=3) && digits(behind, 3..=3) && !before.starts_with('0')
 }
 
 fn thumb(value: f64) -> bool {

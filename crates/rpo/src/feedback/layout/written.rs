@@ -69,7 +69,7 @@ const WORDS: [(&[&str], f64); 2] = [
 pub(super) fn read(text: &str) -> Written {
     let text = text.trim().replace('\u{2212}', "-");
     let lower = text.to_lowercase();
-    if ["", "nan", "none", "null", "nil", "n/a", "na", "#n/a", "<na>", "-", "--"].contains(&lower.as_str()) {
+    if ["", "nan", "none", "null", "nil", "n/a", "na", "#n/a", "<na>", "-", "--", "\\n"].contains(&lower.as_str()) {
         return Written::Nothing;
     }
     if let Some(value) = word(&lower) {

@@ -34,8 +34,15 @@ pub(super) fn records(mut text: Text, tabs: bool) -> Result<Records, Problem> {
         Some((line, Err(problem))) => return Err(format!("header, line {line}: {problem}")),
         Some((_, Ok(names))) => header(names)?,
     };
+    let is_blank = |fields: &[String]| match fields {
+        // What some editors and old systems leave at the end of a file.
+        [only] => only.chars().all(|c| c.is_whitespace() || c == '\u{1a}'),
+        _ => false,
+    };
     Ok(Box::new(std::iter::from_fn(move || {
-        let (line, fields) = table.record()?;
+        let several = names.len() > 1;
+        let (line, fields) = std::iter::from_fn(|| table.record())
+            .find(|(_, fields)| !several || fields.as_ref().map_or(true, |fields| !is_blank(fields)))?;
         Some((format!("line {line}"), fields.and_then(|fields| named(&names, fields))))
     })))
 }

@@ -52,11 +52,11 @@ type Problem = String;
 /// A line, an element of a list or a row of a table may have so many bytes.
 const LONGEST: usize = 256 << 20;
 
-/// The records of a file in order.
+/// The records of a file in order, which have some of `columns` if these are known.
 ///
 /// # Errors
 /// If the file cannot be opened, is empty, or holds something else than records of a format that is known.
-pub(super) fn records(path: &Path, format: Option<Format>) -> Result<Records> {
+pub(super) fn records(path: &Path, format: Option<Format>, columns: &[String]) -> Result<Records> {
     let bad = |problem| Error::File { path: path.into(), problem };
     let wanted = format.filter(|f| *f != Format::Ultrafeedback).or_else(|| by_name(path));
     match (content::open(path)?, wanted) {
@@ -75,8 +75,11 @@ pub(super) fn records(path: &Path, format: Option<Format>) -> Result<Records> {
                 Some(Format::Csv | Format::Tsv) if format.is_some() || !begins_as_json => {
                     delimited::records(text, wanted == Some(Format::Tsv)).map_err(bad)
                 }
-                Some(Format::Json | Format::Jsonl) => json::records(text).map_err(bad),
-                _ if begins_as_json => json::records(text).map_err(bad),
+                // A name may be wrong, unlike what the user says.
+                Some(Format::Json | Format::Jsonl) if format.is_some() || begins_as_json || !delimited::has_header(&text.head) => {
+                    json::records(text, columns).map_err(bad)
+                }
+                _ if begins_as_json => json::records(text, columns).map_err(bad),
                 _ if delimited::has_header(&text.head) => delimited::records(text, false).map_err(bad),
                 _ => Err(bad("neither content nor name say the format; set it (--format jsonl, json, csv, tsv, parquet, arrow or \
                               ultrafeedback)"
@@ -91,7 +94,7 @@ pub(super) fn records(path: &Path, format: Option<Format>) -> Result<Records> {
 /// # Errors
 /// As of a file, without the file.
 pub(super) fn of_json(text: &str) -> std::result::Result<Records, Problem> {
-    json::records(Text::of(text))
+    json::records(Text::of(text), &[])
 }
 
 /// What a file's name promises, without the ending of a compression.

@@ -71,6 +71,15 @@ impl fmt::Display for Source {
 }
 
 impl Source {
+    /// Whether the file at `path` is among those that are read.
+    ///
+    /// # Errors
+    /// If there is nothing to read.
+    pub fn reads(&self, path: &Path) -> Result<bool> {
+        let Ok(path) = fs::canonicalize(path) else { return Ok(false) };
+        Ok(self.files()?.iter().any(|file| fs::canonicalize(file).is_ok_and(|file| file == path)))
+    }
+
     /// The files to read, in order, at least one; those of the hub are downloaded, if they are not in its local cache.
     pub(super) fn files(&self) -> Result<Vec<PathBuf>> {
         if self.named.is_empty() {

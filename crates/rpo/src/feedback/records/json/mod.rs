@@ -11,11 +11,12 @@ use super::lines::Lines;
 use super::{Problem, Record, Records, object};
 use scan::Scanner;
 
-/// The records of a JSON text. All but columns in a single object are streamed.
+/// The records of a JSON text, which have some of `columns` if these are known. All but columns in a single object are
+/// streamed.
 ///
 /// # Errors
 /// If one object holds everything and the rows in it are not to be found.
-pub(super) fn records(text: Text) -> Result<Records, Problem> {
+pub(super) fn records(text: Text, columns: &[String]) -> Result<Records, Problem> {
     match text.first() {
         Some(b'[') => {
             let end = text.line_end();
@@ -32,7 +33,7 @@ pub(super) fn records(text: Text) -> Result<Records, Problem> {
                 Err(problem) => Err(problem),
                 Ok(_) if scanner.line == 1 && scanner.peek()?.is_some() => Ok(Way::Lines.read(text)),
                 Ok(_) if scanner.peek()?.is_some() => Ok(Way::Values.read(text)),
-                Ok(entries) => wrapped::records(&text, &entries),
+                Ok(entries) => wrapped::records(&text, &entries, columns),
             }
         }
         _ => Ok(Way::Lines.read(text)),

@@ -75,6 +75,9 @@ const OF_A_ROW: [&str; 32] = [
     "history",
 ];
 
+/// Other keys of a single row.
+const RATINGS: [&str; 4] = ["reward", "rating", "score", "label"];
+
 /// What the object that comes next is made of, two levels deep; the scanner stands after it.
 pub(super) fn survey(scanner: &mut Scanner) -> Result<Vec<Entry>, Problem> {
     let mut entries = Vec::new();
@@ -157,12 +160,18 @@ fn list(scanner: &mut Scanner) -> Result<What, Problem> {
     }
 }
 
-/// The rows of the single object of a text, which is made of `entries`.
+/// The rows of the single object of a text, which is made of `entries`; it is a row itself if it has one of the `columns` that
+/// the user named.
 ///
 /// # Errors
 /// If it is not clear where the rows are.
-pub(super) fn records(text: &Text, entries: &[Entry]) -> Result<Records, Problem> {
-    if let Some(path) = rows_under(entries)? {
+pub(super) fn records(text: &Text, entries: &[Entry], columns: &[String]) -> Result<Records, Problem> {
+    let is_column = |entry: &Entry| {
+        entry.path.len() == 1
+            && columns.iter().any(|c| *c == entry.path[0] || c.split('.').next() == Some(&entry.path[0]))
+    };
+    let is_row = entries.iter().any(is_column);
+    if let Some(path) = if is_row { None } else { rows_under(entries)? } {
         let others = entries.iter().filter(|e| is_rows(e) && e.path != path);
         let others: Vec<String> = others.map(|e| format!("`{}`", e.path.join("."))).collect();
         if !others.is_empty() {
@@ -187,7 +196,7 @@ pub(super) fn records(text: &Text, entries: &[Entry]) -> Result<Records, Problem
     let Value::Object(whole) = whole else {
         return Err(format!("{} where an object was expected", kind(&whole)));
     };
-    let rows = match columns(&whole) {
+    let rows = match of_columns(&whole).filter(|_| !is_row) {
         Some(rows) => rows?,
         None => return Ok(Box::new(std::iter::once((format!("line {line}"), Ok(whole))))),
     };
@@ -206,19 +215,25 @@ fn rows_under(entries: &[Entry]) -> Result<Option<Vec<String>>, Problem> {
     if let Some(twice) = candidates.iter().find(|entry| named_again(entry)) {
         return Err(format!("one object has two keys `{}`: rename or remove one of them", twice.path.join(".")));
     }
+    // A row of its own, one of whose columns may be a list of objects, as annotators' ratings are.
+    let of_a_row = |e: &&Entry| e.path.len() == 1 && OF_A_ROW.iter().chain(&RATINGS).any(|name| *name == e.path[0]);
+    if entries.iter().filter(of_a_row).count() >= 2 {
+        return Ok(None);
+    }
     let at = |depth: usize| candidates.iter().copied().filter(move |e| e.path.len() == depth);
     let known = |depth| ROWS.iter().find_map(|name| at(depth).find(|e| e.path.last().is_some_and(|key| key == name)));
     if let Some(entry) = known(1).or_else(|| known(2)) {
         return Ok(Some(entry.path.clone()));
     }
-    // A row of its own, one of whose columns is a list of objects, as annotators' ratings are.
-    let of_a_row = entries.iter().filter(|e| e.path.len() == 1 && OF_A_ROW.contains(&e.path[0].as_str()));
-    if of_a_row.count() >= 2 {
-        return Ok(None);
-    }
     let nearest: Vec<&Entry> = if at(1).next().is_some() { at(1).collect() } else { at(2).collect() };
     match nearest.as_slice() {
-        [] => Ok(None),
+        // The only list there is, whatever it is called.
+        [] => match entries.iter().filter(|e| matches!(e.what, What::List { objects: true })).collect::<Vec<_>>()[..] {
+            [only] if entries.iter().all(|e| e.path.len() == 1 && e.what != What::Object) => {
+                Ok(Some(only.path.clone()))
+            }
+            _ => Ok(None),
+        },
         [entry] => Ok(Some(entry.path.clone())),
         several => {
             let names: Vec<String> = several.iter().map(|e| format!("`{}`", e.path.join("."))).collect();
@@ -232,7 +247,7 @@ fn rows_under(entries: &[Entry]) -> Result<Option<Vec<String>>, Problem> {
 }
 
 /// Rows from columns: lists of equal length, or objects by index; also rows by index. `None` for a single row.
-fn columns(whole: &Map<String, Value>) -> Option<Result<Vec<Map<String, Value>>, Problem>> {
+fn of_columns(whole: &Map<String, Value>) -> Option<Result<Vec<Map<String, Value>>, Problem>> {
     if let (Some(Value::Array(names)), Some(Value::Array(rows))) = (whole.get("columns"), whole.get("data")) {
         return Some(split(names, rows));
     }
@@ -260,7 +275,10 @@ fn columns(whole: &Map<String, Value>) -> Option<Result<Vec<Map<String, Value>>,
     }
     let of_one_length =
         lists.len() == whole.len() && lists.len() > 1 && lists.iter().all(|l| l.len() == lists[0].len());
-    // A single row may hold lists of objects; columns hold texts and numbers too.
+    // A single row may hold lists of objects, or one of responses; columns hold texts and numbers too.
+    if whole.contains_key("responses") || whole.contains_key("completions") {
+        return None;
+    }
     let simple = lists.iter().any(|l| l.iter().all(|v| !v.is_object() && !v.is_array()));
     (of_one_length && simple).then(|| {
         let row = |i: usize| names().zip(lists.iter().map(|l| l[i].clone())).collect();
