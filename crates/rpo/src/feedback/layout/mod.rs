@@ -3,9 +3,11 @@
 mod exports;
 mod known;
 pub(super) mod messages;
+mod nested;
 mod pairs;
 mod path;
 mod reward;
+mod sample;
 mod written;
 
 use std::borrow::Cow;
@@ -15,13 +17,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::records::{Format, kind, object};
+use super::records::{Format, object};
 use super::rows::{Feedback, Notes};
-use known::{Sample, missing, recognise, reward_alias};
+use known::recognise;
+use nested::elements;
 use pairs::Pair;
 pub(super) use path::find;
 pub(super) use reward::Scales;
 use reward::Terms;
+use sample::{Sample, missing, reward_alias};
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -317,47 +321,6 @@ impl Layout {
         }
     }
 
-    fn nested(
-        &self,
-        record: &Map<String, Value>,
-        prompt: &str,
-        elements: Vec<Value>,
-        text: &str,
-        notes: &mut Notes,
-    ) -> Result<Vec<Feedback>> {
-        if elements.is_empty() {
-            return Ok(self.complete((prompt.into(), String::new()), None, 0, notes)?.into_iter().collect());
-        }
-        let total = elements.len();
-        let mut beside = None;
-        let mut rows = Vec::new();
-        for (i, element) in elements.into_iter().enumerate() {
-            let located = |problem| format!("response {}: {problem}", i + 1);
-            let own = element.as_object().filter(|element| find(element, text).is_some());
-            let response = match own.and_then(|element| find(element, text)) {
-                Some(value) => messages::text(&value).map_err(|p| located(format!("`{text}` is {p}")))?,
-                None => match &element {
-                    // An object that has no text is one that is empty, as is null.
-                    Value::Object(_) if messages::turns(&element).map_err(located)?.is_none() => String::new(),
-                    _ => messages::text(&element).map_err(located)?,
-                },
-            };
-            let rated = element.as_object().map(|element| self.reward(element, notes)).transpose().map_err(located)?;
-            let reward = match (rated.flatten(), &self.reward) {
-                (None, Reward::Columns(terms)) => {
-                    if beside.is_none() {
-                        beside = Some(Beside::of(record, terms, total, !element.is_object())?);
-                    }
-                    let rate = |lists: &Beside| lists.rate(i, terms, &self.options.reward_map, notes);
-                    beside.as_ref().map_or(Ok(None), rate).map_err(located)?
-                }
-                (rated, _) => rated,
-            };
-            rows.extend(self.complete((prompt.into(), response), reward, 1, notes).map_err(located)?);
-        }
-        Ok(rows)
-    }
-
     fn reward(&self, record: &Map<String, Value>, notes: &mut Notes) -> Result<Option<f64>> {
         let map = &self.options.reward_map;
         match &self.reward {
@@ -407,60 +370,5 @@ impl Layout {
         }
         notes.count(lack, 1);
         Ok(None)
-    }
-}
-
-/// Lists of ratings beside a list of responses, one for each column of the reward.
-struct Beside(Vec<Option<Vec<Value>>>);
-
-impl Beside {
-    /// Those of a record with `total` responses; `needed` if these cannot hold their ratings themselves.
-    fn of(record: &Map<String, Value>, Terms(terms): &Terms, total: usize, needed: bool) -> Result<Self> {
-        let list = |column: &String| match find(record, column).as_deref() {
-            Some(Value::Array(list)) if list.len() == total => Ok(Some(list.clone())),
-            None | Some(Value::Null) => Ok(None),
-            Some(_) if needed => Err(format!("{total} responses, but `{column}` is no list of so many")),
-            Some(_) => Ok(None),
-        };
-        Ok(Self(terms.iter().map(|(column, _)| list(column)).collect::<Result<_>>()?))
-    }
-
-    /// The reward of response `i`.
-    fn rate(&self, i: usize, terms: &Terms, map: &BTreeMap<String, f64>, notes: &mut Notes) -> Result<Option<f64>> {
-        let mut lists = self.0.iter();
-        notes.rewarded |= self.0.iter().any(Option::is_some);
-        terms.combine(|column| match lists.next().and_then(Option::as_ref) {
-            Some(list) => notes.scales.rate(column, &list[i], map),
-            None => Ok(None),
-        })
-    }
-}
-
-/// The responses of a list, or of an object of lists of equal length.
-fn elements(value: &Value) -> Result<Vec<Value>> {
-    match value {
-        Value::Null => Ok(Vec::new()),
-        Value::Array(list) => Ok(list.clone()),
-        Value::Object(fields) => {
-            let lists: Vec<(&String, &Vec<Value>)> =
-                fields.iter().filter_map(|(name, list)| Some((name, list.as_array()?))).collect();
-            let Some(n) = lists.first().map(|(_, list)| list.len()) else {
-                return Err("an object without lists, not a list of responses".into());
-            };
-            if let Some((name, list)) = lists.iter().find(|(_, list)| list.len() != n) {
-                return Err(format!(
-                    "an object of lists of unequal length: {n} in `{}`, {} in `{name}`",
-                    lists[0].0,
-                    list.len()
-                ));
-            }
-            let element = |i: usize| lists.iter().map(|(name, list)| ((*name).clone(), list[i].clone())).collect();
-            Ok((0..n).map(|i| Value::Object(element(i))).collect())
-        }
-        Value::String(_) => match path::as_json(value) {
-            Some(json @ (Value::Array(_) | Value::Object(_))) => elements(&json),
-            _ => Err("a text, not a list".into()),
-        },
-        other => Err(format!("{}, not a list", kind(other))),
     }
 }
