@@ -5,6 +5,7 @@ use std::fmt::Write;
 use anyhow::Result;
 use serde_json::{Map, Value};
 
+use crate::messages::in_lines;
 use crate::settings::schema::{Choice, Kind, Node, expected, of_file, properties, tag};
 
 /// Print all settings with their meaning and default, as a TOML file for --config.
@@ -142,12 +143,7 @@ fn describe(out: &mut String, node: Node<'_>) -> std::fmt::Result {
 /// A text as comment; all but its first line begin with `indent`.
 fn comment(out: &mut String, text: &str, indent: &str) -> std::fmt::Result {
     let text = text.split("\n\n").next().unwrap_or_default();
-    let following = format!("# {indent}");
-    let options = textwrap::Options::new(WIDTH)
-        .initial_indent("# ")
-        .subsequent_indent(&following)
-        .word_splitter(textwrap::WordSplitter::NoHyphenation);
-    writeln!(out, "{}", textwrap::fill(text, options))
+    writeln!(out, "{}", in_lines(WIDTH, text, "# ", &format!("# {indent}")))
 }
 
 #[cfg(test)]

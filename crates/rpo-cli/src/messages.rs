@@ -2,6 +2,7 @@
 //! terminal alone.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstream::AutoStream;
@@ -78,14 +79,22 @@ pub fn colour_of(arguments: impl IntoIterator<Item = OsString>) -> ColorChoice {
     given.and_then(|given| ColorChoice::from_str(given, false).ok()).unwrap_or_default()
 }
 
-/// A sentence in lines no longer than the terminal is wide, or 80 columns, that begin with `first` and `others`.
+/// A sentence in lines that fit the terminal and begin with `first` and `others`; one line where there is no terminal, so that
+/// it can be searched for.
 pub fn wrapped(sentence: &str, first: &str, others: &str) -> String {
-    let width = textwrap::termwidth().min(110);
+    match std::io::stdout().is_terminal() {
+        true => in_lines(textwrap::termwidth().min(110), sentence, first, others),
+        false => format!("{first}{sentence}"),
+    }
+}
+
+/// A text in lines of at most `width` columns; flags stay whole.
+pub fn in_lines(width: usize, text: &str, first: &str, others: &str) -> String {
     let options = textwrap::Options::new(width)
         .initial_indent(first)
         .subsequent_indent(others)
         .word_splitter(textwrap::WordSplitter::NoHyphenation);
-    textwrap::fill(sentence, options)
+    textwrap::fill(text, options)
 }
 
 /// Ends the program without a word when nobody reads its output any more, as other programs do (`rpo … | head`).
@@ -127,8 +136,8 @@ mod tests {
 
     #[test]
     fn sentences_are_wrapped_and_flags_stay_whole() {
-        let said = wrapped(&"of texts --max-response-tokens ".repeat(9), "- ", "  ");
-        assert!(said.lines().count() > 2 && said.lines().all(|line| line.len() <= 110), "{said}");
+        let said = in_lines(60, &"of texts --max-response-tokens ".repeat(9), "- ", "  ");
+        assert!(said.lines().count() > 2 && said.lines().all(|line| line.len() <= 60), "{said}");
         assert!(said.lines().skip(1).all(|line| line.starts_with("  ")), "{said}");
         assert_eq!(said.matches("--max-response-tokens").count(), 9);
     }

@@ -56,8 +56,8 @@ pub fn remarks(data: &ReadSummary) -> Vec<String> {
         (
             duplicates,
             format!(
-                "{duplicates} rows repeat a response, {conflicting_duplicates} of them with another reward; training \
-                 takes their mean"
+                "{duplicates} repeat another response and were merged into it with their mean reward; \
+                 {conflicting_duplicates} of them have another reward"
             ),
         ),
         (
@@ -109,7 +109,7 @@ pub fn warnings(data: &ReadSummary) -> Vec<String> {
         ),
         (
             usize::from(unknown > MANY_UNKNOWN),
-            format!("{} of the tokens are unknown: this tokenizer is made for other texts", percent(unknown)),
+            "many tokens are unknown: this tokenizer is made for other texts".to_string(),
         ),
         (
             usize::from(cut > MANY_CUT),

@@ -39,7 +39,7 @@ fn inspect_and_train_count_alike_what_is_the_same_to_the_model() {
         "d.jsonl: 6 rated responses of 3 prompts",
         "1 row has no rating and was left out",
         "1 prompts differ as texts only",
-        "1 rows repeat a response, 1 of them with another reward",
+        "1 repeat another response and were merged into it with their mean reward; 1 of them",
         "1 texts spell out special tokens",
     ] {
         assert!(said.contains(expected), "{expected}: {said}");
@@ -150,12 +150,4 @@ fn quiet_leaves_results_alone() {
     let [said, warned] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).expect("text"));
     assert!(output.status.success() && warned.is_empty(), "{warned}");
     assert!(!said.contains("step 1 of 2"), "{said}");
-}
-
-#[test]
-fn what_is_found_fits_into_80_columns() {
-    let place = Place::with_model();
-    place.write("d.jsonl", DATA);
-    let said = place.ok("inspect data d.jsonl --tokenizer model --max-prompt-tokens 1");
-    assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
 }
