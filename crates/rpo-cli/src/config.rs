@@ -49,7 +49,11 @@ fn file(objective: Option<&str>) -> Result<String, std::fmt::Error> {
     let root = Node::new(&schema);
     let mut out = String::new();
     comment(&mut out, "Settings of rpo train and rpo compare, for --config FILE. Flags win over them.", "")?;
-    comment(&mut out, "Remove the # before a setting to change it; what is commented out is the default.", "")?;
+    comment(
+        &mut out,
+        "Remove the # before a setting to change it. What is commented out is the default; in brackets is what a setting may be that is not set.",
+        "",
+    )?;
     for table in root.tables() {
         for (name, example) in EXAMPLES {
             let node = root.at(&table["properties"][name]);
@@ -117,9 +121,9 @@ fn setting(out: &mut String, name: &str, node: Node<'_>) -> std::fmt::Result {
     describe(out, node)?;
     match &node.schema["default"] {
         Value::Null if node.words().is_empty() => {
-            writeln!(out, "# {name} = ({}; nothing by default)", expected(&node.choices()))
+            writeln!(out, "# {name} = ({})", expected(&node.choices()))
         }
-        Value::Null => writeln!(out, "# {name} = (nothing by default)"),
+        Value::Null => writeln!(out, "# {name} = (one of these)"),
         default => writeln!(out, "#{name} = {default}"),
     }
 }
