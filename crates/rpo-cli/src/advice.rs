@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use rpo::advice::{Facts, advise, harms, one_line, suspicions};
-use rpo::checkpoint::Checkpoint;
 use rpo::feedback::Split;
+use rpo::model::checkpoint::Checkpoint;
 
 use crate::settings::Settings;
 

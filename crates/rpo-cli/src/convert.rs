@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rpo::feedback::{ReadOptions, Source, read_rows};
-use rpo::files::fill_file;
+use rpo::store::files::fill_file;
 
 use crate::flags::Layout;
 use crate::{messages, progress};

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use rpo::checkpoint::Checkpoint;
 use rpo::feedback::read_prompts;
-use rpo::sample::{Decoding, EarlyStopping, StoredDecoding, generate};
+use rpo::generate::{Decoding, EarlyStopping, StoredDecoding, generate};
+use rpo::model::checkpoint::Checkpoint;
 use rpo::tokenizer::Cut;
 use serde_json::json;
 
@@ -154,7 +154,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         tracing::warn!("{cut} of {of} prompts were cut at {limit} tokens (--max-prompt-tokens)");
     }
     let model = checkpoint.load(&device::find(&arguments.device)?)?;
-    let ends = decoding.ends(model.config());
+    let ends = decoding.ends(&model.config());
     let mut file = arguments.output.as_deref().map(create).transpose()?;
     let bar = progress::pass("answering", ids.len());
     let mut unfinished = 0;

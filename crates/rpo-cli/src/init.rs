@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use rpo::checkpoint::{StoredAs, init};
-use rpo::t5::Config;
+use rpo::model::Config;
+use rpo::model::checkpoint::{StoredAs, init};
 
 /// Make a fresh, untrained model from a config.json and a tokenizer.json
 ///

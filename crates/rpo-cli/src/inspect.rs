@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use rpo::advice::{one_line, suspicions};
-use rpo::checkpoint::Checkpoint;
 use rpo::feedback::Limits;
 use rpo::inspect::{Bin, DataReport, Distribution, inspect};
+use rpo::model::checkpoint::Checkpoint;
 use rpo::tokenizer::{Cut, Tokenizer};
 
 use crate::flags::Layout;

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use common::{Peer, flag, least, median, option, peak_memory, shape};
 use gemm::Parallelism;
-use rpo::t5::Config;
+use rpo::model::Config;
 use rpo::train::{Event, Observer, TrainConfig};
 use serde_json::json;
 
@@ -90,7 +90,7 @@ struct Products {
 }
 
 impl Products {
-    fn of(config: &Config) -> Self {
+    fn of(Config::T5(config): &Config) -> Self {
         let (d, ff, inner) = (config.d_model, config.d_ff, config.num_heads * config.d_kv);
         let (source, target) = (BATCH * PROMPT, BATCH * RESPONSE);
         let (encoder, decoder) = (config.num_layers, config.num_decoder_layers);

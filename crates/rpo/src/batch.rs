@@ -5,7 +5,6 @@ use std::ops::Range;
 use rpo_ops::Segments;
 
 use crate::feedback::{FeedbackSet, PromptGroup};
-use crate::t5::Config;
 
 /// Some responses of one prompt group, as a batch takes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +33,13 @@ impl Span {
     }
 }
 
+/// What stands before a response's first token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// This token: models with a decoder of its own, as T5.
+    Token(u32),
+}
+
 /// What the model computes on in one pass: `P` prompts and `R >= P` responses.
 #[derive(Clone, Debug)]
 pub struct PackedBatch {
@@ -60,13 +66,14 @@ impl PackedBatch {
     ///
     /// # Panics
     /// If there is no response, or a prompt or response without tokens; [`FeedbackSet`] admits neither.
-    pub fn pack(data: &FeedbackSet, spans: &[Span], config: &Config) -> Self {
+    pub fn pack(data: &FeedbackSet, spans: &[Span], start: Start) -> Self {
         let groups: Vec<(&PromptGroup, &Span)> = spans.iter().map(|s| (&data.groups[s.group], s)).collect();
         let responses = || groups.iter().flat_map(|(group, span)| &group.responses[span.responses.clone()]);
+        let Start::Token(start) = start;
         let mut input_ids = Vec::new();
         let mut labels = Vec::new();
         for response in responses() {
-            input_ids.push(config.decoder_start_token_id);
+            input_ids.push(start);
             input_ids.extend(&response.ids[..response.ids.len() - 1]);
             labels.extend(&response.ids);
         }
@@ -176,15 +183,12 @@ mod tests {
         }
     }
 
-    fn config() -> Config {
-        let text = r#"{"model_type":"t5","vocab_size":16,"d_model":4,"d_kv":2,"d_ff":8,"num_layers":1,"num_heads":2}"#;
-        Config::parse(text).expect("valid")
-    }
+    const START: Start = Start::Token(0);
 
     #[test]
     fn each_prompt_is_packed_once_and_inputs_are_shifted() {
         let data = data();
-        let batch = PackedBatch::pack(&data, &[Span::whole(0, &data), Span::whole(1, &data)], &config());
+        let batch = PackedBatch::pack(&data, &[Span::whole(0, &data), Span::whole(1, &data)], START);
         assert_eq!(batch.prompt_ids, [5, 6, 1, 4, 1]);
         assert_eq!(batch.labels, [7, 8, 1, 9, 1, 3, 3, 3, 1]);
         assert_eq!(batch.input_ids, [0, 7, 8, 0, 9, 0, 3, 3, 3]);
@@ -200,10 +204,10 @@ mod tests {
         let all = [Span::whole(0, &data), Span::whole(1, &data)];
         for budget in 1..20 {
             let pieces = split_by_tokens(&data, &all, budget, false);
-            let rows: Vec<usize> = pieces.iter().flat_map(|p| PackedBatch::pack(&data, p, &config()).rows).collect();
+            let rows: Vec<usize> = pieces.iter().flat_map(|p| PackedBatch::pack(&data, p, START).rows).collect();
             assert_eq!(rows, [0, 1, 2], "budget {budget}");
             for piece in &pieces {
-                let batch = PackedBatch::pack(&data, piece, &config());
+                let batch = PackedBatch::pack(&data, piece, START);
                 assert!(batch.tokens() <= budget || batch.rows.len() == 1, "budget {budget}: {piece:?}");
             }
         }
@@ -216,7 +220,7 @@ mod tests {
         data.groups = [&data.groups[..], &data.groups[..1], &data.groups[..1]].concat();
         let all: Vec<Span> = (0..4).map(|i| Span::whole(i, &data)).collect();
         let sizes = |pieces: Vec<Vec<Span>>| -> Vec<usize> {
-            pieces.iter().map(|p| PackedBatch::pack(&data, p, &config()).tokens()).collect()
+            pieces.iter().map(|p| PackedBatch::pack(&data, p, START).tokens()).collect()
         };
         // Groups of 3 + 5, 2 + 4, 3 + 5 and 3 + 5 tokens.
         assert_eq!(sizes(split_by_tokens(&data, &all, 22, false)), [22, 8]);

@@ -14,9 +14,9 @@ use rpo_ops::{Segments, segment_mean};
 use crate::error::Result;
 use crate::feedback::{PromptGroup, Split};
 use crate::host::host;
+use crate::model::Model;
 use crate::parts::Parts;
 use crate::reference::{Cached, ReferenceCache, kept};
-use crate::t5::T5;
 
 /// Numbers that are kept of each prompt.
 const WIDTH: usize = 64;
@@ -41,7 +41,7 @@ impl PromptFeatures {
     /// # Errors
     /// If the device fails, and those of `progress`.
     pub fn compute(
-        model: &T5,
+        model: &Model,
         split: &Split,
         budget: usize,
         progress: &mut dyn FnMut(usize) -> Result<()>,
@@ -54,7 +54,7 @@ impl PromptFeatures {
     /// Computes what is missing.
     fn complete(
         parts: &mut Parts,
-        model: &T5,
+        model: &Model,
         split: &Split,
         budget: usize,
         progress: &mut dyn FnMut(usize) -> Result<()>,
@@ -94,7 +94,7 @@ impl PromptFeatures {
     /// # Errors
     /// If the device fails, and those of `progress`.
     pub fn cached(
-        model: &T5,
+        model: &Model,
         split: &Split,
         budget: usize,
         cache: &ReferenceCache,
@@ -131,13 +131,13 @@ fn places(split: &Split) -> Vec<u32> {
     places
 }
 
-fn width(model: &T5) -> usize {
-    model.config().d_model.min(WIDTH)
+fn width(model: &Model) -> usize {
+    model.d_model().min(WIDTH)
 }
 
 /// `(d_model, WIDTH)` standard normal numbers, or nothing for models that are no wider.
-fn directions(model: &T5) -> Option<Tensor<2>> {
-    let d_model = model.config().d_model;
+fn directions(model: &Model) -> Option<Tensor<2>> {
+    let d_model = model.d_model();
     if d_model <= WIDTH {
         return None;
     }
@@ -152,11 +152,11 @@ mod tests {
 
     use super::*;
     use crate::finite::{FiniteProblem, Lengths};
-    use crate::t5::RandomWeights;
+    use crate::model::RandomWeights;
 
     #[test]
     fn features_are_the_means_of_the_encoders_states_whatever_the_batches() {
-        let model = T5::new(&FiniteProblem::config(), &mut RandomWeights::new(1), &Device::flex()).expect("random");
+        let model = Model::new(&FiniteProblem::config(), &mut RandomWeights::new(1), &Device::flex()).expect("random");
         let split = Split { train: FiniteProblem::new(1, Lengths::Equal).behaviour(2, 1), ..Split::default() };
         let together = PromptFeatures::compute(&model, &split, 10_000, &mut |_| Ok(())).expect("computed");
         let apart = PromptFeatures::compute(&model, &split, 1, &mut |_| Ok(())).expect("computed");
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn cached_features_are_the_same() {
-        let model = T5::new(&FiniteProblem::config(), &mut RandomWeights::new(1), &Device::flex()).expect("random");
+        let model = Model::new(&FiniteProblem::config(), &mut RandomWeights::new(1), &Device::flex()).expect("random");
         let split = Split { train: FiniteProblem::new(1, Lengths::Equal).behaviour(2, 1), ..Split::default() };
         let dir = tempfile::tempdir().expect("temporary directory");
         let cache = ReferenceCache::new(dir.path(), &model).expect("hashed");

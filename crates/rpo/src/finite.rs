@@ -6,10 +6,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::feedback::{FeedbackSet, PromptGroup, Response};
+use crate::model::{Config, Model};
 use crate::objective::log_sum_exp;
 use crate::score::score_set;
 use crate::statistics::mean;
-use crate::t5::{Config, T5};
 
 /// The model's `</s>`.
 const END: u32 = 1;
@@ -178,7 +178,7 @@ impl FiniteProblem {
     ///
     /// # Errors
     /// If the device fails.
-    pub fn table(&self, model: &T5) -> crate::Result<(Table, Mass)> {
+    pub fn table(&self, model: &Model) -> crate::Result<(Table, Mass)> {
         let every = vec![(0..self.responses.len()).map(|y| (y, 0.0)).collect(); self.prompts.len()];
         let data = self.set(every);
         let mut log_probs = vec![0.0; data.responses()];

@@ -1,4 +1,4 @@
-//! Reward Partitioning Optimization (RPO, arXiv 2506.13702): alignment of T5 models from scalar feedback.
+//! Reward Partitioning Optimization (RPO, arXiv 2506.13702): alignment of language models from scalar feedback.
 //!
 //! The types tell the story:
 //!
@@ -13,47 +13,37 @@
 //! | [`advice`] | what it is fit for, and what would do harm |
 //! | [`tokenizer`] | text to token ids and back |
 //! | [`batch`] | prompts and responses laid end to end, each prompt once |
-//! | [`t5`] | the model |
+//! | [`model`] | the models by family, and Hugging Face directories in and out |
 //! | [`score`] | log-probabilities of responses: the only place that computes them |
 //! | [`reference`](mod@reference) | log-probabilities under the reference model, cached on disk |
 //! | [`features`] | what the reference's encoder says of prompts |
 //! | [`objective`] | RPO and its rivals, one file each |
-//! | [`optim`] | AdamW, Adafactor, the learning-rate schedule |
-//! | [`train`] | the only training loop |
-//! | [`mod@recompute`] | gradients in less memory |
-//! | [`sample`] | generation |
-//! | [`checkpoint`] | Hugging Face directories in and out |
+//! | [`train`] | the only training loop, with optimizers and the record of a run |
+//! | [`generate`] | answers to prompts |
 //! | [`finite`] | a problem that can be solved exactly, to judge objectives on |
 //! | [`diagnostics`] | whether a policy gets better or worse, beside its loss |
 //! | [`statistics`] | intervals, rank correlations, win rates |
-//! | [`metrics`], [`tensorboard`] | the record of a run |
 //! | [`stop`] | ending a pass or a run early |
-//! | [`files`] | writing whole files or nothing |
+//! | [`store`] | writing whole files or nothing |
 
 pub mod advice;
 pub mod batch;
-pub mod checkpoint;
 pub mod diagnostics;
 pub mod error;
 pub mod features;
 pub mod feedback;
-pub mod files;
 pub mod finite;
+pub mod generate;
 mod host;
 pub mod inspect;
-pub mod metrics;
+pub mod model;
 pub mod objective;
-pub mod optim;
 mod parts;
-pub mod recompute;
 pub mod reference;
-pub mod sample;
 pub mod score;
 pub mod statistics;
 pub mod stop;
-pub mod t5;
-mod tensor_file;
-pub mod tensorboard;
+pub mod store;
 pub mod tokenizer;
 pub mod train;
 

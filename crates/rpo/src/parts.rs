@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::files::write_file;
+use crate::store::files::write_file;
 
 /// Rows of `width` numbers, those that are known.
 pub(crate) struct Parts {

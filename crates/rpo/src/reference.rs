@@ -10,11 +10,11 @@ use crate::error::{Error, Result};
 use crate::features::PromptFeatures;
 use crate::feedback::{FeedbackSet, Split};
 use crate::host::{bytes, host};
+use crate::model::{Model, NamedParameters};
 use crate::objective::Needs;
 use crate::parts::Parts;
 use crate::score::{LogProb, Scores, score};
-use crate::t5::{NamedParameters, T5};
-use crate::tensor_file::{TensorFile, write_values};
+use crate::store::tensors::{TensorFile, write_values};
 
 /// Raised whenever the same inputs would give other scores than before.
 const VERSION: &str = "rpo reference scores 1";
@@ -47,7 +47,13 @@ impl References {
     ///
     /// # Errors
     /// If the device fails.
-    pub fn compute(model: &T5, needs: Needs, split: &Split, mismatched: Option<&Split>, budget: usize) -> Result<Self> {
+    pub fn compute(
+        model: &Model,
+        needs: Needs,
+        split: &Split,
+        mismatched: Option<&Split>,
+        budget: usize,
+    ) -> Result<Self> {
         let scores = |split: &Split| ReferenceScores::compute(model, split, budget, &mut |_| Ok(()));
         Ok(Self {
             matched: Self::scored(needs, split).map(|split| scores(&split)).transpose()?,
@@ -124,7 +130,7 @@ impl ReferenceScores {
     /// # Errors
     /// If the device fails, and those of `progress`.
     pub fn compute(
-        model: &T5,
+        model: &Model,
         split: &Split,
         budget: usize,
         progress: &mut dyn FnMut(usize) -> Result<()>,
@@ -138,7 +144,7 @@ impl ReferenceScores {
     /// Computes what is missing: in the same batches whatever is there already, so that a pass in parts gives the same bits.
     fn complete(
         parts: &mut Parts,
-        model: &T5,
+        model: &Model,
         split: &Split,
         budget: usize,
         progress: &mut dyn FnMut(usize) -> Result<()>,
@@ -146,7 +152,7 @@ impl ReferenceScores {
         let mut done = 0;
         for data in [&split.train, &split.validation] {
             for spans in length_buckets(data, budget, false) {
-                let batch = PackedBatch::pack(data, &spans, model.config());
+                let batch = PackedBatch::pack(data, &spans, model.start());
                 if !parts.have(&batch.rows) {
                     parts.put(&batch.rows, &host(score(model, &batch).log_probs)?);
                 }
@@ -168,7 +174,7 @@ impl ReferenceScores {
     /// # Errors
     /// If the device fails, and those of `progress`.
     pub fn cached(
-        model: &T5,
+        model: &Model,
         split: &Split,
         budget: usize,
         cache: &ReferenceCache,
@@ -196,7 +202,7 @@ impl ReferenceCache {
     ///
     /// # Errors
     /// If the device fails.
-    pub fn new(dir: &Path, model: &T5) -> Result<Self> {
+    pub fn new(dir: &Path, model: &Model) -> Result<Self> {
         let mut of_model = blake3::Hasher::new();
         of_model.update(VERSION.as_bytes());
         of_model.update(format!("{:?}", model.device()).as_bytes());
@@ -291,13 +297,13 @@ fn tokens(split: &Split) -> Vec<usize> {
 ///
 /// # Errors
 /// If the device fails.
-pub fn model_fingerprint(model: &T5) -> Result<String> {
+pub fn model_fingerprint(model: &Model) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     update_with_model(&mut hasher, model)?;
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-fn update_with_model(hasher: &mut blake3::Hasher, model: &T5) -> Result<()> {
+fn update_with_model(hasher: &mut blake3::Hasher, model: &Model) -> Result<()> {
     hasher.update(model.config().to_json("float32").as_bytes());
     for parameter in model.parameters() {
         hasher.update(format!("{} {:?}", parameter.name, parameter.shape).as_bytes());

@@ -10,8 +10,8 @@ use crate::batch::{PackedBatch, length_buckets};
 use crate::error::Result;
 use crate::feedback::FeedbackSet;
 use crate::host::host;
+use crate::model::{Model, States, ValueNetwork};
 use crate::objective::Seen;
-use crate::t5::{T5, ValueNetwork};
 
 /// What `ell(y|x)`, the log-probability of a response, is taken to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -70,13 +70,13 @@ impl Scores {
 #[derive(Module, Debug)]
 pub struct Learner {
     /// The model that answers.
-    pub policy: T5,
+    pub policy: Model,
     /// `V(x)`, for DRO.
     pub value: Option<ValueNetwork>,
 }
 
 /// Scores every response of `batch` under `model`.
-pub fn score(model: &T5, batch: &PackedBatch) -> Scores {
+pub fn score(model: &Model, batch: &PackedBatch) -> Scores {
     score_with(model, None, batch)
 }
 
@@ -87,16 +87,16 @@ impl Learner {
     }
 }
 
-fn score_with(model: &T5, value: Option<&ValueNetwork>, batch: &PackedBatch) -> Scores {
-    let (memory, hidden) = model.forward(batch);
-    let states = value.map(|v| v.states(&memory, batch));
-    score_decoded(model, value, hidden, states, batch, true)
+fn score_with(model: &Model, value: Option<&ValueNetwork>, batch: &PackedBatch) -> Scores {
+    let States { prompts, responses } = model.forward(batch);
+    let states = value.map(|v| v.states(&prompts, batch));
+    score_decoded(model, value, responses, states, batch, true)
 }
 
 /// The last part of scoring: `hidden` is what the head multiplies, `states` what the value network reads; for `keep_logits`
 /// see [`label_log_probs`].
 pub(crate) fn score_decoded(
-    model: &T5,
+    model: &Model,
     value: Option<&ValueNetwork>,
     hidden: Tensor<2>,
     states: Option<Tensor<2>>,
@@ -120,14 +120,14 @@ pub(crate) fn score_decoded(
 /// # Errors
 /// If the device fails, and those of `progress`.
 pub fn score_set(
-    model: &T5,
+    model: &Model,
     data: &FeedbackSet,
     budget: usize,
     progress: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Vec<(usize, f32)>> {
     let mut scores = Vec::with_capacity(data.responses());
     for spans in length_buckets(data, budget, false) {
-        let scored = score(model, &PackedBatch::pack(data, &spans, model.config()));
+        let scored = score(model, &PackedBatch::pack(data, &spans, model.start()));
         scores.extend(scored.rows.into_iter().zip(host(scored.log_probs)?));
         progress(scores.len())?;
     }
@@ -135,6 +135,6 @@ pub fn score_set(
 }
 
 /// Log-probability of every token of the packed responses: `(response tokens)`.
-pub fn token_log_probs(model: &T5, batch: &PackedBatch) -> Tensor<1> {
-    label_log_probs(model.forward(batch).1, model.head(), &batch.labels, true)
+pub fn token_log_probs(model: &Model, batch: &PackedBatch) -> Tensor<1> {
+    label_log_probs(model.forward(batch).responses, model.head(), &batch.labels, true)
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use rpo::batch::{PackedBatch, Span};
 use rpo::burn::tensor::Device;
-use rpo::checkpoint::Checkpoint;
 use rpo::feedback::{FeedbackSet, Limits, PromptGroup, ReadOptions, Response};
+use rpo::model::checkpoint::Checkpoint;
 use rpo::score::token_log_probs;
 use rpo::tokenizer::{Cut, Tokenizer};
 use serde::Deserialize;
@@ -103,7 +103,7 @@ fn a_checkpoint_from_elsewhere_scores_as_in_transformers() {
         responses: vec![response],
     });
     let data = FeedbackSet { groups: groups.collect() };
-    let batch = PackedBatch::pack(&data, &[Span::whole(0, &data), Span::whole(1, &data)], model.config());
+    let batch = PackedBatch::pack(&data, &[Span::whole(0, &data), Span::whole(1, &data)], model.start());
     let got: Vec<f32> = token_log_probs(&model, &batch).into_data().try_to_vec().expect("f32");
     let want: Vec<f32> = cases.iter().flat_map(|case| case.token_log_probs.clone()).collect();
     assert_eq!(got.len(), want.len());

@@ -9,14 +9,14 @@ use burn::tensor::{Device, Tensor};
 use rpo::batch::{PackedBatch, Span};
 use rpo::burn;
 use rpo::feedback::{FeedbackSet, PromptGroup, Response, Split};
+use rpo::model::{Config, Model, NamedParameters, RandomWeights, ValueKind};
 use rpo::objective::{
     DroConfig, GroupCentredConfig, KtoConfig, Objective, ObjectiveConfig, Partition, QrpoConfig, RpoConfig, SftConfig,
     SftRows, Step, Threshold, Transform, ZeroPoint,
 };
-use rpo::optim::{Optimizer, OptimizerConfig};
 use rpo::reference::References;
 use rpo::score::{Learner, LogProb, Scores, score};
-use rpo::t5::{Config, NamedParameters, RandomWeights, T5, ValueKind};
+use rpo::train::optim::{Optimizer, OptimizerConfig};
 use rpo::train::{Event, Observer, Progress, StepReport, TrainConfig, Trainer, learner};
 
 /// An objective with what it declares.
@@ -84,11 +84,11 @@ fn data() -> Split {
     Split { train: FeedbackSet { groups: train }, validation: FeedbackSet::default() }
 }
 
-fn model(seed: u64) -> T5 {
+fn model(seed: u64) -> Model {
     let text = r#"{"model_type":"t5","vocab_size":10,"d_model":8,"d_kv":4,"d_ff":16,"num_layers":2,"num_heads":2,
                    "feed_forward_proj":"gated-gelu","tie_word_embeddings":false}"#;
     let config = Config::parse(text).expect("valid");
-    T5::new(&config, &mut RandomWeights::new(seed), &Device::flex().autodiff()).expect("random")
+    Model::new(&config, &mut RandomWeights::new(seed), &Device::flex().autodiff()).expect("random")
 }
 
 /// An objective ready to be asked.
@@ -102,9 +102,9 @@ struct Prepared {
     name: String,
 }
 
-fn sums(model: &T5, split: &Split) -> Vec<f64> {
+fn sums(model: &Model, split: &Split) -> Vec<f64> {
     let spans: Vec<Span> = (0..split.train.groups.len()).map(|i| Span::whole(i, &split.train)).collect();
-    let scores = score(model, &PackedBatch::pack(&split.train, &spans, model.config()));
+    let scores = score(model, &PackedBatch::pack(&split.train, &spans, model.start()));
     let values: Vec<f32> = scores.log_probs.into_data().try_to_vec().expect("f32");
     values.into_iter().map(f64::from).collect()
 }
@@ -149,7 +149,7 @@ impl Prepared {
             if spans.is_empty() {
                 continue;
             }
-            let batch = PackedBatch::pack(&data, &spans, self.learner.policy.config());
+            let batch = PackedBatch::pack(&data, &spans, self.learner.policy.start());
             let loss = self.loss_of(&self.learner.score(&batch), &step);
             sum = Some(sum.map_or(loss.clone(), |s| s + loss));
         }
@@ -228,7 +228,7 @@ fn every_trainable_tensor_is_reached_and_the_reference_is_not() {
         objective.prepare(&p.data, &references).expect("defined");
         let p = Prepared { objective, ..p };
         let (data, spans) = p.spans(&[0, 2, 3]);
-        let batch = PackedBatch::pack(&data, &spans, p.learner.policy.config());
+        let batch = PackedBatch::pack(&data, &spans, p.learner.policy.start());
         let mut tape = p.loss_of(&p.learner.score(&batch), &batch.rows).backward();
         assert!(reference.gradients(&mut tape).iter().all(|(_, g)| g.is_none()), "{}", p.name);
         assert!(p.learner.gradients(&mut tape).iter().all(|(_, g)| g.is_some()), "{}", p.name);

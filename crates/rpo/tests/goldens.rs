@@ -9,12 +9,12 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use rpo::batch::{PackedBatch, length_buckets};
 use rpo::burn;
-use rpo::checkpoint::{Checkpoint, StoredAs, save};
 use rpo::feedback::{FeedbackSet, PromptGroup, Response};
-use rpo::sample::{Decoding, Processors, StoredDecoding, generate};
+use rpo::generate::{Decoding, Processors, StoredDecoding, generate};
+use rpo::model::checkpoint::{Checkpoint, StoredAs, save};
+use rpo::model::{Model, NamedParameters, States};
 use rpo::score::{LogProb, score, token_log_probs};
 use rpo::stop::Stop;
-use rpo::t5::{NamedParameters, T5};
 use rpo_ops::Segments;
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -75,7 +75,7 @@ impl Golden {
     }
 }
 
-fn load(model: &str, device: &Device) -> T5 {
+fn load(model: &str, device: &Device) -> Model {
     Checkpoint::open(&goldens().join(model)).and_then(|c| c.load(device)).expect("golden checkpoint")
 }
 
@@ -97,7 +97,7 @@ fn hidden_states_logits_and_log_probs_equal_transformers() {
         let golden = Golden::of(name);
         let model = load(name, &Device::flex());
         let batch = golden.batch();
-        let (memory, hidden) = model.forward(&batch);
+        let States { prompts: memory, responses: hidden } = model.forward(&batch);
         let error = relative_error(&memory.to_data(), &golden.floats("encoder_hidden"));
         assert!(error < 1e-5, "{name}: encoder differs by {error}");
         let logits = hidden.matmul(model.head().transpose());
@@ -224,7 +224,7 @@ fn cousins_equal_transformers() {
         let group = PromptGroup { prompt: prompt.clone(), first_row: 0, responses: vec![response] };
         let set = FeedbackSet { groups: vec![group] };
         let spans = &length_buckets(&set, usize::MAX, true)[0];
-        let scores = score(&model, &PackedBatch::pack(&set, spans, model.config()));
+        let scores = score(&model, &PackedBatch::pack(&set, spans, model.start()));
         let found: Vec<f32> = scores.log_probs.into_data().try_to_vec().expect("numbers");
         assert!((f64::from(found[0]) - log_prob).abs() < 1e-5 * log_prob.abs(), "{name}: {} for {log_prob}", found[0]);
         let decoding = Decoding { max_new_tokens: 20, ..Decoding::default() };

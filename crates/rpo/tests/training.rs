@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::Device;
 use rpo::burn;
-use rpo::checkpoint::{Checkpoint, StoredAs, init};
 use rpo::feedback::{FeedbackSet, Limits, ReadOptions, ReadSummary, Split};
-use rpo::metrics::MetricsLog;
+use rpo::model::checkpoint::{Checkpoint, StoredAs, init};
+use rpo::model::{Config, NamedParameters};
 use rpo::objective::{
     DroConfig, GroupCentredConfig, KtoConfig, Needs, ObjectiveConfig, RpoConfig, SftConfig, SftRows, SingleResponse,
 };
-use rpo::optim::{Adafactor, Algorithm, Optimizer, OptimizerConfig};
 use rpo::reference::{Cached, ReferenceCache, ReferenceScores, References};
 use rpo::score::LogProb;
 use rpo::stop::Stop;
-use rpo::t5::{Config, NamedParameters};
+use rpo::train::optim::{Adafactor, Algorithm, Optimizer, OptimizerConfig};
+use rpo::train::record::MetricsLog;
 use rpo::train::{
     Answered, BestBy, Event, Judge, Observer, Progress, RunDir, Saving, Summary, TrainConfig, Trainer, learner,
 };

@@ -1,18 +1,18 @@
 //! Where contestants are trained and judged: what they all share, and what is found of each. It writes no report.
 
 use anyhow::{Context, Result, bail};
-use rpo::checkpoint::Checkpoint;
 use rpo::feedback::{Split, held_out_prompts};
-use rpo::sample::{Decoding, generate};
+use rpo::generate::{Decoding, generate};
+use rpo::model::Model;
+use rpo::model::checkpoint::Checkpoint;
 use rpo::stop::Stop;
-use rpo::t5::T5;
 use rpo::tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::arguments::how_to_go_on;
 use super::ranks::{Ranks, log_probs};
-use super::record::{self, Basis, Draw, JUDGED, Judged, Model, Point, START, Start};
+use super::record::{self, Basis, Draw, JUDGED, Judged, Point, START, SavedModel, Start};
 use super::statistics::{Estimate, mean_of_rows, mean_tau, of, pooled_spearman};
 use super::{Candidate, Comparison};
 use crate::judge::Judge;
@@ -44,7 +44,7 @@ pub struct Verdict {
     /// The objective's.
     pub label: String,
     /// Which model of each run was judged.
-    pub judged: Vec<Model>,
+    pub judged: Vec<SavedModel>,
     /// Rank correlation of log-ratio and reward within prompts, mean over the prompts; bootstrap over prompts.
     pub tau_b: Option<Estimate>,
     /// The same with the log-ratio per token.
@@ -240,9 +240,9 @@ impl<'a> Arena<'a> {
         // What a user would deploy: the lowest held-out loss, where any step was better than the start. Where none was, a
         // user would keep the start; `last` then shows what the objective did to it.
         let (model, checkpoint) = match (summary.progress.best, Checkpoint::open(&settings.out.join("best"))) {
-            (Some((_, step)), Ok(best)) => (Model { name: "best".into(), step }, best),
+            (Some((_, step)), Ok(best)) => (SavedModel { name: "best".into(), step }, best),
             _ => {
-                let model = Model { name: "last".into(), step: summary.progress.step };
+                let model = SavedModel { name: "last".into(), step: summary.progress.step };
                 (model, Checkpoint::open(&settings.out.join("last"))?)
             }
         };
@@ -276,7 +276,7 @@ impl<'a> Arena<'a> {
         }
     }
 
-    fn log_probs(&self, model: &T5, settings: &Settings) -> Result<Vec<f64>> {
+    fn log_probs(&self, model: &Model, settings: &Settings) -> Result<Vec<f64>> {
         let found = log_probs(model, &self.split.validation, settings.train.micro_batch_tokens, self.stop)?;
         match found.iter().all(|p| p.is_finite()) {
             true => Ok(found),
@@ -285,7 +285,7 @@ impl<'a> Arena<'a> {
     }
 
     /// Draw `i` of an answer of a model to each held-out prompt, with its reward; none without a judge.
-    fn draw(&self, model: &T5, i: usize) -> Result<Option<Draw>> {
+    fn draw(&self, model: &Model, i: usize) -> Result<Option<Draw>> {
         const TOGETHER: usize = 32;
         let Some(judge) = self.judge else { return Ok(None) };
         let decoding =
@@ -313,7 +313,7 @@ fn with_equal_steps(settings: &mut Settings, split: &Split) {
     settings.train.max_steps.get_or_insert(settings.train.epochs * all);
 }
 
-fn load(checkpoint: &Checkpoint, settings: &Settings) -> Result<T5> {
+fn load(checkpoint: &Checkpoint, settings: &Settings) -> Result<Model> {
     Ok(checkpoint.load(&device::find(&settings.device)?)?)
 }
 

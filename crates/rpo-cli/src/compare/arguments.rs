@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use rpo::generate::Decoding;
 use rpo::objective::ObjectiveConfig;
-use rpo::sample::Decoding;
 use rpo::train::BestBy;
 use toml::{Table, Value};
 

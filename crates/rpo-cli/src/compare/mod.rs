@@ -11,7 +11,7 @@ mod statistics;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use rpo::sample::Decoding;
+use rpo::generate::Decoding;
 use rpo::stop::Stop;
 
 pub use arguments::Arguments;

@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 
 use rpo::Error;
 use rpo::feedback::FeedbackSet;
-use rpo::files::write_file;
+use rpo::model::Model;
 use rpo::score::score_set;
 use rpo::stop::Stop;
-use rpo::t5::T5;
+use rpo::store::files::write_file;
 use rpo::train::{Event, Observer};
 
 use super::record::{Point, RANKS};
 use super::statistics;
 
 /// `log p(y|x)`, summed over tokens in nats, of all responses of `data` in their order. `model` must not track gradients.
-pub fn log_probs(model: &T5, data: &FeedbackSet, budget: usize, stop: &Stop) -> rpo::Result<Vec<f64>> {
+pub fn log_probs(model: &Model, data: &FeedbackSet, budget: usize, stop: &Stop) -> rpo::Result<Vec<f64>> {
     let mut scores = score_set(model, data, budget, &mut |_| stop.check())?;
     // Rows count up through a data set.
     scores.sort_unstable_by_key(|(row, _)| *row);

@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rpo::files::write_file;
-use rpo::sample::Decoding;
+use rpo::generate::Decoding;
+use rpo::store::files::write_file;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::Table;
@@ -97,14 +97,14 @@ pub struct Draw {
 
 /// Which of a run's models is judged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Model {
+pub struct SavedModel {
     /// `best` or `last`.
     pub name: String,
     /// After how many optimizer steps.
     pub step: usize,
 }
 
-impl fmt::Display for Model {
+impl fmt::Display for SavedModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (step {})", self.name, self.step)
     }
@@ -125,7 +125,7 @@ pub struct Point {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judged {
     /// Which model everything but the curve is of.
-    pub model: Model,
+    pub model: SavedModel,
     /// `log p(y|x) - log p_start(y|x)` of the held-out responses, in their order.
     pub log_ratios: Vec<f64>,
     /// Over the judged prompts.

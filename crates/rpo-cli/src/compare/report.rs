@@ -38,7 +38,7 @@ pub fn write(comparison: &Comparison, arena: &Arena<'_>, start: &Start, verdicts
         "held_out_prompts": arena.prompts.len(), "judged_on": arena.judging, "seeds": comparison.draws(),
         "judge": comparison.judged_by, "models": verdicts,
     });
-    rpo::files::write_file(&path, serde_json::to_string_pretty(&json)?.as_bytes())?;
+    rpo::store::files::write_file(&path, serde_json::to_string_pretty(&json)?.as_bytes())?;
     let path = comparison.out.join("report.html");
     page.write(&path)?;
     println!("\nreport: {}", path.display());

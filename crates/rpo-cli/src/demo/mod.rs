@@ -9,13 +9,13 @@ use anyhow::{Context, Result, bail};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use rpo::checkpoint::{StoredAs, init};
 use rpo::feedback::ReadOptions;
+use rpo::generate::Decoding;
+use rpo::model::Config;
+use rpo::model::checkpoint::{StoredAs, init};
 use rpo::objective::{DroConfig, KtoConfig, ObjectiveConfig, RpoConfig, SftConfig, SftRows};
-use rpo::optim::OptimizerConfig;
-use rpo::sample::Decoding;
-use rpo::t5::Config;
 use rpo::train::TrainConfig;
+use rpo::train::optim::OptimizerConfig;
 use task::Prompt;
 
 use crate::compare::Comparison;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::Result;
 use indicatif::{HumanBytes, HumanDuration};
 use rpo::burn::module::Module;
-use rpo::checkpoint::Checkpoint;
 use rpo::feedback::Split;
-use rpo::optim::Optimizer;
+use rpo::model::checkpoint::Checkpoint;
 use rpo::reference::{ReferenceScores, References};
+use rpo::train::optim::Optimizer;
 use rpo::train::{Costs, Trainer, learner};
 
 use super::header;

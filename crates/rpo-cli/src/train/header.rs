@@ -1,19 +1,19 @@
 //! What a run is, in a few lines at the head of its log.
 
 use rpo::feedback::Split;
+use rpo::model::{Model, NamedParameters};
 use rpo::objective::{Objective, ObjectiveConfig};
-use rpo::optim::Algorithm;
-use rpo::t5::{NamedParameters, T5};
+use rpo::train::optim::Algorithm;
 
 use crate::settings::Settings;
 
 /// Model, objective, steps and rates of the run of `settings`, whose objective is prepared on `split`.
-pub fn lines(settings: &Settings, model: &T5, split: &Split, objective: &dyn Objective) -> Vec<String> {
+pub fn lines(settings: &Settings, model: &Model, split: &Split, objective: &dyn Objective) -> Vec<String> {
     let used = split.train.iter().filter(|r| objective.uses(r.row)).count();
     vec![model_line(settings, model), objective_line(&settings.objective), steps_line(settings, used)]
 }
 
-fn model_line(settings: &Settings, model: &T5) -> String {
+fn model_line(settings: &Settings, model: &Model) -> String {
     let parameters: usize = model.parameters().iter().map(|p| p.shape.iter().product::<usize>()).sum();
     format!("model: {}, {} parameters, on {}", settings.model, short(parameters), settings.device)
 }

@@ -6,9 +6,9 @@ use std::borrow::Cow;
 use anyhow::Result;
 use rpo::features::PromptFeatures;
 use rpo::feedback::Split;
+use rpo::model::Model;
 use rpo::objective::Needs;
 use rpo::reference::{Cached, ReferenceCache, ReferenceScores, References};
-use rpo::t5::T5;
 
 use crate::progress;
 use crate::settings::Settings;
@@ -28,7 +28,7 @@ pub fn passes<'a>(
 }
 
 /// Where the results of passes of `reference` are kept.
-pub fn cache(settings: &Settings, reference: &T5) -> Result<ReferenceCache> {
+pub fn cache(settings: &Settings, reference: &Model) -> Result<ReferenceCache> {
     Ok(ReferenceCache::new(&settings.cache.join("reference"), reference)?)
 }
 
@@ -36,7 +36,7 @@ pub fn cache(settings: &Settings, reference: &T5) -> Result<ReferenceCache> {
 pub fn references(
     settings: &Settings,
     needs: Needs,
-    reference: &T5,
+    reference: &Model,
     split: &Split,
     mismatched: Option<&Split>,
 ) -> Result<References> {
@@ -58,7 +58,7 @@ pub fn references(
 
 fn scores(
     settings: &Settings,
-    reference: &T5,
+    reference: &Model,
     cache: &ReferenceCache,
     what: &'static str,
     split: &Split,
@@ -76,7 +76,7 @@ fn scores(
 }
 
 /// What the reference's encoder says of the prompts.
-fn features(settings: &Settings, reference: &T5, cache: &ReferenceCache, split: &Split) -> Result<PromptFeatures> {
+fn features(settings: &Settings, reference: &Model, cache: &ReferenceCache, split: &Split) -> Result<PromptFeatures> {
     let bar = progress::pass("features of prompts", split.train.groups.len() + split.validation.groups.len());
     let mut count = |done: usize| {
         bar.set_position(done as u64);

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rpo::feedback::Split;
-use rpo::files::write_file;
+use rpo::model::Model;
 use rpo::reference::model_fingerprint;
-use rpo::t5::T5;
+use rpo::store::files::write_file;
 use rpo::train::{RunDir, TrainConfig};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -31,7 +31,7 @@ pub struct BegunWith {
 
 impl BegunWith {
     /// What a run on this data from this model is begun with.
-    pub fn of(split: &Split, reference: &T5) -> Result<Self> {
+    pub fn of(split: &Split, reference: &Model) -> Result<Self> {
         Ok(Self {
             version: env!("CARGO_PKG_VERSION").into(),
             data_fingerprint: split.fingerprint(),

@@ -5,10 +5,10 @@ use rpo::burn::module::Module;
 use rpo::burn::tensor::Device;
 use rpo::feedback::{FeedbackSet, Split};
 use rpo::finite::{FiniteProblem, Lengths, Mass, Table};
+use rpo::model::{Model, RandomWeights};
 use rpo::objective::{KtoConfig, ObjectiveConfig, SftConfig, Threshold};
-use rpo::optim::OptimizerConfig;
 use rpo::score::LogProb;
-use rpo::t5::{RandomWeights, T5};
+use rpo::train::optim::OptimizerConfig;
 use rpo::train::{Event, Observer, TrainConfig, fit};
 use serde::Serialize;
 
@@ -107,7 +107,7 @@ pub struct Setting {
     pub reference: Table,
     /// What the start gives to the possible responses.
     mass: Mass,
-    start: T5,
+    start: Model,
 }
 
 impl Setting {
@@ -115,7 +115,7 @@ impl Setting {
     pub fn new(lengths: Lengths, seed: u64, steps: usize) -> Result<Self> {
         let problem = FiniteProblem::new(seed, lengths);
         let device = Device::flex().autodiff();
-        let fresh = T5::new(&FiniteProblem::config(), &mut RandomWeights::new(seed), &device)?;
+        let fresh = Model::new(&FiniteProblem::config(), &mut RandomWeights::new(seed), &device)?;
         let data = Split { train: problem.behaviour(40, seed), ..Split::default() };
         let start =
             fit(&ObjectiveConfig::Sft(SftConfig::default()), &fresh, data, &budget(steps, 3e-3, seed), &mut [])?;

@@ -10,10 +10,10 @@ use burn::module::Module;
 use burn::tensor::Device;
 use rpo::burn;
 use rpo::feedback::{FeedbackSet, PromptGroup, Response, Split};
+use rpo::model::{Config, Model, RandomWeights};
 use rpo::objective::{ObjectiveConfig, RpoConfig};
-use rpo::optim::Optimizer;
 use rpo::reference::References;
-use rpo::t5::{Config, RandomWeights, T5};
+use rpo::train::optim::Optimizer;
 use rpo::train::{Observer, Progress, TrainConfig, Trainer, learner};
 
 /// What every bench does first: paths are those of the workspace, memory is kept as the program keeps it.
@@ -54,8 +54,8 @@ pub fn shape(size: &str) -> Config {
 }
 
 /// A fresh model for training on the CPU.
-pub fn fresh(config: &Config) -> T5 {
-    T5::new(config, &mut RandomWeights::new(1), &Device::flex().autodiff()).expect("random")
+pub fn fresh(config: &Config) -> Model {
+    Model::new(config, &mut RandomWeights::new(1), &Device::flex().autodiff()).expect("random")
 }
 
 /// Prompts with so many responses each, of these lengths in tokens by number; what they say does not matter.
@@ -83,7 +83,7 @@ fn ids(seed: usize, n: usize) -> Vec<u32> {
 }
 
 /// Trains `policy` by RPO; returns the seconds of the reference pass before it.
-pub fn train(policy: T5, data: FeedbackSet, config: &TrainConfig, observer: &mut dyn Observer) -> f64 {
+pub fn train(policy: Model, data: FeedbackSet, config: &TrainConfig, observer: &mut dyn Observer) -> f64 {
     let data = Split { train: data, ..Split::default() };
     let mut objective = ObjectiveConfig::Rpo(RpoConfig::published()).build().expect("valid");
     let started = Instant::now();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::{FeedbackSet, Limits, PromptGroup, ReadOptions, ReadSummary, Response};
 use crate::error::{Error, Result};
-use crate::files::fill_file;
+use crate::store::files::fill_file;
 use crate::tokenizer::Tokenizer;
 
 /// The program's number and a hash of the sources that read and tokenize: another program may read the same files otherwise.

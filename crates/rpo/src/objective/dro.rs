@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Defaults: `tau = 1` as in the paper's experiments, with its policy and value apart and both at the policy's learning rate;
-//! the value's head starts at zero ([`crate::t5::ValueNetwork`]). On a real task `tau` deserves the same care as RPO's.
+//! the value's head starts at zero ([`crate::model::ValueNetwork`]). On a real task `tau` deserves the same care as RPO's.
 //!
 //! The policy's gradient is divided by `tau`, as in the paper: `-(r - V - tau log-ratio) grad ell_theta`. The value's
 //! gradient is the loss's own.
@@ -20,9 +20,9 @@ use super::{
 };
 use crate::error::Result;
 use crate::feedback::Split;
+use crate::model::ValueKind;
 use crate::reference::References;
 use crate::score::{LogProb, Scores};
-use crate::t5::ValueKind;
 
 /// Settings of DRO.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

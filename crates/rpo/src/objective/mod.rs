@@ -27,9 +27,9 @@ pub use sft::{Sft, SftConfig, SftRows};
 use crate::error::{Error, Result};
 use crate::feedback::{PromptGroup, Response, Split};
 use crate::host::host;
+use crate::model::ValueKind;
 use crate::reference::{ReferenceScores, References};
 use crate::score::Scores;
-use crate::t5::ValueKind;
 
 /// What an objective reads beyond the policy's scores.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

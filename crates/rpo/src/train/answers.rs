@@ -2,10 +2,10 @@
 
 use crate::error::Result;
 use crate::feedback::FeedbackSet;
-use crate::sample::{Decoding, generate};
+use crate::generate::{Decoding, generate};
+use crate::model::Model;
 use crate::statistics::mean;
 use crate::stop::Stop;
-use crate::t5::T5;
 
 /// Token ids of a prompt and of an answer to it.
 pub type Answered = (Vec<u32>, Vec<u32>);
@@ -29,7 +29,7 @@ pub(super) fn some_prompts(data: &FeedbackSet, wanted: usize) -> Vec<Vec<u32>> {
 
 /// An answer to each prompt, drawn with the published settings. `seed` decides the random numbers, so that answers at
 /// different steps differ by the policy alone.
-pub(super) fn answers(policy: &T5, prompts: &[Vec<u32>], seed: u64, stop: &Stop) -> Result<Vec<Vec<u32>>> {
+pub(super) fn answers(policy: &Model, prompts: &[Vec<u32>], seed: u64, stop: &Stop) -> Result<Vec<Vec<u32>>> {
     let decoding = Decoding { seed, ..Decoding::published() };
     let batches = prompts.chunks(TOGETHER).enumerate();
     let answered = batches.map(|(i, batch)| generate(policy, batch, i * TOGETHER, &decoding, stop));
@@ -39,7 +39,7 @@ pub(super) fn answers(policy: &T5, prompts: &[Vec<u32>], seed: u64, stop: &Stop)
 /// Mean of what `judge` gives to the policy's answers.
 pub(super) fn reward(
     judge: &Judge<'_>,
-    policy: &T5,
+    policy: &Model,
     prompts: &[Vec<u32>],
     seed: u64,
     stop: &Stop,

@@ -7,7 +7,7 @@ use super::Means;
 use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, PromptGroup, Split};
 use crate::objective::Needs;
-use crate::optim::OptimizerConfig;
+use crate::train::optim::OptimizerConfig;
 
 /// By what one validation is better than another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BestBy;
 use crate::error::Result;
-use crate::t5::T5;
+use crate::model::Model;
 
 /// What is still to be done before the next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +109,7 @@ pub enum Event<'a> {
         /// Steps done.
         step: usize,
         /// As it stands.
-        policy: &'a T5,
+        policy: &'a Model,
     },
     /// Part of a pass over the validation responses.
     Validating {

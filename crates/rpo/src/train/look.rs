@@ -166,7 +166,7 @@ impl Trainer<'_> {
         let mut seen = Vec::with_capacity(rows.len());
         for spans in batches {
             self.stop.check()?;
-            let batch = PackedBatch::pack(data, &spans, learner.policy.config());
+            let batch = PackedBatch::pack(data, &spans, learner.policy.start());
             let scores = match &known.matched {
                 Some(known) if learner.value.is_none() => known.scores(&batch, &learner.policy.device()),
                 _ => learner.score(&batch),

@@ -9,10 +9,10 @@ use crate::batch::{PackedBatch, Span, length_buckets, split_evenly};
 use crate::error::Result;
 use crate::feedback::FeedbackSet;
 use crate::host::host;
+use crate::model::NamedParameters;
 use crate::objective::Step;
-use crate::optim::{GradientSum, Optimizer};
 use crate::score::{Learner, score};
-use crate::t5::NamedParameters;
+use crate::train::optim::{GradientSum, Optimizer};
 
 /// Steps whose micro-batches are looked at.
 const STEPS: usize = 32;
@@ -67,7 +67,7 @@ impl Trainer<'_> {
         let (gradient_seconds, count) = timed(data, &others, |piece| self.add(&learner, piece, &mut gradients))?;
         let plain = learner.valid();
         let pass = |piece: &[Span]| -> Result<()> {
-            host(score(&plain.policy, &PackedBatch::pack(data, piece, plain.policy.config())).log_probs).map(|_| ())
+            host(score(&plain.policy, &PackedBatch::pack(data, piece, plain.policy.start())).log_probs).map(|_| ())
         };
         pass(&largest)?;
         let (token_seconds, _) = timed(data, &others, pass)?;
@@ -98,7 +98,7 @@ impl Trainer<'_> {
 
     /// Adds the gradients of a micro-batch for itself.
     fn add(&self, learner: &Learner, piece: &[Span], gradients: &mut GradientSum) -> Result<()> {
-        let batch = PackedBatch::pack(&self.data.train, piece, learner.policy.config());
+        let batch = PackedBatch::pack(&self.data.train, piece, learner.policy.start());
         let mismatched = vec![0.0; batch.rows.len()];
         let step = Step { rows: &batch.rows, mismatched: &mismatched };
         self.backward(learner, &batch, |scores| Ok(self.objective.loss(scores, step)?.sum), gradients)

@@ -6,8 +6,11 @@ mod config;
 mod event;
 mod look;
 mod measure;
+pub mod optim;
 mod order;
-mod run_dir;
+pub mod recompute;
+pub mod record;
+mod run;
 mod step;
 
 use std::time::Instant;
@@ -19,24 +22,24 @@ pub use answers::{Answered, Judge};
 pub use config::{BestBy, TrainConfig};
 pub use event::{Event, Means, Observer, Pending, Progress, StepReport, Summary};
 pub use measure::Costs;
-pub use run_dir::{RunDir, Saving};
+pub use run::{RunDir, Saving};
 use step::Computed;
 
 use crate::error::{Error, Result};
 use crate::feedback::Split;
 use crate::host::host;
+use crate::model::{Model, NamedParameters, ValueNetwork};
 use crate::objective::{Needs, Objective, ObjectiveConfig};
-use crate::optim::{Optimizer, linear_schedule};
 use crate::reference::References;
 use crate::score::Learner;
 use crate::stop::Stop;
-use crate::t5::{NamedParameters, T5, ValueNetwork};
+use crate::train::optim::{Optimizer, linear_schedule};
 
 /// What an objective with these needs trains when it starts from `policy`; `seed` decides what is new.
 ///
 /// # Errors
 /// None with random weights.
-pub fn learner(policy: T5, needs: Needs, seed: u64) -> Result<Learner> {
+pub fn learner(policy: Model, needs: Needs, seed: u64) -> Result<Learner> {
     let value = needs.value.map(|v| ValueNetwork::new(&policy, v.kind, seed)).transpose()?;
     Ok(Learner { policy, value })
 }
@@ -48,11 +51,11 @@ pub fn learner(policy: T5, needs: Needs, seed: u64) -> Result<Learner> {
 /// As [`Trainer::run`], and if the objective is not defined on the data.
 pub fn fit(
     objective: &ObjectiveConfig,
-    start: &T5,
+    start: &Model,
     data: Split,
     config: &TrainConfig,
     observers: &mut [&mut dyn Observer],
-) -> Result<T5> {
+) -> Result<Model> {
     let mut objective = objective.build()?;
     let needs = objective.needs();
     let mismatched = needs.mismatched.then(|| data.mismatched(config.seed)).transpose()?;

@@ -11,11 +11,11 @@ use crate::batch::{PackedBatch, Span, split_evenly};
 use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, Split};
 use crate::host::{host, scalar};
+use crate::model::{Model, NamedParameters};
 use crate::objective::{Loss, Seen, Step};
-use crate::optim::GradientSum;
-use crate::recompute;
 use crate::score::{Learner, Scores, score};
-use crate::t5::{NamedParameters, T5};
+use crate::train::optim::GradientSum;
+use crate::train::recompute;
 
 /// What a step needs to be taken.
 pub(super) struct Computed {
@@ -31,7 +31,7 @@ impl Trainer<'_> {
     /// `log p(y|x')` of each of `rows`, which `batches` of a mismatched set hold; nothing where none are needed.
     pub(super) fn mismatched(
         &self,
-        policy: &T5,
+        policy: &Model,
         part: fn(&Split) -> &FeedbackSet,
         batches: &[Vec<Span>],
         rows: &[usize],
@@ -41,7 +41,7 @@ impl Trainer<'_> {
         let mut found = HashMap::new();
         for spans in batches {
             self.stop.check()?;
-            let scored = score(&policy, &PackedBatch::pack(set, spans, policy.config()));
+            let scored = score(&policy, &PackedBatch::pack(set, spans, policy.start()));
             found.extend(scored.rows.into_iter().zip(host(scored.log_probs)?));
         }
         Ok(rows.iter().map(|row| f64::from(found[row])).collect())
@@ -66,7 +66,7 @@ impl Trainer<'_> {
         let mut tokens = 0;
         for piece in pieces {
             self.stop.check()?;
-            let batch = PackedBatch::pack(data, &piece, learner.policy.config());
+            let batch = PackedBatch::pack(data, &piece, learner.policy.start());
             tokens += batch.tokens();
             let mean = |scores: &Scores| -> Result<Tensor<1>> {
                 let loss = self.objective.loss(scores, whole)?;

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use hf_hub::api::sync::ApiBuilder;
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::super::records::is_data;
 use super::choose::{choose, listed, naturally};
 use super::list;
+use crate::store::hub;
 
 /// What a name says of a data set.
 #[derive(Debug, PartialEq)]
@@ -80,18 +80,18 @@ impl DataSet {
         let said = said.unwrap_or_else(|| format!("reading {}", listed(&names)));
         let origin = if found.is_cached { " in the local cache, which need not hold all of it" } else { "" };
         tracing::info!("{id} at revision {}{origin}: {said}", found.commit);
-        let snapshot = self.repo_in(&cache()).pointer_path(&found.commit);
+        let snapshot = self.repo_in(&hub::cache()).pointer_path(&found.commit);
         if names.iter().all(|name| snapshot.join(name).exists()) {
             return Ok(names.iter().map(|name| snapshot.join(name)).collect());
         }
-        let api = api()?.repo(Repo::with_revision(id.clone(), RepoType::Dataset, found.commit.clone()));
+        let api = hub::api()?.repo(Repo::with_revision(id.clone(), RepoType::Dataset, found.commit.clone()));
         let get = |name: &String| match snapshot.join(name).exists() {
             true => Ok(snapshot.join(name)),
             false => api.get(name).map_err(|e| format!("the hub did not give `{name}`: {e}")),
         };
         let files = names.iter().map(get).collect();
         // So that the data set is found offline under the revision by which it was named.
-        if let Err(e) = self.repo_in(&cache()).create_ref(&found.commit) {
+        if let Err(e) = self.repo_in(&hub::cache()).create_ref(&found.commit) {
             tracing::warn!("the hub's local cache did not take the revision of {id}: {e}");
         }
         files
@@ -119,7 +119,7 @@ impl DataSet {
 
     /// Asks the hub; where that is not allowed or fails, its cache.
     fn find(&self) -> Result<Found, String> {
-        if is_offline() {
+        if hub::is_offline() || hub::is_set("HF_DATASETS_OFFLINE") {
             return self.cached().ok_or_else(|| {
                 "no such file or directory here, and as HF_HUB_OFFLINE is set, the hub is not asked for a data set of this \
                  name; its local cache has none"
@@ -127,7 +127,7 @@ impl DataSet {
             });
         }
         let repo = Repo::with_revision(self.id.clone(), RepoType::Dataset, self.revision().into());
-        match api()?.repo(repo).info() {
+        match hub::api()?.repo(repo).info() {
             Ok(info) => {
                 let names = info.siblings.into_iter().map(|file| file.rfilename).collect();
                 Ok(Found { commit: info.sha, names, is_cached: false })
@@ -147,7 +147,7 @@ impl DataSet {
 
     /// The data set in the local cache, by the revision's name or as a commit.
     fn cached(&self) -> Option<Found> {
-        let repo = self.repo_in(&cache());
+        let repo = self.repo_in(&hub::cache());
         let root = repo.pointer_path("").parent()?.to_path_buf();
         let commit = std::fs::read_to_string(root.join("refs").join(self.revision()))
             .map_or_else(|_| self.revision().to_string(), |commit| commit.trim().to_string());
@@ -185,19 +185,6 @@ fn is_file(name: &str) -> bool {
     const OTHERS: [&str; 12] =
         [".txt", ".gz", ".zst", ".zip", ".xlsx", ".xls", ".ods", ".db", ".xml", ".html", ".pkl", ".pt"];
     is_data(Path::new(name)) || OTHERS.iter().any(|end| name.to_ascii_lowercase().ends_with(end))
-}
-
-fn is_offline() -> bool {
-    ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"].iter().any(|name| std::env::var_os(name).is_some_and(|v| v != "0"))
-}
-
-fn cache() -> Cache {
-    Cache::from_env()
-}
-
-fn api() -> Result<hf_hub::api::sync::Api, String> {
-    let token = std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()).or_else(|| cache().token());
-    ApiBuilder::from_env().with_token(token).build().map_err(|e| e.to_string())
 }
 
 #[cfg(test)]

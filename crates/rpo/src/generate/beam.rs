@@ -6,10 +6,11 @@ use rpo_ops::Segments;
 use serde::{Deserialize, Serialize};
 
 use super::{Decoding, Processors, forbid};
+use crate::batch::Start;
 use crate::error::Result;
 use crate::host::host;
+use crate::model::Model;
 use crate::stop::Stop;
-use crate::t5::T5;
 
 /// When a search ends whose beams have all found an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,23 +53,24 @@ struct Candidate {
 const NEVER: f32 = -1e9;
 
 /// The best answer to each prompt; see [`super::generate`].
-pub(super) fn search(model: &T5, prompts: &[Vec<u32>], decoding: &Decoding, stop: &Stop) -> Result<Vec<Vec<u32>>> {
-    let (config, width) = (model.config(), decoding.num_beams);
-    let ends = decoding.ends(config);
+pub(super) fn search(model: &Model, prompts: &[Vec<u32>], decoding: &Decoding, stop: &Stop) -> Result<Vec<Vec<u32>>> {
+    let width = decoding.num_beams;
+    let ends = decoding.ends(&model.config());
+    let Start::Token(start) = model.start();
     // What shapes a distribution to draw from does not act where nothing is drawn.
     let processors = Processors { temperature: 1.0, top_k: 0, top_p: 1.0, ..decoding.processors.clone() };
     let decoding = &Decoding { processors, ..decoding.clone() };
     let ids: Vec<u32> = prompts.iter().flatten().copied().collect();
-    let mut cache = model.start_decoding(&ids, &Segments::from_lengths(prompts.iter().map(Vec::len)));
+    let mut cache = model.begin(&ids, &Segments::from_lengths(prompts.iter().map(Vec::len)));
     cache.keep(&(0..prompts.len()).flat_map(|prompt| vec![prompt; width]).collect::<Vec<_>>());
     let head = model.head().transpose();
-    let mut searches: Vec<Search> = prompts.iter().map(|_| Search::new(config.decoder_start_token_id, width)).collect();
+    let mut searches: Vec<Search> = prompts.iter().map(|_| Search::new(start, width)).collect();
     let mut active: Vec<usize> = (0..prompts.len()).collect();
     for length in 1..=decoding.max_new_tokens {
         stop.check()?;
         let beams = active.iter().flat_map(|&i| &searches[i].beams);
         let last: Vec<u32> = beams.map(|beam| beam.ids[beam.ids.len() - 1]).collect();
-        let logits = model.decode_step(&last, &mut cache).matmul(head.clone());
+        let logits = model.step(&last, &mut cache).matmul(head.clone());
         let [_, vocabulary] = logits.dims();
         let mut logits = host(logits)?;
         let (mut unfinished, mut parents) = (Vec::new(), Vec::new());

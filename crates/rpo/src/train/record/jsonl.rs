@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::files::write_file;
+use crate::store::files::write_file;
 use crate::tokenizer::Tokenizer;
 use crate::train::{Event, Means, Observer, Progress};
 

@@ -7,9 +7,10 @@ use burn::tensor::{Gradients, Tensor};
 
 use crate::batch::PackedBatch;
 use crate::error::Result;
-use crate::optim::GradientSum;
+use crate::model::t5::{Encoder, embed};
+use crate::model::{Model, NamedParameters, ValueNetwork};
 use crate::score::{Learner, Scores, score_decoded};
-use crate::t5::{Encoder, NamedParameters, ValueNetwork, embed};
+use crate::train::optim::GradientSum;
 
 /// Adds to `sum` the gradients of the loss that `loss` makes of the scores of `batch`: the same as those of
 /// `loss(learner.score(batch))`, for about a third more time.
@@ -23,14 +24,16 @@ pub fn gradients(
     sum: &mut GradientSum,
 ) -> Result<()> {
     let Learner { policy, value } = learner;
+    let Model::T5(t5) = policy;
     let PackedBatch { prompt_ids, input_ids, prompts, .. } = batch;
     let plain = learner.valid();
+    let Model::T5(plain_t5) = &plain.policy;
     let encode = |embedded, encoder: &Encoder| Trail::walk(embedded, encoder.blocks(), encoder.stages(prompts));
-    let encoded = encode(plain.policy.embed(prompt_ids), plain.policy.encoder());
+    let encoded = encode(plain_t5.embed(prompt_ids), plain_t5.encoder());
     let own = plain.value.as_ref().and_then(ValueNetwork::own_encoder);
     let own = own.map(|(table, encoder)| encode(embed(table, prompt_ids), encoder));
-    let stages = plain.policy.decoder_stages(batch, encoded.end.clone());
-    let decoded = Trail::walk(plain.policy.embed(input_ids), plain.policy.decoder_blocks(), stages);
+    let stages = plain_t5.decoder_stages(batch, encoded.end.clone());
+    let decoded = Trail::walk(plain_t5.embed(input_ids), plain_t5.decoder_blocks(), stages);
     drop(plain);
 
     let mut add = |tape: &mut Gradients| sum.add(learner.gradients(tape));
@@ -45,7 +48,7 @@ pub fn gradients(
 
     let memory = leaf(encoded.end.clone());
     let mut of_memory = encoded.end.zeros_like();
-    let stages = || policy.decoder_stages(batch, memory.clone());
+    let stages = || t5.decoder_stages(batch, memory.clone());
     let of_inputs = decoded.back(of_hidden, stages, &mut |tape| {
         of_memory = of_memory.clone() + reached(&memory, tape);
         add(tape);
@@ -59,8 +62,8 @@ pub fn gradients(
         (None, Some(of_states), None) => of_memory = of_memory + of_states,
         _ => {}
     }
-    let of_prompts = encoded.back(of_memory, || policy.encoder().stages(prompts), &mut add);
-    add(&mut through(policy.embed(&batch.all_ids()), Tensor::cat(vec![of_prompts, of_inputs], 0)));
+    let of_prompts = encoded.back(of_memory, || t5.encoder().stages(prompts), &mut add);
+    add(&mut through(t5.embed(&batch.all_ids()), Tensor::cat(vec![of_prompts, of_inputs], 0)));
     Ok(())
 }
 

@@ -9,8 +9,8 @@ use rpo_ops::{
     rms_norm, self_attention,
 };
 
+use super::super::weights::{Builder, Init};
 use super::config::{Config, FeedForward};
-use super::weights::{Builder, Init};
 use crate::error::Result;
 
 /// A matrix without bias, stored `(outputs, inputs)` as in the checkpoint.

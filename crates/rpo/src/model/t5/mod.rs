@@ -3,9 +3,6 @@
 mod cache;
 mod config;
 mod layers;
-mod parameters;
-mod value;
-mod weights;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, module::embedding};
@@ -14,13 +11,22 @@ use rpo_ops::{RelativeBias, Segments};
 pub use cache::DecoderCache;
 pub use config::{Config, Family, FeedForward};
 pub use layers::{Attention, CrossAttentionLayer, Dense, FeedForwardLayer, LayerNorm, Linear, SelfAttentionLayer};
-pub use parameters::{NamedParameters, Parameter};
-pub use value::{ValueKind, ValueNetwork};
-use weights::Builder;
-pub use weights::{Init, RandomWeights, Weights};
 
+use super::States;
+use super::weights::{Builder, Weights};
 use crate::batch::PackedBatch;
 use crate::error::Result;
+
+/// Key of the head.
+pub(super) const HEAD: &str = "lm_head.weight";
+/// Keys of the embedding: its own, and those of copies, under which alone some exporters keep it.
+pub(super) const EMBEDDINGS: &[&str] = &["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
+/// Copies of the embedding under other names, and a table that T5 1.0 checkpoints carry but never use.
+pub(super) const REDUNDANT: &[&str] = &[
+    "encoder.embed_tokens.weight",
+    "decoder.embed_tokens.weight",
+    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+];
 
 /// An encoder block; the tuple's indices are the checkpoint's `layer.0` and `layer.1`.
 #[derive(Module, Debug)]
@@ -106,16 +112,15 @@ impl T5 {
         self.shared.weight.val().device()
     }
 
-    /// Encodes the packed prompts of `batch` and decodes its responses against them: encoder states,
-    /// `(prompt tokens, d_model)`, and what the head multiplies, `(response tokens, d_model)`.
-    pub fn forward(&self, batch: &PackedBatch) -> (Tensor<2>, Tensor<2>) {
+    /// Encodes the packed prompts of `batch` and decodes its responses against them.
+    pub fn forward(&self, batch: &PackedBatch) -> States {
         let (n, m) = (batch.prompt_ids.len(), batch.input_ids.len());
         // A single look-up leaves a single gradient as large as the table.
         let embedded = self.embed(&batch.all_ids());
         let memory = self.encoder.forward(embedded.clone().narrow(0, 0, n), &batch.prompts);
         let stage = self.decoder_stages(batch, memory.clone());
         let hidden = (0..=self.decoder.block.len()).fold(embedded.narrow(0, n, m), |x, i| stage(i, x));
-        (memory, hidden)
+        States { prompts: memory, responses: hidden }
     }
 
     /// Encodes packed prompts: `(prompt tokens)` ids to `(prompt tokens, d_model)`.
@@ -130,6 +135,11 @@ impl T5 {
 
     pub(crate) fn encoder(&self) -> &Encoder {
         &self.encoder
+    }
+
+    /// Embedding and encoder: what reads a prompt.
+    pub(in crate::model) fn reader(&self) -> (&Linear, &Encoder) {
+        (&self.shared, &self.encoder)
     }
 
     pub(crate) fn decoder_blocks(&self) -> usize {
@@ -183,7 +193,7 @@ pub(crate) fn embed(table: &Linear, ids: &[u32]) -> Tensor<2> {
 
 impl Encoder {
     /// Embedded packed prompts to encoder states, both `(prompt tokens, d_model)`.
-    fn forward(&self, x: Tensor<2>, prompts: &Segments) -> Tensor<2> {
+    pub(in crate::model) fn forward(&self, x: Tensor<2>, prompts: &Segments) -> Tensor<2> {
         let stage = self.stages(prompts);
         (0..=self.block.len()).fold(x, |x, i| stage(i, x))
     }

@@ -15,6 +15,17 @@ use safetensors::{Dtype, View};
 use crate::error::{Error, Result};
 use crate::host::bytes;
 
+/// One parameter, outside any graph.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// The checkpoint's key.
+    pub name: String,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Its values in row-major order.
+    pub values: Tensor<1>,
+}
+
 /// Writes named tensors; transformers insists on the `format` entry.
 pub(crate) fn write_safetensors<V: View>(tensors: impl Iterator<Item = (String, V)>, path: &Path) -> Result<()> {
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);

@@ -1,11 +1,7 @@
 //! The shape of a T5, read from and written back to a Hugging Face `config.json`.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-use crate::error::{Error, Result};
 
 /// What the feed-forward layers compute (`feed_forward_proj`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +27,7 @@ impl Family {
     /// Those that are supported, by their `model_type`.
     const ALL: [(&'static str, Self); 3] = [("t5", Self::T5), ("mt5", Self::Mt5), ("umt5", Self::Umt5)];
 
-    fn named(model_type: &str) -> Option<Self> {
+    pub(in crate::model) fn named(model_type: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|(name, _)| *name == model_type).map(|(_, family)| family)
     }
 
@@ -134,24 +130,11 @@ fn eos() -> u32 {
 }
 
 impl Config {
-    /// Reads `config.json` at `path`.
-    ///
-    /// # Errors
-    /// If the file cannot be read, is not JSON, lacks a field, or describes a model that is not a T5 which we support;
-    /// the message names the file and the field.
-    pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
-        Self::parse(&text).map_err(|problem| Error::File { path: path.into(), problem })
-    }
-
-    /// Parses the text of a `config.json`.
+    /// What the fields of a `config.json` of this family say.
     ///
     /// # Errors
     /// What is wrong, as a sentence without the file's name.
-    pub fn parse(text: &str) -> std::result::Result<Self, String> {
-        let raw: Map<String, Value> = serde_json::from_str(text).map_err(|e| format!("not a JSON object: {e}"))?;
-        let model_type = raw.get("model_type").and_then(Value::as_str).unwrap_or("");
-        let Some(family) = Family::named(model_type) else { return Err(unsupported(model_type)) };
+    pub(in crate::model) fn of(family: Family, raw: Map<String, Value>) -> std::result::Result<Self, String> {
         let fields: Raw = serde_json::from_value(Value::Object(raw.clone())).map_err(|e| e.to_string())?;
         // As transformers fills in what a file leaves out.
         let (proj, tied) = match family {
@@ -230,7 +213,7 @@ impl Config {
 
     /// The same model with a head of its own, which is what a checkpoint holds that has one beside a tied `config.json`.
     #[must_use]
-    pub(crate) fn with_own_head(&self) -> Self {
+    pub(in crate::model) fn with_own_head(&self) -> Self {
         Self { tie_word_embeddings: false, ..self.clone() }
     }
 
@@ -264,7 +247,7 @@ impl Config {
     }
 
     /// The text of a `generation_config.json` that says nothing but the special tokens.
-    pub(crate) fn generation_json(&self) -> String {
+    pub(in crate::model) fn generation_json(&self) -> String {
         let ids = serde_json::json!({
             "decoder_start_token_id": self.decoder_start_token_id,
             "eos_token_id": self.eos_token_id,
@@ -274,28 +257,20 @@ impl Config {
     }
 }
 
-/// Why a model of this type cannot be used.
-fn unsupported(model_type: &str) -> String {
-    let found = if model_type.is_empty() { "no model_type".into() } else { format!("model_type `{model_type}`") };
-    let why = match model_type {
-        "longt5" => ": its local and global attention is another network",
-        "switch_transformers" | "nllb-moe" => ": its layers of experts are another network",
-        "bart" | "mbart" | "pegasus" | "marian" => ": it is an encoder-decoder, but not of the T5 family",
-        _ => "",
-    };
-    format!("{found}{why}; supported are `t5` (T5, T5 1.1, Flan-T5), `mt5` (mT5, mT0) and `umt5`")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(text: &str) -> std::result::Result<Config, String> {
+        crate::model::Config::parse(text).map(|crate::model::Config::T5(config)| config)
+    }
 
     const MINIMAL: &str =
         r#"{"model_type":"t5","vocab_size":9,"d_model":4,"d_kv":2,"d_ff":8,"num_layers":2,"num_heads":2,"custom":[1]}"#;
 
     #[test]
     fn defaults_are_those_of_transformers() {
-        let config = Config::parse(MINIMAL).expect("valid");
+        let config = parse(MINIMAL).expect("valid");
         assert_eq!(config.num_decoder_layers, 2);
         assert_eq!(config.feed_forward, FeedForward::Relu);
         assert!(config.tie_word_embeddings && config.scale_decoder_outputs);
@@ -303,24 +278,24 @@ mod tests {
         assert!(config.to_json("float32").contains("custom"), "unknown fields survive");
         assert_eq!(config.dropout_rate(), 0.0);
         let dropout = MINIMAL.replace("\"custom\":[1]", "\"dropout_rate\":0.1");
-        assert_eq!(Config::parse(&dropout).expect("valid").dropout_rate(), 0.1);
+        assert_eq!(parse(&dropout).expect("valid").dropout_rate(), 0.1);
     }
 
     #[test]
     fn cousins_have_defaults_and_architectures_of_their_own() {
-        let mt5 = Config::parse(&MINIMAL.replace("\"t5\"", "\"mt5\"")).expect("valid");
+        let mt5 = parse(&MINIMAL.replace("\"t5\"", "\"mt5\"")).expect("valid");
         assert_eq!(
             (mt5.family, mt5.feed_forward, mt5.tie_word_embeddings),
             (Family::Mt5, FeedForward::GatedGelu, false)
         );
         assert!(!mt5.scale_decoder_outputs && mt5.to_json("float32").contains("MT5ForConditionalGeneration"));
-        let umt5 = Config::parse(&MINIMAL.replace("\"t5\"", "\"umt5\"")).expect("valid");
+        let umt5 = parse(&MINIMAL.replace("\"t5\"", "\"umt5\"")).expect("valid");
         assert!(umt5.tie_word_embeddings && umt5.to_json("float32").contains("\"UMT5ForConditionalGeneration\""));
     }
 
     #[test]
     fn all_that_was_resolved_is_written() {
-        let text = Config::parse(MINIMAL).expect("valid").to_json("float32");
+        let text = parse(MINIMAL).expect("valid").to_json("float32");
         let written: Value = serde_json::from_str(&text).expect("JSON");
         for (field, value) in [
             ("decoder_start_token_id", Value::from(0)),
@@ -332,7 +307,7 @@ mod tests {
         ] {
             assert_eq!(written[field], value, "{field}");
         }
-        assert_eq!(Config::parse(&text).expect("reads back").to_json("float32"), text);
+        assert_eq!(parse(&text).expect("reads back").to_json("float32"), text);
     }
 
     #[test]
@@ -346,7 +321,7 @@ mod tests {
             ("\"vocab_size\":9", "\"vocab_size\":1", "eos_token_id 1"),
             ("{", "", "JSON"),
         ] {
-            let problem = Config::parse(&MINIMAL.replacen(from, to, 1)).expect_err(said);
+            let problem = parse(&MINIMAL.replacen(from, to, 1)).expect_err(said);
             assert!(problem.contains(said), "{problem}");
         }
     }

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 
 use super::{BestBy, Progress, TrainConfig, learner};
-use crate::checkpoint::{self, Checkpoint, StoredAs};
 use crate::error::{Error, Result};
-use crate::files::{previous, write_file};
+use crate::model::checkpoint::{self, Checkpoint, StoredAs};
+use crate::model::{NamedParameters, ValueNetwork};
 use crate::objective::Objective;
-use crate::optim::Optimizer;
 use crate::score::Learner;
-use crate::t5::{NamedParameters, ValueNetwork};
-use crate::tensor_file::{TensorFile, write_flat, write_values};
+use crate::store::files::{previous, write_file};
+use crate::store::tensors::{TensorFile, write_flat, write_values};
+use crate::train::optim::Optimizer;
 
 const OPTIMIZER: &str = "optimizer.safetensors";
 const VALUE: &str = "value.safetensors";

@@ -1,53 +1,24 @@
 //! Hugging Face directories in and out: `config.json`, `model.safetensors` (or shards), tokenizer files.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use half::{bf16, f16};
-use safetensors::{Dtype, View};
-use serde::{Deserialize, Serialize};
 
+use super::{Config, Init, Model, NamedParameters, RandomWeights, Weights};
 use crate::error::{Error, Result};
-use crate::files::{previous, replace_dir, write_file};
-use crate::host::host;
-use crate::t5::{Config, Init, NamedParameters, Parameter, RandomWeights, T5, Weights};
-use crate::tensor_file::{TensorFile, Unread, write_safetensors};
+use crate::store::files::{previous, replace_dir, write_file};
+use crate::store::hub;
+pub use crate::store::shards::StoredAs;
+use crate::store::shards::{self, Shards};
 use crate::tokenizer::Tokenizer;
 
 const CONFIG: &str = "config.json";
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION: &str = "generation_config.json";
-const HEAD: &str = "lm_head.weight";
 /// What else belongs to a model and is carried along unchanged.
 const COMPANIONS: [&str; 5] = [TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", "spiece.model", GENERATION];
-/// Files larger than this are split, as transformers does.
-const SHARD_BYTES: usize = 5_000_000_000;
-/// Copies of the embedding under other names, and a table that T5 1.0 checkpoints carry but never use.
-const REDUNDANT: [&str; 3] = [
-    "encoder.embed_tokens.weight",
-    "decoder.embed_tokens.weight",
-    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
-];
-
-/// Number format of stored weights. Computation is in `f32` whatever the file holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StoredAs {
-    /// 32-bit floats.
-    #[default]
-    F32,
-    /// bfloat16: half the size, eight bits of precision.
-    Bf16,
-    /// 16-bit floats; T5's larger weights may overflow when other programs compute in them.
-    F16,
-}
-
 /// A directory that holds a model.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
@@ -121,18 +92,21 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If a tensor is missing, unexpected, of another shape or type, or cut short; the message names it.
-    pub fn load(&self, device: &Device) -> Result<T5> {
+    pub fn load(&self, device: &Device) -> Result<Model> {
         let mut config = self.config()?;
-        let mut weights = StoredWeights::open(&self.dir)?;
-        if config.tie_word_embeddings && weights.has_own_head(&config)? {
+        let mut shards = Shards::open(&self.dir)?;
+        if let Some((head, embeddings)) = config.tied_head()
+            && differ(&mut shards, head, embeddings, &[config.vocab_size(), config.d_model()])?
+        {
             tracing::warn!(
-                "{}: tie_word_embeddings is true, but {HEAD} differs from the embedding; it is used, as by transformers 5",
+                "{}: tie_word_embeddings is true, but {head} differs from the embedding; it is used, as by transformers 5",
                 self.dir.display()
             );
             config = config.with_own_head();
         }
-        let model = T5::new(&config, &mut weights, device)?;
-        weights.check_all_used(&config)?;
+        let model = Model::new(&config, &mut StoredWeights { config: &config, shards: &mut shards }, device)?;
+        let tied = config.tied_head().map(|(head, _)| head);
+        shards.check_all_taken(|name| config.redundant().contains(&name) || tied == Some(name))?;
         Ok(model)
     }
 
@@ -158,17 +132,17 @@ impl Checkpoint {
 /// # Errors
 /// What does not fit, naming `dir`.
 pub fn check_vocabulary(tokenizer: &Tokenizer, config: &Config, dir: &Path) -> Result<()> {
-    let problem = if tokenizer.vocab_size() > config.vocab_size {
+    let problem = if tokenizer.vocab_size() > config.vocab_size() {
         format!(
             "the tokenizer has {} tokens but the model's embedding only {} rows (vocab_size); they are not made for each other",
             tokenizer.vocab_size(),
-            config.vocab_size
+            config.vocab_size()
         )
-    } else if tokenizer.eos_id() != config.eos_token_id {
+    } else if !config.ends().contains(&tokenizer.eos_id()) {
         format!(
             "the tokenizer ends sequences with id {} but the model's eos_token_id is {}; they are not made for each other",
             tokenizer.eos_id(),
-            config.eos_token_id
+            config.ends().iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
         )
     } else {
         return Ok(());
@@ -187,7 +161,7 @@ pub fn init(config: &Config, tokenizer: &Path, seed: u64, stored_as: StoredAs, o
     let source =
         if tokenizer.is_dir() { tokenizer.to_path_buf() } else { tokenizer.parent().unwrap_or(tokenizer).into() };
     check_vocabulary(&Tokenizer::load(tokenizer)?, config, tokenizer)?;
-    let model = T5::new(config, &mut RandomWeights::new(seed), &Device::flex())?;
+    let model = Model::new(config, &mut RandomWeights::new(seed), &Device::flex())?;
     replace_dir(out, |dir| {
         Checkpoint { dir: source }.copy_companions(dir)?;
         if tokenizer.is_file() {
@@ -205,7 +179,7 @@ pub fn init(config: &Config, tokenizer: &Path, seed: u64, stored_as: StoredAs, o
 /// # Errors
 /// If writing fails; then `out` is as it was.
 pub fn save(
-    model: &T5,
+    model: &Model,
     origin: &Checkpoint,
     stored_as: StoredAs,
     out: &Path,
@@ -218,7 +192,7 @@ pub fn save(
     })
 }
 
-fn write_model(model: &T5, stored_as: StoredAs, dir: &Path) -> Result<()> {
+fn write_model(model: &Model, stored_as: StoredAs, dir: &Path) -> Result<()> {
     let dtype = match stored_as {
         StoredAs::F32 => "float32",
         StoredAs::Bf16 => "bfloat16",
@@ -229,160 +203,30 @@ fn write_model(model: &T5, stored_as: StoredAs, dir: &Path) -> Result<()> {
     if !dir.join(GENERATION).exists() {
         write_file(&dir.join(GENERATION), model.config().generation_json().as_bytes())?;
     }
-    write_tensors(model.parameters(), stored_as, SHARD_BYTES, dir)
+    shards::write(model.parameters(), stored_as, dir)
 }
 
-/// One file, or shards of at most `shard_bytes` with their index.
-fn write_tensors(parameters: Vec<Parameter>, stored_as: StoredAs, shard_bytes: usize, dir: &Path) -> Result<()> {
-    let unread = Unread::default();
-    let stored = |parameter| Stored { parameter, format: stored_as, unread: &unread };
-    let tensors: Vec<Stored> = parameters.into_iter().map(stored).collect();
-    let total: usize = tensors.iter().map(View::data_len).sum();
-    let mut shards: Vec<Vec<Stored>> = vec![Vec::new()];
-    let mut used = 0;
-    for tensor in tensors {
-        let bytes = tensor.data_len();
-        if used > 0 && used + bytes > shard_bytes {
-            shards.push(Vec::new());
-            used = 0;
-        }
-        used += bytes;
-        let last = shards.len() - 1;
-        shards[last].push(tensor);
-    }
-    let n = shards.len();
-    let mut weight_map = BTreeMap::new();
-    for (i, shard) in shards.into_iter().enumerate() {
-        let file = if n == 1 { SINGLE.to_string() } else { format!("model-{:05}-of-{n:05}.safetensors", i + 1) };
-        weight_map.extend(shard.iter().map(|t| (t.parameter.name.clone(), file.clone())));
-        write_safetensors(shard.into_iter().map(|t| (t.parameter.name.clone(), t)), &dir.join(file))?;
-    }
-    if n > 1 {
-        let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": weight_map});
-        write_file(&dir.join(INDEX), format!("{index:#}\n").as_bytes())?;
-    }
-    unread.result()
-}
-
-/// A parameter on its way into a file, converted only when it is its turn.
-struct Stored<'a> {
-    parameter: Parameter,
-    format: StoredAs,
-    unread: &'a Unread,
-}
-
-impl View for Stored<'_> {
-    fn dtype(&self) -> Dtype {
-        match self.format {
-            StoredAs::F32 => Dtype::F32,
-            StoredAs::Bf16 => Dtype::BF16,
-            StoredAs::F16 => Dtype::F16,
+/// Whether a tensor `name` is stored that differs from the first of `others` that is.
+fn differ(shards: &mut Shards, name: &str, others: &[&str], shape: &[usize]) -> Result<bool> {
+    let Some(values) = shards.read(name, shape)? else { return Ok(false) };
+    for other in others {
+        if let Some(other) = shards.read(other, shape)? {
+            return Ok(values != other);
         }
     }
-
-    fn shape(&self) -> &[usize] {
-        &self.parameter.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let bytes = host(self.parameter.values.clone()).map(|values| match self.format {
-            StoredAs::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            StoredAs::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
-            StoredAs::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
-        });
-        self.unread.bytes(bytes, self.data_len())
-    }
-
-    fn data_len(&self) -> usize {
-        let bytes = if self.format == StoredAs::F32 { 4 } else { 2 };
-        self.parameter.shape.iter().product::<usize>() * bytes
-    }
+    Ok(true)
 }
 
-/// Weights of a directory, in one file or several.
-struct StoredWeights {
-    dir: PathBuf,
-    files: Vec<TensorFile>,
-    /// File of each tensor that was not asked for yet.
-    unused: BTreeMap<String, usize>,
+/// A checkpoint's weights, under whichever of a tensor's names it is stored.
+struct StoredWeights<'a> {
+    config: &'a Config,
+    shards: &'a mut Shards,
 }
 
-impl StoredWeights {
-    fn open(dir: &Path) -> Result<Self> {
-        let names = match (dir.join(SINGLE).is_file(), dir.join(INDEX).is_file()) {
-            (true, _) => vec![SINGLE.to_string()],
-            (false, true) => shard_names(&dir.join(INDEX))?,
-            (false, false) => {
-                let old = if dir.join("pytorch_model.bin").is_file() {
-                    "; it has a pytorch_model.bin, which must be converted to safetensors first"
-                } else {
-                    ""
-                };
-                return Err(Error::file(dir, format!("no {SINGLE} and no {INDEX}{old}")));
-            }
-        };
-        let files = names.iter().map(|name| TensorFile::open(&dir.join(name))).collect::<Result<Vec<_>>>()?;
-        let unused = files.iter().enumerate().flat_map(|(i, f)| f.names().into_iter().map(move |n| (n, i))).collect();
-        Ok(Self { dir: dir.into(), files, unused })
-    }
-
-    /// Whether a head is stored that is not a copy of the embedding.
-    fn has_own_head(&mut self, config: &Config) -> Result<bool> {
-        let shape = [config.vocab_size, config.d_model];
-        let Some(head) = self.read(HEAD, &shape)? else { return Ok(false) };
-        let embedding = std::iter::once("shared.weight").chain(REDUNDANT[..2].iter().copied());
-        for name in embedding {
-            if let Some(embedding) = self.read(name, &shape)? {
-                return Ok(head != embedding);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Values of `name`, if it is stored; it stays to be asked for.
-    fn read(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
-        self.unused.get(name).map_or(Ok(None), |&file| self.files[file].read(name, shape))
-    }
-
-    fn check_all_used(&self, config: &Config) -> Result<()> {
-        let redundant = |name: &str| REDUNDANT.contains(&name) || (config.tie_word_embeddings && name == HEAD);
-        let unexpected: Vec<&str> = self.unused.keys().map(String::as_str).filter(|n| !redundant(n)).collect();
-        match unexpected.first() {
-            None => Ok(()),
-            Some(first) => Err(Error::file(
-                &self.dir,
-                format!("{} tensors that config.json has no place for, the first being `{first}`", unexpected.len()),
-            )),
-        }
-    }
-}
-
-fn shard_names(index: &Path) -> Result<Vec<String>> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let text = fs::read_to_string(index).map_err(|e| Error::read(index, e))?;
-    let parsed: Index =
-        serde_json::from_str(&text).map_err(|e| Error::file(index, format!("not an index of shards: {e}")))?;
-    let mut names: Vec<String> = parsed.weight_map.into_values().collect();
-    names.sort();
-    names.dedup();
-    Ok(names)
-}
-
-impl Weights for StoredWeights {
+impl Weights for StoredWeights<'_> {
     fn get(&mut self, name: &str, shape: &[usize], _init: Init) -> Result<Vec<f32>> {
-        // Some exporters keep the embedding only under the name of one of its copies.
-        let aliases = if name == "shared.weight" { &REDUNDANT[..2] } else { &[] };
-        for name in std::iter::once(&name).chain(aliases) {
-            if let Some(file) = self.unused.remove(*name)
-                && let Some(values) = self.files[file].read(name, shape)?
-            {
-                return Ok(values);
-            }
-        }
-        Err(Error::file(&self.dir, format!("tensor `{name}` of shape {shape:?} is missing")))
+        let names: Vec<&str> = std::iter::once(name).chain(self.config.aliases(name).iter().copied()).collect();
+        self.shards.take(&names, shape)
     }
 }
 
@@ -465,14 +309,8 @@ fn readable_by_all(bytes: Vec<u8>) -> Vec<u8> {
 
 /// Directory of the hub's snapshot, with all the files a model needs.
 fn download(id: &str) -> std::result::Result<PathBuf, String> {
-    let cache = hf_hub::Cache::from_env().model(id.to_string());
-    let offline = std::env::var_os("HF_HUB_OFFLINE").is_some_and(|v| v != "0");
-    let api = match offline {
-        true => None,
-        false => {
-            Some(hf_hub::api::sync::ApiBuilder::from_env().build().map_err(|e| e.to_string())?.model(id.to_string()))
-        }
-    };
+    let cache = hub::cache().model(id.to_string());
+    let api = if hub::is_offline() { None } else { Some(hub::api()?.model(id.to_string())) };
     let get = |file: &str| -> std::result::Result<PathBuf, String> {
         if let Some(path) = cache.get(file) {
             return Ok(path);
@@ -485,9 +323,9 @@ fn download(id: &str) -> std::result::Result<PathBuf, String> {
     };
     let config = get(CONFIG)?;
     get(TOKENIZER)?;
-    if get(SINGLE).is_err() {
-        let index = get(INDEX)?;
-        for shard in shard_names(&index).map_err(|e| e.to_string())? {
+    if get(shards::SINGLE).is_err() {
+        let index = get(shards::INDEX)?;
+        for shard in shards::names(&index).map_err(|e| e.to_string())? {
             get(&shard)?;
         }
     }
@@ -501,6 +339,9 @@ fn download(id: &str) -> std::result::Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::host;
+    use crate::model::Parameter;
+    use crate::store::shards::{INDEX, SINGLE, write_shards};
 
     fn config() -> Config {
         let text = r#"{"model_type":"t5","vocab_size":16,"d_model":4,"d_kv":3,"d_ff":8,"num_layers":1,"num_heads":2,
@@ -508,16 +349,16 @@ mod tests {
         Config::parse(text).expect("valid")
     }
 
-    fn model() -> T5 {
-        T5::new(&config(), &mut RandomWeights::new(3), &Device::flex()).expect("random weights have every tensor")
+    fn model() -> Model {
+        Model::new(&config(), &mut RandomWeights::new(3), &Device::flex()).expect("random weights have every tensor")
     }
 
     fn write(dir: &Path, stored_as: StoredAs, shard_bytes: usize) {
         fs::write(dir.join(CONFIG), config().to_json("float32")).expect("write");
-        write_tensors(model().parameters(), stored_as, shard_bytes, dir).expect("write");
+        write_shards(model().parameters(), stored_as, shard_bytes, dir).expect("write");
     }
 
-    fn values(model: &T5) -> Vec<(String, Vec<f32>)> {
+    fn values(model: &Model) -> Vec<(String, Vec<f32>)> {
         let read = |p: Parameter| (p.name, p.values.into_data().try_to_vec().expect("f32"));
         model.parameters().into_iter().map(read).collect()
     }
@@ -590,7 +431,7 @@ mod tests {
             let mut extra = parameters[0].clone();
             extra.name = "adapter.weight".into();
             parameters.push(extra);
-            write_tensors(parameters, StoredAs::F32, usize::MAX, dir).expect("write");
+            write_shards(parameters, StoredAs::F32, usize::MAX, dir).expect("write");
         });
         assert!(unexpected.contains("adapter.weight"), "{unexpected}");
 
@@ -603,7 +444,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         write(dir.path(), StoredAs::F32, usize::MAX);
         let load = || Checkpoint::open(dir.path()).expect("directory").load(&Device::flex()).expect("loads");
-        let head = |model: &T5| host(model.head()).expect("numbers");
+        let head = |model: &Model| host(model.head()).expect("numbers");
         let own = head(&load());
         // As transformers 5 writes it: tied, not scaled, with the head in the file.
         let tied =
@@ -611,14 +452,16 @@ mod tests {
         fs::write(dir.path().join(CONFIG), &tied).expect("write");
         let loaded = load();
         assert_eq!(head(&loaded), own);
-        assert!(!loaded.config().tie_word_embeddings && !loaded.config().scale_decoder_outputs);
+        let Config::T5(found) = loaded.config();
+        assert!(!found.tie_word_embeddings && !found.scale_decoder_outputs);
 
         // A copy of the embedding is none of its own.
         let mut parameters = model().parameters();
         let shared = parameters.iter().find(|p| p.name == "shared.weight").expect("embedding").values.clone();
-        parameters.iter_mut().filter(|p| p.name == HEAD).for_each(|p| p.values = shared.clone());
-        write_tensors(parameters, StoredAs::F32, usize::MAX, dir.path()).expect("write");
-        assert!(load().config().tie_word_embeddings);
+        parameters.iter_mut().filter(|p| p.name == "lm_head.weight").for_each(|p| p.values = shared.clone());
+        write_shards(parameters, StoredAs::F32, usize::MAX, dir.path()).expect("write");
+        let Config::T5(found) = load().config();
+        assert!(found.tie_word_embeddings);
     }
 
     #[test]

@@ -15,9 +15,9 @@ pub use adafactor::Adafactor;
 pub use adamw::AdamW;
 
 use crate::error::{Error, Result};
+use crate::model::NamedParameters;
 use crate::score::Learner;
-use crate::t5::NamedParameters;
-use crate::tensor_file::{TensorFile, write_flat};
+use crate::store::tensors::{TensorFile, write_flat};
 
 /// How gradients become updates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -290,7 +290,7 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::t5::{Config, RandomWeights, T5, ValueKind, ValueNetwork};
+    use crate::model::{Config, Model, RandomWeights, ValueKind, ValueNetwork};
 
     #[test]
     fn the_schedule_by_hand() {
@@ -304,7 +304,7 @@ mod tests {
 
     fn learner() -> Learner {
         let config = Config::parse(TEXT).expect("valid");
-        let policy = T5::new(&config, &mut RandomWeights::new(0), &Device::flex()).expect("random");
+        let policy = Model::new(&config, &mut RandomWeights::new(0), &Device::flex()).expect("random");
         let value = ValueNetwork::new(&policy, ValueKind::OwnEncoder, 0).expect("random");
         Learner { policy, value: Some(value) }
     }

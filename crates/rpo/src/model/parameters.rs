@@ -1,18 +1,9 @@
-//! Parameters by name, which for a T5 are the checkpoint's keys: to save them, to read their gradients, to update them.
+//! Parameters by name, which for a model are the checkpoint's keys: to save them, to read their gradients, to update them.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 
-/// One parameter, outside any graph.
-#[derive(Clone, Debug)]
-pub struct Parameter {
-    /// The checkpoint's key.
-    pub name: String,
-    /// Its dimensions.
-    pub shape: Vec<usize>,
-    /// Its values in row-major order.
-    pub values: Tensor<1>,
-}
+pub use crate::store::tensors::Parameter;
 
 /// Access to a module's parameters by name. Every module has it.
 pub trait NamedParameters: Module {
@@ -71,6 +62,19 @@ fn flatten<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     x.reshape([n])
 }
 
+/// Adds a module's name to a path. The variant of an enum, such as that of [`super::Model`], is no part of a key.
+fn enter(path: &mut Vec<String>, name: &str, container: &str) {
+    if !container.starts_with("Enum:") {
+        path.push(name.into());
+    }
+}
+
+fn exit(path: &mut Vec<String>, container: &str) {
+    if !container.starts_with("Enum:") {
+        path.pop();
+    }
+}
+
 struct Named<F> {
     path: Vec<String>,
     visit: F,
@@ -83,12 +87,12 @@ impl<F: FnMut(String, Vec<usize>, Leaf<'_>)> Named<F> {
 }
 
 impl<F: FnMut(String, Vec<usize>, Leaf<'_>)> ModuleVisitor for Named<F> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        enter(&mut self.path, name, container);
     }
 
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        exit(&mut self.path, container);
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -103,7 +107,7 @@ impl<F: FnMut(String, Vec<usize>, Leaf<'_>)> ModuleVisitor for Named<F> {
         } else if let Some(matrix) = any.downcast_ref::<Tensor<2>>() {
             (self.visit)(name, shape, Leaf::Matrix(matrix));
         } else {
-            unreachable!("{name}: T5 has only vectors and matrices");
+            unreachable!("{name}: models have only vectors and matrices");
         }
     }
 }
@@ -114,12 +118,12 @@ struct Updated<F> {
 }
 
 impl<F: FnMut(&str, &[usize], Tensor<1>) -> Tensor<1>> ModuleMapper for Updated<F> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        enter(&mut self.path, name, container);
     }
 
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        exit(&mut self.path, container);
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {

@@ -6,8 +6,9 @@ use rpo_ops::{linear, segment_mean};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::t5::{Encoder, Linear, embed};
 use super::weights::{Builder, Init};
-use super::{Encoder, Linear, NamedParameters, RandomWeights, T5, embed};
+use super::{Model, NamedParameters, RandomWeights};
 use crate::batch::PackedBatch;
 use crate::error::Result;
 
@@ -52,13 +53,15 @@ impl ValueNetwork {
     ///
     /// # Errors
     /// None with random weights.
-    pub fn new(policy: &T5, kind: ValueKind, seed: u64) -> Result<Self> {
+    pub fn new(policy: &Model, kind: ValueKind, seed: u64) -> Result<Self> {
         let device = policy.device();
         let mut weights = RandomWeights::new(seed);
         let mut root = Builder::new(&mut weights, &device);
-        let d_model = policy.config.d_model;
+        let d_model = policy.d_model();
         let own = || {
-            let copy = ValueEncoder { shared: policy.shared.clone(), encoder: policy.encoder.clone() };
+            let Model::T5(policy) = policy;
+            let (shared, encoder) = policy.reader();
+            let copy = ValueEncoder { shared: shared.clone(), encoder: encoder.clone() };
             // Mapped so that the copies are leaves of their own.
             copy.map_parameters(|_, _, values| values)
         };

@@ -13,10 +13,11 @@ pub use beam::EarlyStopping;
 pub use processors::{Processors, draw, greedy};
 pub use stored::StoredDecoding;
 
+use crate::batch::Start;
 use crate::error::{Error, Result};
 use crate::host::host;
+use crate::model::{Config, Model};
 use crate::stop::Stop;
-use crate::t5::{Config, T5};
 
 /// How to decode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,7 +91,7 @@ impl Decoding {
 
     /// The tokens that end an answer of a model with this configuration.
     pub fn ends(&self, config: &Config) -> Vec<u32> {
-        if self.end_ids.is_empty() { vec![config.eos_token_id] } else { self.end_ids.clone() }
+        if self.end_ids.is_empty() { config.ends() } else { self.end_ids.clone() }
     }
 }
 
@@ -102,7 +103,7 @@ impl Decoding {
 /// # Errors
 /// If the device fails, or somebody wishes to stop.
 pub fn generate(
-    model: &T5,
+    model: &Model,
     prompts: &[Vec<u32>],
     first: usize,
     decoding: &Decoding,
@@ -111,19 +112,19 @@ pub fn generate(
     if decoding.num_beams > 1 {
         return beam::search(model, prompts, decoding, stop);
     }
-    let config = model.config();
-    let ends = decoding.ends(config);
+    let ends = decoding.ends(&model.config());
+    let Start::Token(start) = model.start();
     let ids: Vec<u32> = prompts.iter().flatten().copied().collect();
-    let mut cache = model.start_decoding(&ids, &Segments::from_lengths(prompts.iter().map(Vec::len)));
+    let mut cache = model.begin(&ids, &Segments::from_lengths(prompts.iter().map(Vec::len)));
     let head = model.head().transpose();
     // Decoder inputs so far; the start token counts as seen, as in transformers.
-    let mut inputs: Vec<Vec<u32>> = vec![vec![config.decoder_start_token_id]; prompts.len()];
+    let mut inputs: Vec<Vec<u32>> = vec![vec![start]; prompts.len()];
     let mut rngs: Vec<ChaCha8Rng> = (first..first + prompts.len()).map(|i| stream(decoding.seed, i)).collect();
     let mut active: Vec<usize> = (0..prompts.len()).collect();
     for done in 0..decoding.max_new_tokens {
         stop.check()?;
         let last: Vec<u32> = active.iter().map(|&i| inputs[i][inputs[i].len() - 1]).collect();
-        let logits = model.decode_step(&last, &mut cache).matmul(head.clone());
+        let logits = model.step(&last, &mut cache).matmul(head.clone());
         let [_, vocabulary] = logits.dims();
         let mut logits = host(logits)?;
         let mut unfinished = Vec::new();
