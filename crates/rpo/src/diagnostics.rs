@@ -22,9 +22,9 @@
 //! policy would say today.
 
 use crate::feedback::{FeedbackSet, Split};
-use crate::objective::{Seen, log_sum_exp};
 use crate::reference::ReferenceScores;
-use crate::statistics::{kendall_tau_b, mean, spearman};
+use crate::score::Seen;
+use crate::statistics::{kendall_tau_b, log_sum_exp, mean, spearman};
 
 /// Metrics by name, those that are defined.
 pub type Metrics = Vec<(&'static str, f64)>;

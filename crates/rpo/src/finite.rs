@@ -7,9 +7,8 @@ use rand_distr::{Distribution, StandardNormal};
 
 use crate::feedback::{FeedbackSet, PromptGroup, Response};
 use crate::model::{Config, Model};
-use crate::objective::log_sum_exp;
 use crate::score::score_set;
-use crate::statistics::mean;
+use crate::statistics::{log_sum_exp, mean};
 
 /// The model's `</s>`.
 const END: u32 = 1;
@@ -173,8 +172,7 @@ impl FiniteProblem {
         FeedbackSet { groups: groups.collect() }
     }
 
-    /// The probabilities that `model` gives to the responses, as shares of their sum, and that sum. `model` must not track
-    /// gradients.
+    /// The probabilities that `model` gives to the responses, as shares of their sum, and that sum.
     ///
     /// # Errors
     /// If the device fails.

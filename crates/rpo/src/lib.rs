@@ -15,8 +15,7 @@
 //! | [`batch`] | prompts and responses laid end to end, each prompt once |
 //! | [`model`] | the models by family, and Hugging Face directories in and out |
 //! | [`score`] | log-probabilities of responses: the only place that computes them |
-//! | [`reference`](mod@reference) | log-probabilities under the reference model, cached on disk |
-//! | [`features`] | what the reference's encoder says of prompts |
+//! | [`reference`](mod@reference) | what the reference model says of responses and prompts, cached on disk |
 //! | [`objective`] | RPO and its rivals, one file each |
 //! | [`train`] | the only training loop, with optimizers and the record of a run |
 //! | [`generate`] | answers to prompts |
@@ -30,7 +29,6 @@ pub mod advice;
 pub mod batch;
 pub mod diagnostics;
 pub mod error;
-pub mod features;
 pub mod feedback;
 pub mod finite;
 pub mod generate;
@@ -38,7 +36,6 @@ mod host;
 pub mod inspect;
 pub mod model;
 pub mod objective;
-mod parts;
 pub mod reference;
 pub mod score;
 pub mod statistics;

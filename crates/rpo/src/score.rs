@@ -11,7 +11,6 @@ use crate::error::Result;
 use crate::feedback::FeedbackSet;
 use crate::host::host;
 use crate::model::{Model, States, ValueNetwork};
-use crate::objective::Seen;
 
 /// What `ell(y|x)`, the log-probability of a response, is taken to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -66,6 +65,15 @@ impl Scores {
     }
 }
 
+/// What the policy said of a response during a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seen {
+    /// Row of the response.
+    pub row: usize,
+    /// `log p(y|x)`, summed over tokens, in nats.
+    pub log_prob: f32,
+}
+
 /// What is trained: the policy, and beside it a value network where the objective learns one.
 #[derive(Module, Debug)]
 pub struct Learner {
@@ -114,7 +122,7 @@ pub(crate) fn score_decoded(
 }
 
 /// `log p(y|x)`, summed over tokens in nats, of every response of `data` with its row: in batches of similar length of at
-/// most `budget` tokens. `model` must not track gradients. `progress` hears how many responses are done, and may end the pass
+/// most `budget` tokens. `progress` hears how many responses are done, and may end the pass
 /// by an error.
 ///
 /// # Errors
@@ -125,6 +133,7 @@ pub fn score_set(
     budget: usize,
     progress: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Vec<(usize, f32)>> {
+    let model = &model.inference();
     let mut scores = Vec::with_capacity(data.responses());
     for spans in length_buckets(data, budget, false) {
         let scored = score(model, &PackedBatch::pack(data, &spans, model.start()));

@@ -15,6 +15,15 @@ pub struct Interval {
     pub high: f64,
 }
 
+/// `ln sum exp` without overflow; negative infinity for no terms.
+pub(crate) fn log_sum_exp(terms: impl IntoIterator<Item = f64> + Clone) -> f64 {
+    let largest = terms.clone().into_iter().fold(f64::NEG_INFINITY, f64::max);
+    if largest == f64::NEG_INFINITY {
+        return largest;
+    }
+    largest + terms.into_iter().map(|t| (t - largest).exp()).sum::<f64>().ln()
+}
+
 /// Mean of the values; `None` for none.
 pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)

@@ -17,7 +17,7 @@ use rpo::objective::{
 use rpo::reference::References;
 use rpo::score::{Learner, LogProb, Scores, score};
 use rpo::train::optim::{Optimizer, OptimizerConfig};
-use rpo::train::{Event, Observer, Progress, StepReport, TrainConfig, Trainer, learner};
+use rpo::train::{Event, Observer, Passes, Progress, State, StepReport, Task, TrainConfig, Trainer, learner};
 
 /// An objective with what it declares.
 struct Case {
@@ -115,7 +115,7 @@ impl Prepared {
         let mismatched = data.mismatched(3).expect("many prompts");
         let mut objective = case.config.build().expect("valid");
         let references =
-            References::compute(&reference.valid(), objective.needs(), &data, Some(&mismatched), 1000).expect("scored");
+            Passes::of(objective.needs(), &data, Some(&mismatched)).compute(&reference, 1000).expect("scored");
         objective.prepare(&data, &references).expect("defined");
         let mut learner = learner(policy, objective.needs(), 5).expect("random");
         // A head of zeros, as values start, lets no gradient through.
@@ -224,7 +224,7 @@ fn every_trainable_tensor_is_reached_and_the_reference_is_not() {
         let reference = model(1);
         let mut objective = case.config.build().expect("valid");
         let references =
-            References::compute(&reference, objective.needs(), &p.data, Some(&p.mismatched), 1000).expect("scored");
+            Passes::of(objective.needs(), &p.data, Some(&p.mismatched)).compute(&reference, 1000).expect("scored");
         objective.prepare(&p.data, &references).expect("defined");
         let p = Prepared { objective, ..p };
         let (data, spans) = p.spans(&[0, 2, 3]);
@@ -292,7 +292,7 @@ impl Observer for Steps {
 fn neither_accumulation_nor_recomputation_changes_anything() {
     for case in &cases() {
         let run = |micro_batch_tokens, recompute| {
-            let mut p = Prepared::new(case, data());
+            let p = Prepared::new(case, data());
             let optimizer = OptimizerConfig { learning_rate: 1e-3, ..OptimizerConfig::default() };
             let config = TrainConfig {
                 max_steps: Some(4),
@@ -303,19 +303,14 @@ fn neither_accumulation_nor_recomputation_changes_anything() {
                 ..TrainConfig::default()
             };
             let mismatched = p.objective.needs().mismatched.then_some(p.mismatched);
-            let trainer = Trainer {
-                objective: p.objective.as_mut(),
-                data: p.data,
-                mismatched,
-                references: &References::default(),
-                config: &config,
-                saving: None,
-                judge: None,
-                stop: &Stop::new(),
-            };
+            let (objective, references) = (p.objective, References::default());
+            let task = Task { objective, data: p.data, mismatched, references, facts: Vec::new() };
+            let trainer = Trainer { task, config: &config, saving: None, judge: None, stop: &Stop::new() };
             let mut steps = Steps(Vec::new());
             let optimizer = Optimizer::new(optimizer).expect("valid");
-            trainer.run(p.learner, optimizer, Progress::default(), &mut [&mut steps]).expect("trains");
+            trainer
+                .run(State { learner: p.learner, optimizer, progress: Progress::default() }, &mut [&mut steps])
+                .expect("trains");
             steps.0
         };
         let plain = run(100_000, false);
@@ -354,8 +349,7 @@ fn data_without_a_preference_is_refused_where_one_is_needed() {
         let mut data = data();
         data.train.groups.iter_mut().flat_map(|g| &mut g.responses).for_each(|r| r.reward = 0.1);
         let mut objective = ObjectiveConfig::named(name).expect("listed").build().expect("valid");
-        let references =
-            References::compute(&model(1).valid(), objective.needs(), &data, Some(&data), 1000).expect("scored");
+        let references = Passes::of(objective.needs(), &data, Some(&data)).compute(&model(1), 1000).expect("scored");
         let said = objective.prepare(&data, &references).expect_err("all equal").to_string();
         assert!(said.contains("rewards equal 0.1:"), "{name}: {said}");
     }

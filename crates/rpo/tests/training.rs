@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::module::Module;
 use burn::tensor::Device;
 use rpo::burn;
 use rpo::feedback::{FeedbackSet, Limits, ReadOptions, ReadSummary, Split};
@@ -11,13 +10,13 @@ use rpo::model::{Config, NamedParameters};
 use rpo::objective::{
     DroConfig, GroupCentredConfig, KtoConfig, Needs, ObjectiveConfig, RpoConfig, SftConfig, SftRows, SingleResponse,
 };
-use rpo::reference::{Cached, ReferenceCache, ReferenceScores, References};
+use rpo::reference::{Cached, ReferenceCache, ReferenceScores};
 use rpo::score::LogProb;
 use rpo::stop::Stop;
-use rpo::train::optim::{Adafactor, Algorithm, Optimizer, OptimizerConfig};
+use rpo::train::optim::{Adafactor, Algorithm, OptimizerConfig};
 use rpo::train::record::MetricsLog;
 use rpo::train::{
-    Answered, BestBy, Event, Judge, Observer, Progress, RunDir, Saving, Summary, TrainConfig, Trainer, learner,
+    Answered, BestBy, Event, Judge, Observer, Passes, RunDir, Saving, State, Summary, Task, TrainConfig, Trainer,
 };
 
 const WORDS: [&str; 12] = ["red", "blue", "green", "one", "two", "three", "say", "yes", "no", "and", "or", "not"];
@@ -100,28 +99,22 @@ impl Bench {
         let origin = self.checkpoint();
         let (split, _) = self.data();
         let model = origin.load(&device).expect("model");
-        let mut objective = objective.build().expect("valid");
-        let needs = objective.needs();
-        let mismatched = needs.mismatched.then(|| split.mismatched(1).expect("many prompts"));
-        let references = References::compute(&model.valid(), needs, &split, mismatched.as_ref(), 512).expect("scored");
-        objective.prepare(&split, &references).expect("defined");
+        let passes = |passes: &Passes<'_>| passes.compute(&model, 512);
+        let mut task = Task::new(objective, split, 1, passes).expect("defined");
         let path = self.path(out);
-        let (run, (learner, optimizer, progress)) = if path.exists() {
+        let (run, state) = if path.exists() {
             let run = RunDir::open(&path).expect("run");
-            let state = run.resume(config, objective.as_mut(), &device)?;
+            let state = run.resume(config, task.objective.as_mut(), &device)?;
             (run, state)
         } else {
-            let optimizer = Optimizer::new(config.optimizer.clone()).expect("valid");
-            let learner = learner(model, needs, config.seed).expect("fresh");
-            (RunDir::create(&path).expect("run"), (learner, optimizer, Progress::default()))
+            let state = State::begin(model, task.objective.needs(), config).expect("valid");
+            (RunDir::create(&path).expect("run"), state)
         };
-        let log = MetricsLog::open(&run.path("metrics.jsonl"), &progress).expect("log");
+        let log = MetricsLog::open(&run.path("metrics.jsonl"), &state.progress).expect("log");
         let mut log = log.with_answers(origin.tokenizer().expect("tokenizer"));
         let saving = Some(Saving { run: &run, origin: &origin });
-        let objective = objective.as_mut();
-        let trainer =
-            Trainer { objective, data: split, mismatched, references: &references, config, saving, judge, stop };
-        Ok(trainer.run(learner, optimizer, progress, &mut [&mut log, observer])?.1)
+        let trainer = Trainer { task, config, saving, judge, stop };
+        Ok(trainer.run(state, &mut [&mut log, observer])?.1)
     }
 
     /// The lines of a part of the record.

@@ -13,7 +13,7 @@ use rpo::train::{Event, Observer};
 use super::record::{Point, RANKS};
 use super::statistics;
 
-/// `log p(y|x)`, summed over tokens in nats, of all responses of `data` in their order. `model` must not track gradients.
+/// `log p(y|x)`, summed over tokens in nats, of all responses of `data` in their order.
 pub fn log_probs(model: &Model, data: &FeedbackSet, budget: usize, stop: &Stop) -> rpo::Result<Vec<f64>> {
     let mut scores = score_set(model, data, budget, &mut |_| stop.check())?;
     // Rows count up through a data set.

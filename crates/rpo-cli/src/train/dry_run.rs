@@ -4,49 +4,34 @@ use std::time::Duration;
 
 use anyhow::Result;
 use indicatif::{HumanBytes, HumanDuration};
-use rpo::burn::module::Module;
 use rpo::feedback::Split;
 use rpo::model::checkpoint::Checkpoint;
 use rpo::reference::{ReferenceScores, References};
-use rpo::train::optim::Optimizer;
-use rpo::train::{Costs, Trainer, learner};
+use rpo::train::{Costs, State, Task, Trainer};
 
 use super::header;
-use super::passes::{cache, passes};
+use super::passes::cache;
 use crate::settings::Settings;
 use crate::{device, interrupt, progress};
 
 /// Prints the settings of a run on `split`, its steps, and estimates of its time and memory.
 pub fn report(settings: &Settings, split: Split) -> Result<()> {
     let device = device::find(&settings.device)?;
-    let mut objective = settings.objective.build()?;
-    let needs = objective.needs();
     let bar = progress::busy("measuring a few micro-batches");
     let model = Checkpoint::find(&settings.model)?.load(&device.autodiff())?;
-    let mismatched = needs.mismatched.then(|| split.mismatched(settings.train.seed)).transpose()?;
-    let references = References::zeros(&split);
-    objective.prepare(&split, &references)?;
-    let header = header::lines(settings, &model, &split, objective.as_ref());
-    let (matched, pairs) = passes(needs, &split, mismatched.as_ref());
-    let reference = model.valid();
-    let cache = cache(settings, &reference)?;
-    let missing =
-        [matched, pairs].into_iter().flatten().filter(|(_, split)| !ReferenceScores::are_cached(split, &cache));
     // Tokens that passes have to score.
-    let missing = missing.map(|(_, split)| split.train.tokens() + split.validation.tokens()).sum();
-    drop(reference);
-    let learner = learner(model, needs, settings.train.seed)?;
-    let trainer = Trainer {
-        objective: objective.as_mut(),
-        data: split,
-        mismatched,
-        references: &references,
-        config: &settings.train,
-        saving: None,
-        judge: None,
-        stop: interrupt::stop(),
-    };
-    let costs = trainer.measure(learner, Optimizer::new(settings.train.optimizer.clone())?)?;
+    let mut missing = 0;
+    let task = Task::new(&settings.objective, split, settings.train.seed, |passes| {
+        let cache = cache(settings, &model)?;
+        let scored = passes.matched.as_deref().into_iter().chain(passes.mismatched);
+        let unknown = scored.filter(|split| !ReferenceScores::are_cached(split, &cache));
+        missing = unknown.map(|split| split.train.tokens() + split.validation.tokens()).sum();
+        Ok::<_, anyhow::Error>(References::zeros(passes.all))
+    })?;
+    let header = header::lines(settings, &model, &task);
+    let state = State::begin(model, task.objective.needs(), &settings.train)?;
+    let trainer = Trainer { task, config: &settings.train, saving: None, judge: None, stop: interrupt::stop() };
+    let costs = trainer.measure(state)?;
     bar.finish_and_clear();
 
     println!("settings as resolved:\n\n{}", settings.to_toml()?);

@@ -1,15 +1,15 @@
 //! What a run is, in a few lines at the head of its log.
 
-use rpo::feedback::Split;
 use rpo::model::{Model, NamedParameters};
-use rpo::objective::{Objective, ObjectiveConfig};
+use rpo::objective::ObjectiveConfig;
+use rpo::train::Task;
 use rpo::train::optim::Algorithm;
 
 use crate::settings::Settings;
 
-/// Model, objective, steps and rates of the run of `settings`, whose objective is prepared on `split`.
-pub fn lines(settings: &Settings, model: &Model, split: &Split, objective: &dyn Objective) -> Vec<String> {
-    let used = split.train.iter().filter(|r| objective.uses(r.row)).count();
+/// Model, objective, steps and rates of the run of `settings`.
+pub fn lines(settings: &Settings, model: &Model, task: &Task) -> Vec<String> {
+    let used = task.data.train.iter().filter(|r| task.objective.uses(r.row)).count();
     vec![model_line(settings, model), objective_line(&settings.objective), steps_line(settings, used)]
 }
 

@@ -10,18 +10,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use rpo::burn::module::Module;
 use rpo::feedback::{Split, held_out_prompts};
 use rpo::model::checkpoint::Checkpoint;
 use rpo::objective::ObjectiveConfig;
-use rpo::reference::References;
 use rpo::stop::Stop;
 use rpo::store::files::write_file;
 use rpo::tokenizer::Tokenizer;
-use rpo::train::optim::Optimizer;
-use rpo::train::record::MetricsLog;
-use rpo::train::record::TensorBoard;
-use rpo::train::{BestBy, Judge, Observer, Progress, RunDir, Saving, Summary, Trainer, learner};
+use rpo::train::record::{MetricsLog, TensorBoard};
+use rpo::train::{BestBy, Judge, Observer, RunDir, Saving, State, Summary, Task, Trainer};
 use toml::Value;
 
 use self::resume::BegunWith;
@@ -206,12 +202,7 @@ pub fn prepare(settings: &Settings, resume: bool) -> Result<Split> {
         let problem = "there are no held-out prompts whose answers it could rate; raise `validation-fraction`".into();
         return Err(rpo::Error::Setting { field: "judge", problem }.into());
     }
-    let mut objective = settings.objective.build()?;
-    settings.train.check(objective.needs(), &split)?;
-    if objective.needs().mismatched {
-        split.check_mismatched()?;
-    }
-    objective.prepare(&split, &References::zeros(&split))?;
+    Task::check(&settings.objective, &split, &settings.train)?;
     Ok(split)
 }
 
@@ -235,66 +226,52 @@ pub fn train(
     stop: &Stop,
     observers: &mut [&mut dyn Observer],
 ) -> Result<Summary> {
-    let mut objective = settings.objective.build()?;
     let device = device::find(&settings.device)?;
     let origin = Checkpoint::find(&settings.model)?;
-    let needs = objective.needs();
-    settings.train.check(needs, &split)?;
     let loading = progress::busy("loading the model");
     let model = origin.load(&device.clone().autodiff())?;
-    let reference = model.valid();
-    let begun_with = BegunWith::of(&split, &reference)?;
+    let begun_with = BegunWith::of(&split, &model)?;
     loading.finish_and_clear();
     if resume {
         resume::check(settings, &begun_with)?;
         resume::lengthened(settings)?.iter().for_each(|note| println!("note: {note}"));
     }
-    let mismatched = needs.mismatched.then(|| split.mismatched(settings.train.seed)).transpose()?;
-    let references = passes::references(settings, needs, &reference, &split, mismatched.as_ref())?;
-    drop(reference);
-    for (name, value) in objective.prepare(&split, &references)?.facts {
+    let seed = settings.train.seed;
+    let mut task = Task::new(&settings.objective, split, seed, |passes| passes::references(settings, passes, &model))?;
+    for (name, value) in &task.facts {
         println!("{name}: {}", (value * 1e6).round() / 1e6);
     }
-    header::lines(settings, &model, &split, objective.as_ref()).iter().for_each(|line| println!("{line}"));
+    header::lines(settings, &model, &task).iter().for_each(|line| println!("{line}"));
     let tokenizer = origin.tokenizer()?;
-    let judge = judge(settings, &split, &tokenizer)?;
+    let judge = judge(settings, &task.data, &tokenizer)?;
     let resumed = resume.then(|| RunDir::open(&settings.out)).transpose()?;
-    let (run, (learner, optimizer, progress)) = match resumed {
+    let (run, state) = match resumed {
         Some(run) => {
-            let state = run.resume(&settings.train, objective.as_mut(), &device.autodiff())?;
+            let state = run.resume(&settings.train, task.objective.as_mut(), &device.autodiff())?;
             (run, state)
         }
         // Made only now, so that unusable data leave no directory in the way of the next attempt.
         None => {
-            let optimizer = Optimizer::new(settings.train.optimizer.clone())?;
-            let learner = learner(model, needs, settings.train.seed)?;
-            (RunDir::create(&settings.out)?, (learner, optimizer, Progress::default()))
+            let state = State::begin(model, task.objective.needs(), &settings.train)?;
+            (RunDir::create(&settings.out)?, state)
         }
     };
     let _saving = interrupt::saving();
     if resume {
-        println!("going on after step {}", progress.step);
+        println!("going on after step {}", state.progress.step);
     }
     save_settings(settings, &run.path(resume::SETTINGS))?;
     begun_with.write(&run)?;
-    let mut log = MetricsLog::open(&run.path("metrics.jsonl"), &progress)?.with_answers(tokenizer.clone());
+    let mut log = MetricsLog::open(&run.path("metrics.jsonl"), &state.progress)?.with_answers(tokenizer.clone());
     let mut tensorboard = TensorBoard::create(&run.path("tensorboard"))?.with_answers(tokenizer.clone());
     let mut display = TrainingProgress::new();
-    let trainer = Trainer {
-        objective: objective.as_mut(),
-        data: split,
-        mismatched,
-        references: &references,
-        config: &settings.train,
-        saving: Some(Saving { run: &run, origin: &origin }),
-        judge: judge.as_deref(),
-        stop,
-    };
+    let saving = Some(Saving { run: &run, origin: &origin });
+    let trainer = Trainer { task, config: &settings.train, saving, judge: judge.as_deref(), stop };
     let mut all: Vec<&mut dyn Observer> = vec![&mut log, &mut tensorboard, &mut display];
     for observer in observers {
         all.push(&mut **observer);
     }
-    let (_, summary) = trainer.run(learner, optimizer, progress, &mut all)?;
+    let (_, summary) = trainer.run(state, &mut all)?;
     display.finish();
     Ok(summary)
 }

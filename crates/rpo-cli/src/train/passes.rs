@@ -1,58 +1,35 @@
 //! What an objective, or a look at the held-out responses, needs of the reference: passes over the data whose results are
 //! cached. A pass that was stopped goes on where it was.
 
-use std::borrow::Cow;
-
 use anyhow::Result;
-use rpo::features::PromptFeatures;
 use rpo::feedback::Split;
 use rpo::model::Model;
-use rpo::objective::Needs;
-use rpo::reference::{Cached, ReferenceCache, ReferenceScores, References};
+use rpo::reference::{Cached, PromptFeatures, ReferenceCache, ReferenceScores, References};
+use rpo::train::Passes;
 
 use crate::progress;
 use crate::settings::Settings;
-
-/// A pass over responses, and what it is called.
-pub type Pass<'a> = (&'static str, Cow<'a, Split>);
-
-/// The passes that `references` makes over responses and those over mismatched pairs, cached or not.
-pub fn passes<'a>(
-    needs: Needs,
-    split: &'a Split,
-    mismatched: Option<&'a Split>,
-) -> (Option<Pass<'a>>, Option<Pass<'a>>) {
-    let what = if needs.reference { "reference scores" } else { "reference scores of the held-out responses" };
-    let matched = References::scored(needs, split).map(|split| (what, split));
-    (matched, mismatched.map(|split| ("reference scores of mismatched pairs", Cow::Borrowed(split))))
-}
 
 /// Where the results of passes of `reference` are kept.
 pub fn cache(settings: &Settings, reference: &Model) -> Result<ReferenceCache> {
     Ok(ReferenceCache::new(&settings.cache.join("reference"), reference)?)
 }
 
-/// What the objective, or a look at the held-out responses, needs of `reference`, which must not track gradients.
-pub fn references(
-    settings: &Settings,
-    needs: Needs,
-    reference: &Model,
-    split: &Split,
-    mismatched: Option<&Split>,
-) -> Result<References> {
-    let (matched, mismatched) = passes(needs, split, mismatched);
-    let featured = needs.features && split.mostly_single();
-    if matched.is_none() && mismatched.is_none() && !featured {
+/// What `passes` read of `reference`.
+pub fn references(settings: &Settings, passes: &Passes<'_>, reference: &Model) -> Result<References> {
+    if passes.matched.is_none() && passes.mismatched.is_none() && passes.features.is_none() {
         return Ok(References::default());
     }
     let cache = cache(settings, reference)?;
-    let scores = |pass: Option<Pass<'_>>| {
-        pass.map(|(what, split)| scores(settings, reference, &cache, what, &split)).transpose()
+    let named = match &passes.matched {
+        Some(split) if split.train.groups.is_empty() => "reference scores of the held-out responses",
+        _ => "reference scores",
     };
+    let scores = |what, split: &Split| scores(settings, reference, &cache, what, split);
     Ok(References {
-        matched: scores(matched)?,
-        mismatched: scores(mismatched)?,
-        features: featured.then(|| features(settings, reference, &cache, split)).transpose()?,
+        matched: passes.matched.as_deref().map(|split| scores(named, split)).transpose()?,
+        mismatched: passes.mismatched.map(|split| scores("reference scores of mismatched pairs", split)).transpose()?,
+        features: passes.features.map(|split| features(settings, reference, &cache, split)).transpose()?,
     })
 }
 

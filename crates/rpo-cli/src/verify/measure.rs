@@ -1,7 +1,6 @@
 //! Trains one objective on one problem and measures it exactly. It knows no tables and chooses nothing.
 
 use anyhow::Result;
-use rpo::burn::module::Module;
 use rpo::burn::tensor::Device;
 use rpo::feedback::{FeedbackSet, Split};
 use rpo::finite::{FiniteProblem, Lengths, Mass, Table};
@@ -119,7 +118,7 @@ impl Setting {
         let data = Split { train: problem.behaviour(40, seed), ..Split::default() };
         let start =
             fit(&ObjectiveConfig::Sft(SftConfig::default()), &fresh, data, &budget(steps, 3e-3, seed), &mut [])?;
-        let (reference, mass) = problem.table(&start.valid())?;
+        let (reference, mass) = problem.table(&start)?;
         Ok(Self { problem, lengths, seed, reference, mass, start })
     }
 

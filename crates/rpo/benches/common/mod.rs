@@ -6,15 +6,12 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
-use burn::module::Module;
 use burn::tensor::Device;
 use rpo::burn;
 use rpo::feedback::{FeedbackSet, PromptGroup, Response, Split};
 use rpo::model::{Config, Model, RandomWeights};
 use rpo::objective::{ObjectiveConfig, RpoConfig};
-use rpo::reference::References;
-use rpo::train::optim::Optimizer;
-use rpo::train::{Observer, Progress, TrainConfig, Trainer, learner};
+use rpo::train::{Observer, State, Task, TrainConfig, Trainer};
 
 /// What every bench does first: paths are those of the workspace, memory is kept as the program keeps it.
 pub fn begin() {
@@ -85,26 +82,19 @@ fn ids(seed: usize, n: usize) -> Vec<u32> {
 /// Trains `policy` by RPO; returns the seconds of the reference pass before it.
 pub fn train(policy: Model, data: FeedbackSet, config: &TrainConfig, observer: &mut dyn Observer) -> f64 {
     let data = Split { train: data, ..Split::default() };
-    let mut objective = ObjectiveConfig::Rpo(RpoConfig::published()).build().expect("valid");
-    let started = Instant::now();
-    let references = References::compute(&policy.valid(), objective.needs(), &data, None, config.micro_batch_tokens)
-        .expect("scored");
-    let seconds = started.elapsed().as_secs_f64();
-    objective.prepare(&data, &references).expect("defined");
+    let mut seconds = 0.0;
+    let objective = ObjectiveConfig::Rpo(RpoConfig::published());
+    let task = Task::new(&objective, data, config.seed, |passes| {
+        let started = Instant::now();
+        let references = passes.compute(&policy, config.micro_batch_tokens);
+        seconds = started.elapsed().as_secs_f64();
+        references
+    });
+    let task = task.expect("defined");
     let stop = Stop::new();
-    let learner = learner(policy, objective.needs(), 1).expect("random");
-    let trainer = Trainer {
-        objective: objective.as_mut(),
-        data,
-        mismatched: None,
-        references: &references,
-        config,
-        saving: None,
-        judge: None,
-        stop: &stop,
-    };
-    let optimizer = Optimizer::new(config.optimizer.clone()).expect("valid");
-    trainer.run(learner, optimizer, Progress::default(), &mut [observer]).expect("trains");
+    let state = State::begin(policy, task.objective.needs(), config).expect("valid");
+    let trainer = Trainer { task, config, saving: None, judge: None, stop: &stop };
+    trainer.run(state, &mut [observer]).expect("trains");
     seconds
 }
 

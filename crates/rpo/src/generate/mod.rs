@@ -97,8 +97,8 @@ impl Decoding {
 
 /// Continues each prompt: token ids up to and including the one that ends the answer, or `max_new_tokens` of them.
 ///
-/// `first` is the index of the first prompt among all that are to be answered; it decides the random numbers. `model`
-/// must not track gradients. `stop` is heard before each token.
+/// `first` is the index of the first prompt among all that are to be answered; it decides the random numbers. `stop` is heard
+/// before each token.
 ///
 /// # Errors
 /// If the device fails, or somebody wishes to stop.
@@ -109,6 +109,7 @@ pub fn generate(
     decoding: &Decoding,
     stop: &Stop,
 ) -> Result<Vec<Vec<u32>>> {
+    let model = &model.inference();
     if decoding.num_beams > 1 {
         return beam::search(model, prompts, decoding, stop);
     }

@@ -15,7 +15,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
+use super::contract::{
     ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, ValueNeed, given, known, positive, strength, values,
 };
 use crate::error::Result;

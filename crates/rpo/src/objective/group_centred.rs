@@ -12,7 +12,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
+use super::contract::{
     ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, by_prompt, given, known, ranked, strength, values,
 };
 use crate::error::{Error, Result};

@@ -13,7 +13,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, strength, values};
+use super::contract::{ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, given, known, strength, values};
 use crate::error::{Error, Result};
 use crate::feedback::{Response, Split};
 use crate::reference::References;

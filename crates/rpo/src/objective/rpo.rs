@@ -25,16 +25,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::intercept::{Fit, Prompt, fit};
-use super::{
-    ByRow, Loss, Needs, Objective, Preparation, RewardScale, Seen, Step, by_prompt, given, known, log_sum_exp, ranked,
-    strength, values,
+use super::contract::{
+    ByRow, Loss, Needs, Objective, Preparation, RewardScale, Step, by_prompt, given, known, ranked, strength, values,
 };
+use super::intercept::{Fit, Prompt, fit};
 use crate::error::{Error, Result};
-use crate::features::PromptFeatures;
 use crate::feedback::{PromptGroup, Response, Split};
+use crate::reference::PromptFeatures;
 use crate::reference::{ReferenceScores, References};
-use crate::score::{LogProb, Scores};
+use crate::score::{LogProb, Scores, Seen};
+use crate::statistics::log_sum_exp;
 
 /// How `V_hat` is formed from a prompt's responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

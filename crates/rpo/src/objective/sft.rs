@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Loss, Needs, Objective, Preparation, Step};
+use super::contract::{Loss, Needs, Objective, Preparation, Step};
 use crate::error::{Error, Result};
 use crate::feedback::Split;
 use crate::reference::References;

@@ -9,9 +9,9 @@ use crate::batch::{PackedBatch, length_buckets};
 use crate::diagnostics::{Diagnostics, Metrics};
 use crate::error::Result;
 use crate::feedback::{FeedbackSet, Split};
-use crate::objective::{Seen, Step};
+use crate::objective::Step;
 use crate::reference::References;
-use crate::score::{Learner, LogProb, score_set};
+use crate::score::{Learner, LogProb, Seen, score_set};
 
 /// What is looked at beside the loss.
 pub(super) struct Watched {
@@ -27,20 +27,20 @@ pub(super) struct Watched {
 impl Trainer<'_> {
     /// Leaves in `data` what the objective uses; what is looked at beside the loss stays in view.
     pub(super) fn part(&mut self) -> Watched {
-        let uses = |row| self.objective.uses(row);
-        let Split { train, validation } = &self.data;
+        let uses = |row| self.task.objective.uses(row);
+        let Split { train, validation } = &self.task.data;
         let mut unused = validation.clone();
         unused.retain(|r| !uses(r.row));
         let watched = Watched {
-            diagnostics: Diagnostics::new(&self.data),
+            diagnostics: Diagnostics::new(&self.task.data),
             unused,
             judged: answers::some_prompts(validation, answers::JUDGED),
             shown: answers::some_prompts(if validation.groups.is_empty() { train } else { validation }, answers::SHOWN),
         };
-        for split in std::iter::once(&mut self.data).chain(&mut self.mismatched) {
+        for split in std::iter::once(&mut self.task.data).chain(&mut self.task.mismatched) {
             split.train.retain(|r| uses(r.row));
             split.validation.retain(|r| uses(r.row));
-            if self.objective.needs().whole_prompts {
+            if self.task.objective.needs().whole_prompts {
                 // As many responses as a step holds are compared with each other.
                 split.train.part_groups(self.config.batch_size);
                 split.validation.part_groups(self.config.batch_size);
@@ -61,7 +61,7 @@ impl Trainer<'_> {
         self.stop.check()?;
         if progress.pending.validation {
             let nothing = References::default();
-            let known = if progress.step == 0 { self.references } else { &nothing };
+            let known = if progress.step == 0 { &self.task.references } else { &nothing };
             if self.look(learner, known, watched, progress, tell)? {
                 self.saving.map_or(Ok(()), |saving| saving.best(learner))?;
             }
@@ -84,7 +84,7 @@ impl Trainer<'_> {
         progress: &mut Progress,
         tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
     ) -> Result<bool> {
-        tell(Event::Milestone { step: progress.step, policy: &learner.policy.valid() })?;
+        tell(Event::Milestone { step: progress.step, policy: &learner.policy.inference() })?;
         let Some(means) = self.validate(learner, known, watched, tell)? else { return Ok(false) };
         let best = progress.consider(&means);
         tell(Event::Validation { step: progress.step, means: &means, best })?;
@@ -103,12 +103,12 @@ impl Trainer<'_> {
         if !self.config.sample_every.is_some_and(|every| step.is_multiple_of(every) || last) {
             return Ok(());
         }
-        let answers = answers::answers(&learner.policy.valid(), &watched.shown, self.config.seed, self.stop)?;
+        let answers = answers::answers(&learner.policy.inference(), &watched.shown, self.config.seed, self.stop)?;
         tell(Event::Samples { step, prompts: &watched.shown, answers: &answers })
     }
 
     pub(super) fn diagnose(&self, watched: &Watched, seen: &[Seen]) -> Metrics {
-        watched.diagnostics.of(seen, self.references.matched.as_ref())
+        watched.diagnostics.of(seen, self.task.references.matched.as_ref())
     }
 
     /// Mean loss over the validation responses, if there are any, and what else they show. Scores of the policy that are
@@ -120,7 +120,7 @@ impl Trainer<'_> {
         watched: &Watched,
         tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
     ) -> Result<Option<Means>> {
-        let data = &self.data.validation;
+        let data = &self.task.data.validation;
         if data.groups.is_empty() {
             return Ok(None);
         }
@@ -154,7 +154,7 @@ impl Trainer<'_> {
         known: &References,
         tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
     ) -> Result<(Total, Vec<Seen>)> {
-        let data = &self.data.validation;
+        let data = &self.task.data.validation;
         let rows: Vec<usize> = data.iter().map(|r| r.row).collect();
         let batches = length_buckets(data, self.config.micro_batch_tokens, self.whole_prompts());
         let mismatched = match &known.mismatched {
@@ -171,7 +171,7 @@ impl Trainer<'_> {
                 Some(known) if learner.value.is_none() => known.scores(&batch, &learner.policy.device()),
                 _ => learner.score(&batch),
             };
-            total.add(&self.objective.loss(&scores, whole)?)?;
+            total.add(&self.task.objective.loss(&scores, whole)?)?;
             seen.extend(scores.seen()?);
             tell(Event::Validating { done: total.count, total: rows.len() })?;
         }

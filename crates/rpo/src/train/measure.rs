@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 
-use super::{Trainer, order};
+use super::{State, Trainer, order};
 use crate::batch::{PackedBatch, Span, length_buckets, split_evenly};
 use crate::error::Result;
 use crate::feedback::FeedbackSet;
@@ -12,7 +12,7 @@ use crate::host::host;
 use crate::model::NamedParameters;
 use crate::objective::Step;
 use crate::score::{Learner, score};
-use crate::train::optim::{GradientSum, Optimizer};
+use crate::train::optim::GradientSum;
 
 /// Steps whose micro-batches are looked at.
 const STEPS: usize = 32;
@@ -49,11 +49,12 @@ impl Trainer<'_> {
     ///
     /// # Errors
     /// If a setting asks for what is not there, or the device fails.
-    pub fn measure(mut self, learner: Learner, mut optimizer: Optimizer) -> Result<Costs> {
+    pub fn measure(mut self, state: State) -> Result<Costs> {
+        let State { learner, mut optimizer, .. } = state;
         self.check()?;
         let watched = self.part();
         let (steps, whole) = (self.steps(), self.whole_prompts());
-        let data = &self.data.train;
+        let data = &self.task.data.train;
         let seen = steps.min(order::steps_per_epoch(data, self.config)).min(STEPS);
         let split = |spans: Vec<Span>| split_evenly(data, &spans, self.config.micro_batch_tokens, whole);
         let pieces: Vec<Vec<Span>> =
@@ -82,8 +83,8 @@ impl Trainer<'_> {
         let held_out = |data: &FeedbackSet| {
             length_buckets(data, self.config.micro_batch_tokens, whole).iter().map(|b| tokens(data, b)).sum::<usize>()
         };
-        let passes = if self.mismatched.is_some() { 2.0 } else { 1.0 };
-        let held_out = held_out(&self.data.validation) as f64 * passes + held_out(&watched.unused) as f64;
+        let passes = if self.task.mismatched.is_some() { 2.0 } else { 1.0 };
+        let held_out = held_out(&self.task.data.validation) as f64 * passes + held_out(&watched.unused) as f64;
         Ok(Costs {
             steps,
             step_tokens,
@@ -98,10 +99,10 @@ impl Trainer<'_> {
 
     /// Adds the gradients of a micro-batch for itself.
     fn add(&self, learner: &Learner, piece: &[Span], gradients: &mut GradientSum) -> Result<()> {
-        let batch = PackedBatch::pack(&self.data.train, piece, learner.policy.start());
+        let batch = PackedBatch::pack(&self.task.data.train, piece, learner.policy.start());
         let mismatched = vec![0.0; batch.rows.len()];
         let step = Step { rows: &batch.rows, mismatched: &mismatched };
-        self.backward(learner, &batch, |scores| Ok(self.objective.loss(scores, step)?.sum), gradients)
+        self.backward(learner, &batch, |scores| Ok(self.task.objective.loss(scores, step)?.sum), gradients)
     }
 }
 

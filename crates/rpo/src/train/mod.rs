@@ -12,10 +12,10 @@ pub mod recompute;
 pub mod record;
 mod run;
 mod step;
+mod task;
 
 use std::time::Instant;
 
-use burn::module::Module;
 use burn::tensor::Tensor;
 
 pub use answers::{Answered, Judge};
@@ -24,25 +24,16 @@ pub use event::{Event, Means, Observer, Pending, Progress, StepReport, Summary};
 pub use measure::Costs;
 pub use run::{RunDir, Saving};
 use step::Computed;
+pub use task::{Passes, State, Task, learner};
 
 use crate::error::{Error, Result};
 use crate::feedback::Split;
 use crate::host::host;
-use crate::model::{Model, NamedParameters, ValueNetwork};
-use crate::objective::{Needs, Objective, ObjectiveConfig};
-use crate::reference::References;
+use crate::model::{Model, NamedParameters};
+use crate::objective::ObjectiveConfig;
 use crate::score::Learner;
 use crate::stop::Stop;
 use crate::train::optim::{Optimizer, linear_schedule};
-
-/// What an objective with these needs trains when it starts from `policy`; `seed` decides what is new.
-///
-/// # Errors
-/// None with random weights.
-pub fn learner(policy: Model, needs: Needs, seed: u64) -> Result<Learner> {
-    let value = needs.value.map(|v| ValueNetwork::new(&policy, v.kind, seed)).transpose()?;
-    Ok(Learner { policy, value })
-}
 
 /// Trains a copy of `start`, which is also the reference, in memory and keeps nothing but what it returns: reference
 /// scores, objective and loop in one call. The device of `start` must track gradients.
@@ -56,25 +47,11 @@ pub fn fit(
     config: &TrainConfig,
     observers: &mut [&mut dyn Observer],
 ) -> Result<Model> {
-    let mut objective = objective.build()?;
-    let needs = objective.needs();
-    let mismatched = needs.mismatched.then(|| data.mismatched(config.seed)).transpose()?;
-    let references = References::compute(&start.valid(), needs, &data, mismatched.as_ref(), config.micro_batch_tokens)?;
-    objective.prepare(&data, &references)?;
-    let learner = learner(start.clone(), needs, config.seed)?;
-    let optimizer = Optimizer::new(config.optimizer.clone())?;
+    let task = Task::new(objective, data, config.seed, |passes| passes.compute(start, config.micro_batch_tokens))?;
+    let state = State::begin(start.clone(), task.objective.needs(), config)?;
     let stop = Stop::new();
-    let trainer = Trainer {
-        objective: objective.as_mut(),
-        data,
-        mismatched,
-        references: &references,
-        config,
-        saving: None,
-        judge: None,
-        stop: &stop,
-    };
-    Ok(trainer.run(learner, optimizer, Progress::default(), observers)?.0.policy)
+    let trainer = Trainer { task, config, saving: None, judge: None, stop: &stop };
+    Ok(trainer.run(state, observers)?.0.learner.policy)
 }
 
 /// What to do when losses, gradients or weights are no longer numbers.
@@ -90,15 +67,8 @@ fn stopped(work: Result<()>) -> Result<bool> {
 
 /// A training run under way.
 pub struct Trainer<'a> {
-    /// The objective, already prepared on `data`.
-    pub objective: &'a mut dyn Objective,
-    /// Training and validation responses.
-    pub data: Split,
-    /// [`Split::mismatched`] of `data`, where the objective needs it: the same that its reference scores are of.
-    pub mismatched: Option<Split>,
-    /// What the reference, from which the learner starts, gives to `data`: with it the first validation needs no pass, and
-    /// those of [`crate::diagnostics`] that compare with the start are reported where it is known.
-    pub references: &'a References,
+    /// The objective on its data.
+    pub task: Task,
     /// Settings.
     pub config: &'a TrainConfig,
     /// Where checkpoints go; `None` to keep nothing.
@@ -110,21 +80,16 @@ pub struct Trainer<'a> {
 }
 
 impl Trainer<'_> {
-    /// Trains `learner`, whose device must track gradients, and saves it; returns it as it ends.
+    /// Goes on from `state` to the end of the run, and saves what it comes to; returns the state in which it ends.
     ///
     /// # Errors
     /// If a setting asks for what is not there, a loss is not finite, a parameter gets no gradient, or a file cannot be
     /// written. What was saved stays.
-    pub fn run(
-        mut self,
-        mut learner: Learner,
-        mut optimizer: Optimizer,
-        mut progress: Progress,
-        observers: &mut [&mut dyn Observer],
-    ) -> Result<(Learner, Summary)> {
+    pub fn run(mut self, state: State, observers: &mut [&mut dyn Observer]) -> Result<(State, Summary)> {
+        let State { mut learner, mut optimizer, mut progress } = state;
         self.check()?;
         let watched = self.part();
-        let value_rate = self.objective.needs().value.and_then(|v| v.learning_rate);
+        let value_rate = self.task.objective.needs().value.and_then(|v| v.learning_rate);
         let largest = [self.config.optimizer.learning_rate, value_rate.unwrap_or(self.config.optimizer.learning_rate)];
         let steps = self.steps();
         let (warmup, every) = (self.config.warmup(steps), self.config.validates_every(steps));
@@ -157,7 +122,7 @@ impl Trainer<'_> {
             };
             let started = Instant::now();
             learner = optimizer.update(learner, gradients, norms, largest.map(|rate| rate * share));
-            self.objective.follow(&seen);
+            self.task.objective.follow(&seen);
             report.means.metrics.extend(self.diagnose(&watched, &seen));
             report.seconds += started.elapsed().as_secs_f64();
             report.learning_rate = largest[0] * share;
@@ -171,21 +136,22 @@ impl Trainer<'_> {
             self.save(&learner, &optimizer, &progress)?;
         }
         let ran_out_of_patience = !interrupted && progress.step < steps;
-        Ok((learner, Summary { progress, interrupted, ran_out_of_patience }))
+        let summary = Summary { progress: progress.clone(), interrupted, ran_out_of_patience };
+        Ok((State { learner, optimizer, progress }, summary))
     }
 
     /// That the settings can be met, before anything is done.
     fn check(&self) -> Result<()> {
-        self.config.check(self.objective.needs(), &self.data)?;
+        self.config.check(self.task.objective.needs(), &self.task.data)?;
         let refuse = |field, problem: &str| Err(Error::Setting { field, problem: problem.into() });
         match self.config.best_by {
             BestBy::Reward if self.judge.is_none() => {
                 refuse("best-by", "`reward` needs a judge that rates answers, and there is none")
             }
-            BestBy::TauB | BestBy::Mass if self.references.matched.is_none() => {
+            BestBy::TauB | BestBy::Mass if self.task.references.matched.is_none() => {
                 refuse("best-by", "`tau-b` and `mass` need the start's scores of the held-out responses")
             }
-            _ if self.judge.is_some() && self.data.validation.groups.is_empty() => refuse(
+            _ if self.judge.is_some() && self.task.data.validation.groups.is_empty() => refuse(
                 "judge",
                 "there are no held-out prompts whose answers could be rated; raise `validation-fraction`",
             ),
@@ -222,14 +188,14 @@ impl Trainer<'_> {
     }
 
     fn steps(&self) -> usize {
-        self.config.steps(self.data.train.responses())
+        self.config.steps(self.task.data.train.responses())
     }
 
     fn whole_prompts(&self) -> bool {
-        self.objective.needs().whole_prompts
+        self.task.objective.needs().whole_prompts
     }
 
     fn save(&self, learner: &Learner, optimizer: &Optimizer, progress: &Progress) -> Result<()> {
-        self.saving.map_or(Ok(()), |saving| saving.last(learner, optimizer, self.objective, progress))
+        self.saving.map_or(Ok(()), |saving| saving.last(learner, optimizer, self.task.objective.as_ref(), progress))
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
 
-use super::{BestBy, Progress, TrainConfig, learner};
+use super::{BestBy, Progress, State, TrainConfig, learner};
 use crate::error::{Error, Result};
 use crate::model::checkpoint::{self, Checkpoint, StoredAs};
 use crate::model::{NamedParameters, ValueNetwork};
@@ -70,16 +70,11 @@ impl RunDir {
         self.dir.join(name)
     }
 
-    /// The state to go on from; `objective` is prepared on the run's data and takes up what it had learned.
+    /// The state to go on from; the objective, which is prepared on the run's data, takes up what it had learned.
     ///
     /// # Errors
     /// If it is missing or unreadable.
-    pub fn resume(
-        &self,
-        config: &TrainConfig,
-        objective: &mut dyn Objective,
-        device: &Device,
-    ) -> Result<(Learner, Optimizer, Progress)> {
+    pub fn resume(&self, config: &TrainConfig, objective: &mut dyn Objective, device: &Device) -> Result<State> {
         let last = Checkpoint::open(&self.path("last"))?;
         let resume = last.dir().join("resume");
         let path = resume.join("progress.json");
@@ -101,7 +96,7 @@ impl RunDir {
         learner.value = learner.value.map(|value| load_value(value, &resume.join(VALUE))).transpose()?;
         let state = resume.join(OPTIMIZER);
         let optimizer = Optimizer::resume(config.optimizer.clone(), progress.step, &learner, &state)?;
-        Ok((learner, optimizer, progress))
+        Ok(State { learner, optimizer, progress })
     }
 }
 

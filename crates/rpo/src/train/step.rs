@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use burn::module::Module;
 use burn::tensor::Tensor;
 
 use super::{DIVERGED, Means, StepReport, Trainer, order};
@@ -12,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, Split};
 use crate::host::{host, scalar};
 use crate::model::{Model, NamedParameters};
-use crate::objective::{Loss, Seen, Step};
-use crate::score::{Learner, Scores, score};
+use crate::objective::{Loss, Step};
+use crate::score::{Learner, Scores, Seen, score};
 use crate::train::optim::GradientSum;
 use crate::train::recompute;
 
@@ -36,8 +35,8 @@ impl Trainer<'_> {
         batches: &[Vec<Span>],
         rows: &[usize],
     ) -> Result<Vec<f64>> {
-        let Some(set) = self.mismatched.as_ref().map(part) else { return Ok(Vec::new()) };
-        let policy = policy.valid();
+        let Some(set) = self.task.mismatched.as_ref().map(part) else { return Ok(Vec::new()) };
+        let policy = policy.inference();
         let mut found = HashMap::new();
         for spans in batches {
             self.stop.check()?;
@@ -51,7 +50,7 @@ impl Trainer<'_> {
     pub(super) fn gradients(&self, learner: &Learner, step: usize) -> Result<Computed> {
         let started = Instant::now();
         let bad = |problem: String| Error::Step { step, problem };
-        let data = &self.data.train;
+        let data = &self.task.data.train;
         let spans = order::batch(data, self.config, step, self.whole_prompts());
         let rows: Vec<usize> = spans
             .iter()
@@ -69,7 +68,7 @@ impl Trainer<'_> {
             let batch = PackedBatch::pack(data, &piece, learner.policy.start());
             tokens += batch.tokens();
             let mean = |scores: &Scores| -> Result<Tensor<1>> {
-                let loss = self.objective.loss(scores, whole)?;
+                let loss = self.task.objective.loss(scores, whole)?;
                 total.add(&loss)?;
                 seen.extend(scores.seen()?);
                 match total.loss.is_finite() {

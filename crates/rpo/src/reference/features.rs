@@ -11,12 +11,12 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use rpo_ops::{Segments, segment_mean};
 
+use super::cache::{Cached, ReferenceCache, kept};
+use super::parts::Parts;
 use crate::error::Result;
 use crate::feedback::{PromptGroup, Split};
 use crate::host::host;
 use crate::model::Model;
-use crate::parts::Parts;
-use crate::reference::{Cached, ReferenceCache, kept};
 
 /// Numbers that are kept of each prompt.
 const WIDTH: usize = 64;
@@ -35,8 +35,7 @@ pub struct PromptFeatures {
 
 impl PromptFeatures {
     /// The mean over a prompt's encoder states, `(d_model)`; of wider ones, projections on 64 random directions, which
-    /// nearly keep distances (Johnson and Lindenstrauss). `model` must not track gradients; `budget` bounds the tokens of a
-    /// pass. `progress` hears how many prompts are done, and may end the pass by an error.
+    /// nearly keep distances (Johnson and Lindenstrauss). `budget` bounds the tokens of a pass. `progress` hears how many prompts are done, and may end the pass by an error.
     ///
     /// # Errors
     /// If the device fails, and those of `progress`.
@@ -59,6 +58,7 @@ impl PromptFeatures {
         budget: usize,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<()> {
+        let model = &model.inference();
         let groups = groups(split);
         let directions = directions(model);
         let mut order: Vec<usize> = (0..groups.len()).collect();

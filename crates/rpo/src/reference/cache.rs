@@ -1,0 +1,131 @@
+//! What is computed under one reference, kept on disk under a fingerprint of all that decides it.
+
+use std::path::{Path, PathBuf};
+
+use super::parts::Parts;
+use crate::error::{Error, Result};
+use crate::feedback::{FeedbackSet, Split};
+use crate::host::bytes;
+use crate::model::{Model, NamedParameters};
+use crate::store::tensors::{TensorFile, write_values};
+
+/// Version of the cache; raised when the same inputs give other results.
+const VERSION: &str = "rpo reference scores 1";
+
+/// Where what is computed under one reference is kept between runs. The weights are hashed once for all that is asked of it.
+#[derive(Clone, Debug)]
+pub struct ReferenceCache {
+    dir: PathBuf,
+    /// What the names of all files have in common has gone into it.
+    of_model: blake3::Hasher,
+}
+
+impl ReferenceCache {
+    /// The cache in `dir` of what is computed under `model`. A name there is a hash of the weights and configuration, of the
+    /// token ids (and with them of data, tokenizer and truncation), and of the device and number format of the computation.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn new(dir: &Path, model: &Model) -> Result<Self> {
+        let model = &model.inference();
+        let mut of_model = blake3::Hasher::new();
+        of_model.update(VERSION.as_bytes());
+        of_model.update(format!("{:?}", model.device()).as_bytes());
+        update_with_model(&mut of_model, model)?;
+        Ok(Self { dir: dir.into(), of_model })
+    }
+
+    /// The file of what is computed on `split`.
+    pub(crate) fn path(&self, split: &Split, ending: &str) -> PathBuf {
+        let mut hasher = self.of_model.clone();
+        let mut ids = |ids: &[u32]| {
+            hasher.update(&ids.len().to_le_bytes());
+            ids.iter().for_each(|id| {
+                hasher.update(&id.to_le_bytes());
+            });
+        };
+        let sets: [&FeedbackSet; 2] = [&split.train, &split.validation];
+        for group in sets.iter().flat_map(|set| &set.groups) {
+            ids(&group.prompt);
+            for response in &group.responses {
+                ids(&[response.row as u32]);
+                ids(&response.ids);
+            }
+        }
+        self.dir.join(format!("{}.{ending}", hasher.finalize().to_hex()))
+    }
+}
+
+/// Where results come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cached {
+    /// They were in the cache.
+    Found,
+    /// They were computed and left there.
+    Left,
+    /// They were computed, and the cache could not be written, which was told.
+    Failed,
+}
+
+/// Takes the `n` rows of `width` numbers of tensor `name` from the file at `path`, or lets `complete` compute what is missing
+/// and leaves them there.
+pub(crate) fn kept(
+    path: &Path,
+    name: &str,
+    n: usize,
+    width: usize,
+    complete: impl FnOnce(&mut Parts) -> Result<()>,
+) -> Result<(Vec<f32>, Cached)> {
+    if path.exists() {
+        let missing = || Error::file(path, format!("tensor `{name}` is missing"));
+        let found = TensorFile::open(path).and_then(|mut file| file.read(name, &[n * width])?.ok_or_else(missing));
+        match found {
+            Ok(values) => return Ok((values, Cached::Found)),
+            Err(e) => tracing::warn!("{e}; computing it again"),
+        }
+    }
+    let dir = path.parent().unwrap_or(path);
+    let log = path.with_extension("parts");
+    let opened =
+        std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e)).and_then(|()| Parts::kept_in(&log, n, width));
+    let mut parts = opened.unwrap_or_else(|problem| {
+        tracing::warn!("{problem}; what is computed is not kept for other runs");
+        Parts::new(n, width)
+    });
+    let writable = parts.is_kept();
+    complete(&mut parts)?;
+    let values = parts.into_values();
+    if !writable {
+        return Ok((values, Cached::Failed));
+    }
+    let partial = path.with_extension("partial");
+    let written = write_values(name, &values, &partial)
+        .and_then(|()| std::fs::rename(&partial, path).map_err(|e| Error::write(path, e)));
+    if let Err(problem) = written {
+        tracing::warn!("{problem}; what was computed is not kept for other runs");
+        let _ = std::fs::remove_file(&partial);
+        return Ok((values, Cached::Failed));
+    }
+    // Another program that computes the same may have removed it.
+    let _ = std::fs::remove_file(&log);
+    Ok((values, Cached::Left))
+}
+
+/// A hash of a model's weights and configuration, in hexadecimal: the same on every device.
+///
+/// # Errors
+/// If the device fails.
+pub fn model_fingerprint(model: &Model) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    update_with_model(&mut hasher, model)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+fn update_with_model(hasher: &mut blake3::Hasher, model: &Model) -> Result<()> {
+    hasher.update(model.config().to_json("float32").as_bytes());
+    for parameter in model.parameters() {
+        hasher.update(format!("{} {:?}", parameter.name, parameter.shape).as_bytes());
+        hasher.update_rayon(&bytes(parameter.values)?);
+    }
+    Ok(())
+}
