@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::page::escape;
+use super::html::escape;
 
 /// Longer texts are folded to about so many characters.
 const FOLD: usize = 220;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use rpo::statistics::Interval;
 
 use super::chart::colour;
-use super::page::{Figure, escape};
+use super::html::{Figure, escape};
 use super::scale::{Axis, Scale, Spacing};
 
 /// A bar for each contestant. On an even axis bars begin at 0; on a logarithmic one, which has no 0, there are dots.

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::page::{Figure, escape};
+use super::html::{Figure, escape};
 use super::scale::{Axis, Scale};
 use super::series::{Points, thinned};
 

@@ -3,6 +3,7 @@
 mod answers;
 mod bars;
 mod chart;
+mod html;
 mod page;
 mod provenance;
 mod scale;
@@ -12,7 +13,8 @@ mod table;
 pub use answers::{Answered, Draws};
 pub use bars::{Bar, Bars};
 pub use chart::{Chart, Line, Look};
-pub use page::{Figure, Page};
+pub use html::Figure;
+pub use page::Page;
 pub use provenance::{Provenance, provenance};
 pub use scale::Axis;
 pub use series::{Points, Record, from_first_defined, smoothed, window};

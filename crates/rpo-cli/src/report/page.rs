@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::answers::{self, Answered};
 use super::chart::Chart;
+use super::html::{Figure, escape};
 use super::provenance::Provenance;
 use super::table::{self, Column};
 
@@ -24,9 +25,6 @@ pub struct Page {
     /// From the first heading on.
     body: String,
 }
-
-/// HTML of a figure.
-pub struct Figure(pub(super) String);
 
 impl Page {
     /// A page with a title and, unless it is empty, a paragraph.
@@ -106,11 +104,6 @@ impl Page {
              <script>\n{SCRIPT}</script></body></html>\n"
         )
     }
-}
-
-/// Text as HTML, also within quotes.
-pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 
 #[cfg(test)]

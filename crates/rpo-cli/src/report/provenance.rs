@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use time::OffsetDateTime;
 
-use super::page::escape;
+use super::html::escape;
 
 /// What a report says of its origin.
 #[derive(Clone, Debug, Default)]

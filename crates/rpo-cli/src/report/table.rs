@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use rpo::statistics::Interval;
 
-use super::page::escape;
+use super::html::escape;
 
 /// A column of a table.
 #[derive(Clone, Copy)]

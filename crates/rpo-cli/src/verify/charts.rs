@@ -3,8 +3,8 @@
 use rpo::finite::Responses;
 use rpo::statistics::Interval;
 
+use super::found::{DISTANCE, Found, MASS, Quantity, REWARD};
 use super::problem::{BASE, Condition};
-use super::report::{DISTANCE, Found, MASS, Quantity, REWARD};
 use super::{Measure, Outcome, Run, Setting, judged};
 use crate::report::{Axis, Bar, Bars, Chart, Line, Page, Points, show};
 

@@ -2,6 +2,7 @@
 //! runs, report.
 
 mod charts;
+mod found;
 mod measure;
 mod problem;
 mod report;

@@ -3,6 +3,7 @@
 mod grouping;
 mod kept;
 mod layout;
+mod notes;
 mod prompts;
 mod records;
 mod rows;
@@ -18,9 +19,10 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 pub use layout::{ReadOptions, Score};
+pub use notes::{Feedback, Notes};
 pub use prompts::read_prompts;
 pub use records::Format;
-pub use rows::{Feedback, Notes, Rows, read_rows};
+pub use rows::{Rows, read_rows};
 pub use source::Source;
 pub use texts::held_out_prompts;
 

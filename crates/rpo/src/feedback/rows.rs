@@ -2,59 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::layout::{Layout, ReadOptions, Scales};
+use super::layout::{Layout, ReadOptions};
+use super::notes::{Feedback, Notes};
 use super::records::{Record, Records, records};
 use super::source::Source;
 use crate::error::{Error, Result};
-
-/// A response to a prompt with its reward.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Feedback {
-    /// What was asked.
-    pub prompt: String,
-    /// What was answered.
-    pub response: String,
-    /// How good that is; more is better.
-    pub reward: f64,
-}
-
-/// What was noticed while rows were read, for the user to see.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Notes {
-    said: Vec<String>,
-    /// What to say of one row and of several, each with how many rows it concerns, in the order in which they were met.
-    counts: Vec<((&'static str, &'static str), usize)>,
-    /// How ratings were read.
-    pub(super) scales: Scales,
-    /// Whether any row has the reward's column.
-    pub(super) rewarded: bool,
-}
-
-impl Notes {
-    /// Keeps a sentence, once.
-    pub(super) fn say(&mut self, sentence: String) {
-        if !self.said.contains(&sentence) {
-            self.said.push(sentence);
-        }
-    }
-
-    /// Counts `n` more rows that `what` is said of.
-    pub(super) fn count(&mut self, what: (&'static str, &'static str), n: usize) {
-        match self.counts.iter_mut().find(|(said, _)| *said == what) {
-            Some((_, count)) => *count += n,
-            None if n > 0 => self.counts.push((what, n)),
-            None => {}
-        }
-    }
-
-    /// A sentence for each kind of thing that was noticed.
-    pub fn lines(&self) -> Vec<String> {
-        let counted =
-            |((one, several), n): &((&str, &str), usize)| format!("{n} {}", if *n == 1 { one } else { several });
-        let counts = self.counts.iter().map(counted);
-        self.said.iter().cloned().chain(self.scales.lines()).chain(counts).collect()
-    }
-}
 
 /// So many records of a file decide how it is laid out.
 const LOOKED_AT: usize = 200;

@@ -2,11 +2,12 @@
 
 mod exports;
 mod known;
+mod lists;
 pub(super) mod messages;
 mod nested;
 mod pairs;
 mod path;
-mod reward;
+pub(super) mod reward;
 mod sample;
 mod written;
 
@@ -17,13 +18,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::notes::{Feedback, Notes};
 use super::records::{Format, object};
-use super::rows::{Feedback, Notes};
 use known::recognise;
-use nested::elements;
+use lists::elements;
 use pairs::Pair;
 pub(super) use path::find;
-pub(super) use reward::Scales;
 use reward::Terms;
 use sample::{Sample, missing, reward_alias};
 

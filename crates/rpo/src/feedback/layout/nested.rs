@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::path::{self, find};
+use super::path::find;
 use super::reward::Terms;
 use super::{Layout, Result, Reward, messages};
-use crate::feedback::records::kind;
-use crate::feedback::rows::{Feedback, Notes};
+use crate::feedback::notes::{Feedback, Notes};
 
 impl Layout {
     /// The rated responses among `elements`, whose texts stand in their field `text`.
@@ -77,34 +76,5 @@ impl Beside {
             Some(list) => notes.scales.rate(column, &list[i], map),
             None => Ok(None),
         })
-    }
-}
-
-/// The responses of a list, or of an object of lists of equal length.
-pub(super) fn elements(value: &Value) -> Result<Vec<Value>> {
-    match value {
-        Value::Null => Ok(Vec::new()),
-        Value::Array(list) => Ok(list.clone()),
-        Value::Object(fields) => {
-            let lists: Vec<(&String, &Vec<Value>)> =
-                fields.iter().filter_map(|(name, list)| Some((name, list.as_array()?))).collect();
-            let Some(n) = lists.first().map(|(_, list)| list.len()) else {
-                return Err("an object without lists, not a list of responses".into());
-            };
-            if let Some((name, list)) = lists.iter().find(|(_, list)| list.len() != n) {
-                return Err(format!(
-                    "an object of lists of unequal length: {n} in `{}`, {} in `{name}`",
-                    lists[0].0,
-                    list.len()
-                ));
-            }
-            let element = |i: usize| lists.iter().map(|(name, list)| ((*name).clone(), list[i].clone())).collect();
-            Ok((0..n).map(|i| Value::Object(element(i))).collect())
-        }
-        Value::String(_) => match path::as_json(value) {
-            Some(json @ (Value::Array(_) | Value::Object(_))) => elements(&json),
-            _ => Err("a text, not a list".into()),
-        },
-        other => Err(format!("{}, not a list", kind(other))),
     }
 }
