@@ -2,12 +2,12 @@
 
 use burn::tensor::{Tensor, activation};
 
-use crate::fused;
+use crate::{composed, cpu};
 
 /// `x weight^T`: `(tokens, inputs)` and `(outputs, inputs)` to `(tokens, outputs)`.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    match fused::supported(&x.device()) {
-        true => fused::linear(x, weight),
+    match cpu::supported(&x.device()) {
+        true => cpu::linear(x, weight),
         false => composed::linear(x, weight),
     }
 }
@@ -16,8 +16,8 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 ///
 /// `x` is `(tokens, features)`, `weight` is `(features)`.
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
-    match fused::supported(&x.device()) {
-        true => fused::rms_norm(x, weight, epsilon),
+    match cpu::supported(&x.device()) {
+        true => cpu::rms_norm(x, weight, epsilon),
         false => composed::rms_norm(x, weight, epsilon),
     }
 }
@@ -25,20 +25,6 @@ pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
 /// `max(x, 0)`.
 pub fn relu(x: Tensor<2>) -> Tensor<2> {
     activation::relu(x)
-}
-
-/// In terms of Burn's operations.
-pub(crate) mod composed {
-    use burn::tensor::Tensor;
-
-    pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-        x.matmul(weight.transpose())
-    }
-
-    pub(crate) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
-        let scale = x.clone().square().mean_dim(1).add_scalar(epsilon).sqrt().recip();
-        x * scale * weight.unsqueeze()
-    }
 }
 
 #[cfg(test)]

@@ -2,52 +2,20 @@
 
 use burn::tensor::Tensor;
 
-use crate::{RelativeBias, Segments, fused, linear, rms_norm};
-
-/// Parameters of a feed-forward layer with a gate.
-#[derive(Clone, Debug)]
-pub struct GatedFeedForward {
-    /// Weight of the norm, `(d_model)`.
-    pub norm: Tensor<1>,
-    /// Added to the mean square in the norm.
-    pub epsilon: f64,
-    /// `(d_ff, d_model)`.
-    pub gate: Tensor<2>,
-    /// `(d_ff, d_model)`.
-    pub up: Tensor<2>,
-    /// `(d_model, d_ff)`.
-    pub down: Tensor<2>,
-}
+use crate::parameters::{AttentionLayer, GatedFeedForward};
+use crate::plan::Plan;
+use crate::{RelativeBias, Segments, composed, cpu};
 
 /// `x + (gelu_new(h gate^T) * h up^T) down^T` with `h = rms_norm(x)`, where `gelu_new(x) = x/2 (1 + tanh(sqrt(2/pi) (x +
 /// 0.044715 x^3)))`, computed as `x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3))`, which is the same function.
 ///
 /// `x` and the result are `(tokens, d_model)`.
 pub fn gated_feed_forward(x: Tensor<2>, layer: GatedFeedForward) -> Tensor<2> {
-    if !fused::supported(&x.device()) {
+    if !cpu::supported(&x.device()) {
         return composed::gated_feed_forward(x, layer);
     }
     let GatedFeedForward { norm, epsilon, gate, up, down } = layer;
-    fused::feed_forward([x, gate, up, down], norm, epsilon)
-}
-
-/// Parameters of an attention layer.
-#[derive(Clone, Debug)]
-pub struct AttentionLayer {
-    /// Weight of the norm, `(d_model)`.
-    pub norm: Tensor<1>,
-    /// Added to the mean square in the norm.
-    pub epsilon: f64,
-    /// Number of heads.
-    pub heads: usize,
-    /// Matrix of the queries, `(heads * d_kv, d_model)`.
-    pub q: Tensor<2>,
-    /// Matrix of the keys, of the same shape.
-    pub k: Tensor<2>,
-    /// Matrix of the values, of the same shape.
-    pub v: Tensor<2>,
-    /// Matrix of the output, `(d_model, heads * d_kv)`.
-    pub o: Tensor<2>,
+    cpu::feed_forward([x, gate, up, down], norm, epsilon)
 }
 
 /// `x + attention(h, h) o^T` with `h = rms_norm(x)`: every token attends to those of its own segment, with T5's bias and
@@ -80,11 +48,11 @@ pub(crate) fn attention(
     bias: Option<&RelativeBias>,
 ) -> Tensor<2> {
     let device = x.device();
-    if !fused::supported(&device) {
+    if !cpu::supported(&device) {
         return composed::attention(x, layer, queries, memory, bias);
     }
     let AttentionLayer { norm, epsilon, heads, q, k, v, o } = layer;
-    let plan = fused::Plan {
+    let plan = Plan {
         heads,
         queries: queries.clone(),
         memory: memory.as_ref().map(|(_, keys)| (*keys).clone()),
@@ -94,41 +62,7 @@ pub(crate) fn attention(
     let nothing = || Tensor::zeros([1, heads], &device);
     let memory = memory.map_or_else(nothing, |(memory, _)| memory);
     let table = bias.map_or_else(nothing, RelativeBias::table);
-    fused::attention_layer([x, memory, q, k, v, o, table], norm, plan, epsilon)
-}
-
-/// In terms of Burn's operations.
-pub(crate) mod composed {
-    use burn::tensor::activation;
-
-    use super::{AttentionLayer, GatedFeedForward, RelativeBias, Segments, Tensor, linear, rms_norm};
-    use crate::attention::padded_attention;
-
-    pub(crate) fn gated_feed_forward(x: Tensor<2>, layer: GatedFeedForward) -> Tensor<2> {
-        let GatedFeedForward { norm, epsilon, gate, up, down } = layer;
-        let h = rms_norm(x.clone(), norm, epsilon);
-        x + linear(gated_gelu(linear(h.clone(), gate), linear(h, up)), down)
-    }
-
-    pub(crate) fn gated_gelu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-        let c = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
-        let inner = gate.clone().square().mul_scalar(0.044_715 * c).add_scalar(c) * gate.clone();
-        gate * activation::sigmoid(inner) * up
-    }
-
-    pub(crate) fn attention(
-        x: Tensor<2>,
-        layer: AttentionLayer,
-        queries: &Segments,
-        memory: Option<(Tensor<2>, &Segments)>,
-        bias: Option<&RelativeBias>,
-    ) -> Tensor<2> {
-        let AttentionLayer { norm, epsilon, heads, q, k, v, o } = layer;
-        let h = rms_norm(x.clone(), norm, epsilon);
-        let (source, keys) = memory.unwrap_or_else(|| (h.clone(), queries));
-        let (q, k, v) = (linear(h, q), linear(source.clone(), k), linear(source, v));
-        x + linear(padded_attention(q, k, v, heads, queries, keys, bias), o)
-    }
+    cpu::attention_layer([x, memory, q, k, v, o, table], norm, plan, epsilon)
 }
 
 #[cfg(test)]

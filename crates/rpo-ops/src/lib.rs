@@ -6,18 +6,23 @@
 
 mod allocator;
 mod attention;
+mod composed;
+mod cpu;
 mod elementwise;
-mod fused;
 mod layers;
 mod log_prob;
+mod parameters;
+mod plan;
 mod segments;
 
 pub use allocator::keep_freed_memory;
-pub use attention::{RelativeBias, relative_position_bucket};
+pub use attention::RelativeBias;
+pub use cpu::{AdamW, adamw, sum_of_squares};
 pub use elementwise::{linear, relu, rms_norm};
-pub use fused::{AdamW, adamw, sum_of_squares};
-pub use layers::{AttentionLayer, GatedFeedForward, cross_attention, gated_feed_forward, self_attention};
+pub use layers::{cross_attention, gated_feed_forward, self_attention};
 pub use log_prob::{label_log_probs, segment_mean, segment_sum};
+pub use parameters::{AttentionLayer, GatedFeedForward};
+pub use plan::relative_position_bucket;
 pub use segments::Segments;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};

@@ -1,8 +1,8 @@
 //! Log-probabilities of labels under a language-model head, and their sums per sequence.
 
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
 
-use crate::{Segments, fused, index_tensor};
+use crate::{Segments, composed, cpu};
 
 /// `log softmax(hidden weight^T)[label]` for every token.
 ///
@@ -14,18 +14,10 @@ use crate::{Segments, fused, index_tensor};
 pub fn label_log_probs(hidden: Tensor<2>, weight: Tensor<2>, labels: &[u32], keep_logits: bool) -> Tensor<1> {
     let [vocabulary, _] = weight.dims();
     assert!(labels.iter().all(|&l| (l as usize) < vocabulary), "a label is outside the vocabulary of {vocabulary}");
-    match fused::supported(&hidden.device()) {
-        true => fused::label_log_probs(hidden, weight, labels, keep_logits),
-        false => composed_label_log_probs(hidden, weight, labels),
+    match cpu::supported(&hidden.device()) {
+        true => cpu::label_log_probs(hidden, weight, labels, keep_logits),
+        false => composed::label_log_probs(hidden, weight, labels),
     }
-}
-
-/// In terms of Burn's operations, with all logits at once.
-pub(crate) fn composed_label_log_probs(hidden: Tensor<2>, weight: Tensor<2>, labels: &[u32]) -> Tensor<1> {
-    let [tokens, _] = hidden.dims();
-    let labels = index_tensor(labels.iter().map(|&l| l as usize), &hidden.device()).reshape([tokens, 1]);
-    let logits = hidden.matmul(weight.transpose());
-    activation::log_softmax(logits, 1).gather(1, labels).reshape([tokens])
 }
 
 /// Sum of the values of each segment: `(tokens)` to `(segments)`.

@@ -4,7 +4,11 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::{attention::MASKED, index_tensor};
+use crate::index_tensor;
+
+/// Added to the score of a key that a query must not see. Finite, so that no `inf - inf` can arise, and far below any
+/// score, so that the softmax gives exactly 0.
+pub(crate) const MASKED: f32 = -1e30;
 
 /// Consecutive, non-empty spans that cover `0..total()`: sequence `i` is `range(i)`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,9 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::*;
 use crate::attention::RelativeBias;
-use crate::elementwise::composed;
-use crate::log_prob::composed_label_log_probs;
-use crate::{AttentionLayer, GatedFeedForward, Segments, fused, layers};
+use crate::{AttentionLayer, GatedFeedForward, Segments, composed, cpu, layers};
 
 type Inputs = Vec<Tensor<2>>;
 
@@ -75,9 +73,9 @@ fn pointwise_operations() {
     for (n, width) in [(1, 1), (3, 5), (70, 33), (2, 700)] {
         let x = random(&[[n, width], [7, width]]);
         let two = |f: fn(Tensor<2>, Tensor<2>) -> Tensor<2>| move |mut x: Inputs| f(x.remove(0), x.remove(0));
-        compare("linear", &x, &two(fused::linear), &two(composed::linear));
+        compare("linear", &x, &two(cpu::linear), &two(composed::linear));
         let x = random(&[[n, width], [1, width]]);
-        let ours = |mut x: Inputs| fused::rms_norm(x.remove(0), row(x.remove(0)), 1e-6);
+        let ours = |mut x: Inputs| cpu::rms_norm(x.remove(0), row(x.remove(0)), 1e-6);
         let theirs = |mut x: Inputs| composed::rms_norm(x.remove(0), row(x.remove(0)), 1e-6);
         compare("rms_norm", &x, &ours, &theirs);
     }
@@ -97,7 +95,7 @@ fn feed_forward_layer() {
         };
         let theirs = |x: Inputs| {
             let (x, layer) = layer(x);
-            layers::composed::gated_feed_forward(x, layer)
+            composed::gated_feed_forward(x, layer)
         };
         compare("feed_forward", &x, &ours, &theirs);
     }
@@ -128,7 +126,7 @@ fn attention_layer_of_uneven_segments() {
                     // So that both are reached where they mean nothing.
                     let nothing = (memory.clone().sum() + table.sum()).mul_scalar(0.0).reshape([1, 1]);
                     let memory = keys.as_ref().map(|keys| (memory, keys));
-                    let attention = if fused { layers::attention } else { layers::composed::attention };
+                    let attention = if fused { layers::attention } else { composed::attention };
                     attention(x, layer, queries, memory, bias.as_ref()) + nothing
                 }
             };
@@ -142,8 +140,8 @@ fn log_probabilities_of_labels() {
     for (n, width, vocabulary) in [(1, 3, 2), (9, 5, 23), (3, 40, 501)] {
         let labels: Vec<u32> = (0..n).map(|i| ((i * 7919) % vocabulary) as u32).collect();
         let x = random(&[[n, width], [vocabulary, width]]);
-        let ours = |mut x: Inputs| fused::label_log_probs(x.remove(0), x.remove(0), &labels, true).reshape([1, n]);
-        let theirs = |mut x: Inputs| composed_label_log_probs(x.remove(0), x.remove(0), &labels).reshape([1, n]);
+        let ours = |mut x: Inputs| cpu::label_log_probs(x.remove(0), x.remove(0), &labels, true).reshape([1, n]);
+        let theirs = |mut x: Inputs| composed::label_log_probs(x.remove(0), x.remove(0), &labels).reshape([1, n]);
         compare("label_log_probs", &x, &ours, &theirs);
     }
 }
@@ -192,4 +190,36 @@ fn adamw_in_one_pass_equals_its_formula() {
     assert_eq!(kept.into_data().try_to_vec::<f32>().expect("f32"), value, "what others hold is left alone");
     let squares: f64 = gradient.iter().map(|g| f64::from(*g).powi(2)).sum();
     assert!((sum_of_squares(gradient2) / squares - 1.0).abs() < 1e-6);
+}
+
+/// With matrices that are not trained, the other gradients stay what they are.
+#[test]
+fn frozen_matrices_get_no_gradient_and_change_no_other() {
+    let x = random(&[[9, 6], [1, 6], [8, 6], [8, 6], [6, 8], [4, 6], [4, 6], [4, 6], [6, 4], [32, 2]]);
+    let segments = Segments::from_lengths([4, 5]);
+    let of = |frozen: bool| -> Vec<Option<Vec<f32>>> {
+        let tracked: Inputs = x
+            .iter()
+            .enumerate()
+            .map(|(i, x)| {
+                let x = Tensor::from_inner(x.clone());
+                if frozen && (2..9).contains(&i) { x } else { x.require_grad() }
+            })
+            .collect();
+        let [x, norm, gate, up, down, q, k, v, o, table] = std::array::from_fn(|i| tracked[i].clone());
+        let feed_forward = GatedFeedForward { norm: row(norm.clone()), epsilon: 1e-6, gate, up, down };
+        let attention = AttentionLayer { norm: row(norm), epsilon: 1e-6, heads: 2, q, k, v, o };
+        let bias = crate::RelativeBias::new(table, 128, true);
+        let y = crate::self_attention(crate::gated_feed_forward(x, feed_forward), attention, &segments, &bias);
+        let gradients = (y.clone() * y).sum().backward();
+        let host = |x: &Tensor<2>| x.grad(&gradients).map(|g| g.into_data().try_to_vec().expect("f32"));
+        tracked.iter().map(host).collect()
+    };
+    let (all, some) = (of(false), of(true));
+    for (i, (all, some)) in all.into_iter().zip(some).enumerate() {
+        match (2..9).contains(&i) {
+            true => assert!(all.is_some() && some.is_none(), "{i}"),
+            false => assert_eq!(all, some, "{i}"),
+        }
+    }
 }

@@ -10,32 +10,8 @@ use rayon::prelude::*;
 use super::memory::{self, Matrix, Store, multiply, rows_columns, tensor};
 use super::simd::{exp, exponentiate, sum, vectorised};
 use crate::Segments;
-use crate::attention::{MASKED, relative_position_bucket};
-
-/// Who attends to whom.
-#[derive(Clone, Debug)]
-pub(crate) struct Plan {
-    pub(crate) heads: usize,
-    pub(crate) queries: Segments,
-    /// Of what is attended to, if not the tokens themselves.
-    pub(crate) memory: Option<Segments>,
-    /// What the table of the position bias means; `None` without a bias.
-    pub(crate) position: Option<Position>,
-}
-
-impl Plan {
-    fn keys(&self) -> &Segments {
-        self.memory.as_ref().unwrap_or(&self.queries)
-    }
-}
-
-/// How positions become rows of the table of biases.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Position {
-    pub(crate) buckets: usize,
-    pub(crate) max_distance: usize,
-    pub(crate) causal: bool,
-}
+use crate::plan::{Plan, relative_position_bucket};
+use crate::segments::MASKED;
 
 /// The bias of every distance: distance `key - query` stands at `key - query + longest query - 1`.
 struct Bias {
@@ -171,6 +147,15 @@ pub(super) fn forward(
 }
 
 /// Gradients of `q`, `k`, `v` and the table; beside `q`, `k` and `v` it gets the two results of [`forward`].
+///
+/// With `S = q k^T + bias`, `P = softmax(S)`, `o = P v` and the gradient `G` of `o`:
+///
+/// ```text
+/// dv = P^T G        dP = G v^T        dS = P * (dP - rowsum(o * G))
+/// dq = dS k         dk = dS^T q       dbias = dS, summed into the table by bucket
+/// ```
+///
+/// because `rowsum(P * dP) = rowsum(o * G)`. `P` is computed again from `S` and the kept denominators.
 pub(super) fn backward(
     [q, k, v, mixed, denominators]: &[FlexTensor; 5],
     table: &FlexTensor,

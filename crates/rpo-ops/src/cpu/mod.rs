@@ -1,6 +1,5 @@
 //! The operations that decide the speed of a step, each as one node of the graph with kernels and gradients of our own on
-//! the CPU. What stands in `layers.rs`, `elementwise.rs` and `log_prob.rs` outside is the same in terms of Burn's operations,
-//! for every other device, and what these are tested against.
+//! the CPU. Each kernel has a twin built from Burn operations (`composed.rs`), used on other devices and as the test oracle.
 
 mod attention;
 mod head;
@@ -21,7 +20,8 @@ use burn::backend::{Autodiff, Backend, Dispatch, DispatchDevice, Flex, backend_e
 use burn::tensor::{Device, Tensor};
 use memory::dense;
 
-pub(crate) use attention::{Plan, Position};
+use crate::plan::Plan;
+
 pub use update::{AdamW, adamw, sum_of_squares};
 
 /// Whether tensors on `device` have kernels of our own, and they are not switched off (feature `composed`).
@@ -174,9 +174,10 @@ impl Backward<Flex, 5> for FeedForward {
     fn backward(self, ops: Ops<Self::State, 5>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = dense(gradients.consume::<Flex>(&ops.node));
         let (inputs, kept) = ops.state;
-        let of_inputs = layers::feed_forward_backward(inputs, kept, gradient, self.epsilon);
+        let wanted = ops.parents.each_ref().map(Option::is_some);
+        let of_inputs = layers::feed_forward_backward(inputs, kept, gradient, self.epsilon, wanted);
         for (parent, gradient) in ops.parents.into_iter().zip(of_inputs) {
-            register!(gradients, parent => Some(gradient));
+            register!(gradients, parent => gradient);
         }
     }
 }
@@ -193,7 +194,8 @@ impl Backward<Flex, 8> for AttentionLayer {
     fn backward(self, ops: Ops<Self::State, 8>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = dense(gradients.consume::<Flex>(&ops.node));
         let (inputs, kept) = ops.state;
-        let of_inputs = layers::attention_layer_backward(inputs, kept, gradient, &self.plan, self.epsilon);
+        let wanted = ops.parents.each_ref().map(Option::is_some);
+        let of_inputs = layers::attention_layer_backward(inputs, kept, gradient, &self.plan, self.epsilon, wanted);
         for (parent, gradient) in ops.parents.into_iter().zip(of_inputs) {
             register!(gradients, parent => gradient);
         }

@@ -3,9 +3,11 @@
 
 use burn_flex::FlexTensor;
 
-use super::attention::{self, Plan};
+use super::attention;
 use super::linear::{linear, linear_onto, of_input, of_input_onto, of_weight};
 use super::pointwise::{gated_gelu, gated_gelu_backward, rms_norm, rms_norm_backward};
+
+use crate::plan::Plan;
 
 /// `x + (gelu_new(h gate^T) * h up^T) down^T` with `h = rms_norm(x)`, of `[x, norm, gate, up, down]`; and the products
 /// with `gate` and `up`, which [`feed_forward_backward`] needs.
@@ -18,25 +20,29 @@ pub(super) fn feed_forward(inputs: &[FlexTensor; 5], epsilon: f64) -> (FlexTenso
     (linear_onto(x, &product, down), [gate, up])
 }
 
-/// Gradients of the inputs.
+/// Gradients of the inputs. Those of matrices, each of which costs a product, only where `wanted`.
 pub(super) fn feed_forward_backward(
     inputs: [FlexTensor; 5],
     kept: [FlexTensor; 2],
     gradient: FlexTensor,
     epsilon: f64,
-) -> [FlexTensor; 5] {
+    wanted: [bool; 5],
+) -> [Option<FlexTensor>; 5] {
     let [x, norm, gate, up, down] = inputs;
     let [gated, upped] = kept;
     let [product, of_gated, of_upped] = gated_gelu_backward(gated, upped, of_input(&gradient, &down));
-    let of_down = of_weight(&gradient, &product);
+    let of_down = wanted[4].then(|| of_weight(&gradient, &product));
     drop(product);
-    let h = rms_norm(x.clone(), norm.clone(), epsilon);
-    let (of_gate, of_up) = (of_weight(&of_gated, &h), of_weight(&of_upped, &h));
-    drop(h);
+    let [mut of_gate, mut of_up] = [None, None];
+    if wanted[2] || wanted[3] {
+        let h = rms_norm(x.clone(), norm.clone(), epsilon);
+        of_gate = wanted[2].then(|| of_weight(&of_gated, &h));
+        of_up = wanted[3].then(|| of_weight(&of_upped, &h));
+    }
     let mut of_h = of_input(&of_gated, &gate);
     of_input_onto(&mut of_h, &of_upped, &up);
     let [of_x, of_norm] = rms_norm_backward(x, norm, of_h, Some(gradient), epsilon);
-    [of_x, of_norm, of_gate, of_up, of_down]
+    [Some(of_x), Some(of_norm), of_gate, of_up, of_down]
 }
 
 /// What an attention layer works on.
@@ -66,23 +72,27 @@ pub(super) fn attention_layer(inputs: &AttentionInputs, plan: &Plan, epsilon: f6
     (linear_onto(x, &mixed, o), [q, k, v, mixed, denominators])
 }
 
-/// Gradients of `[x, norm, memory, q, k, v, o, table]`.
+/// Gradients of `[x, norm, memory, q, k, v, o, table]`. Those of matrices, each of which costs a product, only where `wanted`.
 pub(super) fn attention_layer_backward(
     inputs: AttentionInputs,
     kept: AttentionKept,
     gradient: FlexTensor,
     plan: &Plan,
     epsilon: f64,
+    wanted: [bool; 8],
 ) -> [Option<FlexTensor>; 8] {
     let AttentionInputs { x, norm, memory, weights: [q, k, v, o], table } = inputs;
-    let of_o = of_weight(&gradient, &kept[3]);
+    let of_o = wanted[6].then(|| of_weight(&gradient, &kept[3]));
     let [of_queries, of_keys, of_values, of_table] = attention::backward(&kept, &table, &of_input(&gradient, &o), plan);
     drop(kept);
-    let h = rms_norm(x.clone(), norm.clone(), epsilon);
-    let source = memory.as_ref().unwrap_or(&h);
-    let of_q = of_weight(&of_queries, &h);
-    let (of_k, of_v) = (of_weight(&of_keys, source), of_weight(&of_values, source));
-    drop(h);
+    let [mut of_q, mut of_k, mut of_v] = [None, None, None];
+    if wanted[3..6].contains(&true) {
+        let h = rms_norm(x.clone(), norm.clone(), epsilon);
+        let source = memory.as_ref().unwrap_or(&h);
+        of_q = wanted[3].then(|| of_weight(&of_queries, &h));
+        of_k = wanted[4].then(|| of_weight(&of_keys, source));
+        of_v = wanted[5].then(|| of_weight(&of_values, source));
+    }
     let mut of_h = of_input(&of_queries, &q);
     let mut of_memory = memory.map(|_| of_input(&of_keys, &k));
     match &mut of_memory {
@@ -93,6 +103,5 @@ pub(super) fn attention_layer_backward(
         }
     }
     let [of_x, of_norm] = rms_norm_backward(x, norm, of_h, Some(gradient), epsilon);
-    let [of_x, of_norm, of_q, of_k, of_v, of_o, of_table] = [of_x, of_norm, of_q, of_k, of_v, of_o, of_table].map(Some);
-    [of_x, of_norm, of_memory, of_q, of_k, of_v, of_o, of_table]
+    [Some(of_x), Some(of_norm), of_memory, of_q, of_k, of_v, of_o, Some(of_table)]
 }
