@@ -19,7 +19,7 @@
 //! | [`objective`] | RPO and its rivals, one file each |
 //! | [`train`] | the only training loop, with optimizers and the record of a run |
 //! | [`generate`] | answers to prompts |
-//! | [`finite`] | a problem that can be solved exactly, to judge objectives on |
+//! | [`evaluate`] | what a policy is worth: rankings, and a problem that can be solved exactly |
 //! | [`diagnostics`] | whether a policy gets better or worse, beside its loss |
 //! | [`statistics`] | intervals, rank correlations, win rates |
 //! | [`stop`] | ending a pass or a run early |
@@ -29,8 +29,8 @@ pub mod advice;
 pub mod batch;
 pub mod diagnostics;
 pub mod error;
+pub mod evaluate;
 pub mod feedback;
-pub mod finite;
 pub mod generate;
 mod host;
 pub mod inspect;

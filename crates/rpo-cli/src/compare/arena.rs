@@ -1,6 +1,7 @@
 //! Where contestants are trained and judged: what they all share, and what is found of each. It writes no report.
 
 use anyhow::{Context, Result, bail};
+use rpo::evaluate::{Estimate, log_probs, mean_of_rows, mean_tau, of, pooled_spearman};
 use rpo::feedback::{Split, held_out_prompts};
 use rpo::generate::{Decoding, generate};
 use rpo::model::Model;
@@ -11,9 +12,8 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::arguments::how_to_go_on;
-use super::ranks::{Ranks, log_probs};
+use super::ranks::Ranks;
 use super::record::{self, Basis, Draw, JUDGED, Judged, Point, START, SavedModel, Start};
-use super::statistics::{Estimate, mean_of_rows, mean_tau, of, pooled_spearman};
 use super::{Candidate, Comparison};
 use crate::judge::Judge;
 use crate::settings::Settings;

@@ -1,10 +1,10 @@
 //! The figures of a comparison's report: results as bars with intervals, and what training looked like.
 
 use anyhow::Result;
+use rpo::evaluate::Estimate;
 use rpo::statistics::Interval;
 
 use super::arena::Verdict;
-use super::statistics::Estimate;
 use crate::report::{
     Axis, Bar, Bars, Chart, Figure, Line, Look, Page, Points, Record, from_first_defined, show, smoothed, window,
 };

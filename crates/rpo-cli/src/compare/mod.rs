@@ -6,7 +6,6 @@ mod figures;
 mod ranks;
 mod record;
 mod report;
-mod statistics;
 
 use std::path::PathBuf;
 

@@ -3,23 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use rpo::Error;
+use rpo::evaluate::{log_probs, tau_of_prompts};
 use rpo::feedback::FeedbackSet;
-use rpo::model::Model;
-use rpo::score::score_set;
 use rpo::stop::Stop;
 use rpo::store::files::write_file;
 use rpo::train::{Event, Observer};
 
 use super::record::{Point, RANKS};
-use super::statistics;
-
-/// `log p(y|x)`, summed over tokens in nats, of all responses of `data` in their order.
-pub fn log_probs(model: &Model, data: &FeedbackSet, budget: usize, stop: &Stop) -> rpo::Result<Vec<f64>> {
-    let mut scores = score_set(model, data, budget, &mut |_| stop.check())?;
-    // Rows count up through a data set.
-    scores.sort_unstable_by_key(|(row, _)| *row);
-    Ok(scores.into_iter().map(|(_, sum)| f64::from(sum)).collect())
-}
 
 /// Scores the held-out responses wherever validation is due, and remembers how the judged ones are ranked.
 pub struct Ranks<'a> {
@@ -72,7 +62,7 @@ impl Observer for Ranks<'_> {
                     _ => {
                         let now = log_probs(policy, self.held_out, self.budget, self.stop)?;
                         let ratios: Vec<f64> = now.iter().zip(self.start).map(|(now, start)| now - start).collect();
-                        statistics::point(self.held_out, &ratios, self.judging)
+                        tau_of_prompts(self.held_out, &ratios, self.judging)
                     }
                 };
                 // A validation that was stopped is done again.

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use anyhow::Result;
+use rpo::evaluate::{Estimate, of};
 
 use super::arena::{Arena, Verdict};
 use super::record::Start;
-use super::statistics::{Estimate, of};
 use super::{Comparison, figures};
-use crate::report::{Answered, Column, Draws, Page, Provenance, print_table, provenance};
+use crate::report::{Answered, Column, Draws, Page, Provenance, estimate, print_table, provenance};
 
 /// Prints the table, and writes report.html and compare.json.
 pub fn write(comparison: &Comparison, arena: &Arena<'_>, start: &Start, verdicts: &[Verdict]) -> Result<()> {
@@ -94,9 +94,9 @@ fn table(verdicts: &[Verdict], judged: bool) -> (Vec<Column<'static>>, Vec<Vec<S
         let models: Vec<String> = v.judged.iter().map(ToString::to_string).collect();
         let mut row = vec![v.label.clone(), dash(models.join(", "))];
         if judged {
-            row.extend([v.reward, v.wins_against_start].map(|e| Estimate::show(e, 2)));
+            row.extend([v.reward, v.wins_against_start].map(|e| estimate(e, 2)));
         }
-        row.extend([v.tau_b, v.tau_b_per_token, v.spearman].map(|e| Estimate::show(e, 3)));
+        row.extend([v.tau_b, v.tau_b_per_token, v.spearman].map(|e| estimate(e, 3)));
         row.push(dash(v.learning_rate.map_or_else(String::new, |rate| rate.to_string())));
         row.push(dash(v.seconds.map_or_else(String::new, |s| format!("{s:.1} n={}", v.runs))));
         row
@@ -109,7 +109,7 @@ fn duels<'a>(verdicts: &'a [Verdict], prompts: &[usize]) -> (Vec<Column<'a>>, Ve
     let columns = std::iter::once(Column::Text("")).chain(verdicts.iter().map(|v| Column::Number(&v.label)));
     let against = |a: &Verdict, b: &Verdict| match a.label == b.label {
         true => "-".to_string(),
-        false => Estimate::show(Estimate::wins(&of(&a.rewards, prompts), &of(&b.rewards, prompts)), 2),
+        false => estimate(Estimate::wins(&of(&a.rewards, prompts), &of(&b.rewards, prompts)), 2),
     };
     let row = |a: &Verdict| std::iter::once(a.label.clone()).chain(verdicts.iter().map(|b| against(a, b))).collect();
     (columns.collect(), verdicts.iter().map(row).collect())
@@ -120,7 +120,7 @@ fn choice(page: &mut Page, verdicts: &[Verdict], judged: bool) {
     let row = |v: &Verdict| -> Vec<Vec<String>> {
         let cells = v.tried.iter().map(|tried| {
             let chosen = if v.learning_rate == Some(tried.learning_rate) { "chosen" } else { "" };
-            let worth = Estimate::show(tried.worth, 3);
+            let worth = estimate(tried.worth, 3);
             vec![v.label.clone(), tried.learning_rate.to_string(), worth, chosen.into()]
         });
         cells.collect()

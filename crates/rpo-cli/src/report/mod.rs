@@ -18,4 +18,4 @@ pub use page::Page;
 pub use provenance::{Provenance, provenance};
 pub use scale::Axis;
 pub use series::{Points, Record, from_first_defined, smoothed, window};
-pub use table::{Column, print_table, show};
+pub use table::{Column, estimate, print_table, show};

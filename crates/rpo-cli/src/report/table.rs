@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use rpo::evaluate::Estimate;
 use rpo::statistics::Interval;
 
 use super::html::escape;
@@ -30,6 +31,11 @@ pub fn show(interval: Interval, digits: usize) -> String {
         return format!("{mean:.digits$}");
     }
     format!("{mean:.digits$} [{low:.digits$}, {high:.digits$}]")
+}
+
+/// `mean [low, high] n=values`, or `-` for none.
+pub fn estimate(estimate: Option<Estimate>, digits: usize) -> String {
+    estimate.map_or_else(|| "-".into(), |Estimate { interval, n }| format!("{} n={n}", show(interval, digits)))
 }
 
 /// As HTML; the first column names the rows, `label` the table.
@@ -77,6 +83,9 @@ mod tests {
     #[test]
     fn intervals_are_shown_where_there_are_any() {
         assert_eq!(show(Interval { mean: 1.0, low: 0.5, high: 1.5 }, 1), "1.0 [0.5, 1.5]");
+        let of_one = Interval { mean: 1.0, low: f64::NEG_INFINITY, high: f64::INFINITY };
+        assert_eq!(estimate(Some(Estimate { interval: of_one, n: 1 }), 2), "1.00 n=1");
+        assert_eq!(estimate(None, 2), "-");
         assert_eq!(show(Interval { mean: 1.0, low: f64::NEG_INFINITY, high: f64::INFINITY }, 1), "1.0");
     }
 

@@ -1,6 +1,6 @@
 //! The figures of the report of `rpo verify`: where each objective ends, and the way there. They measure nothing.
 
-use rpo::finite::Responses;
+use rpo::evaluate::finite::Responses;
 use rpo::statistics::Interval;
 
 use super::found::{DISTANCE, Found, MASS, Quantity, REWARD};

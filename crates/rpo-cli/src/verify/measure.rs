@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use rpo::burn::tensor::Device;
+use rpo::evaluate::finite::{FiniteProblem, Lengths, Mass, Table};
 use rpo::feedback::{FeedbackSet, Split};
-use rpo::finite::{FiniteProblem, Lengths, Mass, Table};
 use rpo::model::{Model, RandomWeights};
 use rpo::objective::{KtoConfig, ObjectiveConfig, SftConfig, Threshold};
 use rpo::score::LogProb;
@@ -231,7 +231,7 @@ mod tests {
             assert_eq!((path[0].distance, path[0].own.is_some()), (start.distance, known), "{name}");
         }
         let group_centred = objectives(1.0).into_iter().find(|e| e.name == "group-centred").expect("takes part");
-        let single = Condition { responses: rpo::finite::Responses::Each(1), ..BASE };
+        let single = Condition { responses: rpo::evaluate::finite::Responses::Each(1), ..BASE };
         let run = setting.train(&group_centred.objective, &single, 3, 1e-3, 2).expect("no failure");
         assert!(matches!(run, Run::Undefined(_)), "{run:?}");
     }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, bail};
 use indicatif::ProgressBar;
-use rpo::finite::Lengths;
+use rpo::evaluate::finite::Lengths;
 use serde::Serialize;
 
 use crate::progress;

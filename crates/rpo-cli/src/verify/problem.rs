@@ -1,7 +1,7 @@
 //! What is tried: the conditions and the objectives, by their names. Nothing here trains or measures.
 
 use anyhow::{Result, bail};
-use rpo::finite::{Lengths, Responses};
+use rpo::evaluate::finite::{Lengths, Responses};
 use rpo::objective::{
     DroConfig, GroupCentredConfig, KtoConfig, ObjectiveConfig, Partition, QrpoConfig, RpoConfig, SftConfig, SftRows,
     Transform,

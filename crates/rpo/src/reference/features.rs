@@ -151,7 +151,7 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::finite::{FiniteProblem, Lengths};
+    use crate::evaluate::finite::{FiniteProblem, Lengths};
     use crate::model::RandomWeights;
 
     #[test]

@@ -1,10 +1,13 @@
-//! What rewards, wins and rank correlations come to over held-out prompts: each with the number of values that entered it.
+//! Rewards, wins and rank correlations over held-out prompts, each with the number of values that entered it.
 
-use rpo::feedback::FeedbackSet;
-use rpo::statistics::{Interval, bootstrap, kendall_tau_b, mean, mean_interval, spearman, win_rate};
 use serde::Serialize;
 
-use crate::report::show;
+use crate::error::Result;
+use crate::feedback::FeedbackSet;
+use crate::model::Model;
+use crate::score::score_set;
+use crate::statistics::{Interval, bootstrap, kendall_tau_b, mean, mean_interval, spearman, win_rate};
+use crate::stop::Stop;
 
 /// An estimate with its 95 % interval and how many values it is of.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -36,11 +39,17 @@ impl Estimate {
         let n = ours.len().min(theirs.len());
         (n > 0).then(|| Self { interval: win_rate(ours, theirs), n })
     }
+}
 
-    /// `mean [low, high] n=values`, or `-` for none.
-    pub fn show(estimate: Option<Self>, digits: usize) -> String {
-        estimate.map_or_else(|| "-".into(), |Self { interval, n }| format!("{} n={n}", show(interval, digits)))
-    }
+/// `log p(y|x)`, summed over tokens in nats, of all responses of `data` in their order, in batches of at most `budget` tokens.
+///
+/// # Errors
+/// If the device fails, or somebody wishes to stop.
+pub fn log_probs(model: &Model, data: &FeedbackSet, budget: usize, stop: &Stop) -> Result<Vec<f64>> {
+    let mut scores = score_set(model, data, budget, &mut |_| stop.check())?;
+    // Rows count up through a data set.
+    scores.sort_unstable_by_key(|(row, _)| *row);
+    Ok(scores.into_iter().map(|(_, sum)| f64::from(sum)).collect())
 }
 
 /// The values at these places.
@@ -69,8 +78,8 @@ pub fn mean_tau(held_out: &FeedbackSet, by_run: &[&[f64]], prompts: &[usize]) ->
     Estimate::resampled_mean(&prompts.iter().filter_map(over_runs).collect::<Vec<f64>>())
 }
 
-/// A point of the curve: mean tau-b within these prompts, and how many of them entered it.
-pub fn point(held_out: &FeedbackSet, scores: &[f64], prompts: &[usize]) -> (Option<f64>, usize) {
+/// Mean tau-b within these prompts, and how many of them entered it.
+pub fn tau_of_prompts(held_out: &FeedbackSet, scores: &[f64], prompts: &[usize]) -> (Option<f64>, usize) {
     let taus = within_prompts(held_out, scores);
     let defined: Vec<f64> = prompts.iter().filter_map(|&i| taus[i]).collect();
     (mean(&defined), defined.len())
@@ -104,9 +113,8 @@ pub fn mean_of_rows(rows: &[&[f64]]) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use rpo::feedback::{PromptGroup, Response};
-
     use super::*;
+    use crate::feedback::{PromptGroup, Response};
 
     /// Prompts with responses of these rewards.
     fn rated(rewards: &[&[f64]]) -> FeedbackSet {
@@ -126,15 +134,14 @@ mod tests {
         let scores = [0.1, 0.2, 0.1, 0.2, 0.3, 0.1, 0.2, 0.1, 0.2];
         let got = mean_tau(&data, &[&scores], &[0, 1, 2, 3, 4]).expect("defined");
         assert!(got.n == 3 && (got.interval.mean - 1.0 / 3.0).abs() < 1e-12, "{got:?}");
-        assert_eq!(point(&data, &scores, &[0, 1, 2]), (Some(1.0), 1));
+        assert_eq!(tau_of_prompts(&data, &scores, &[0, 1, 2]), (Some(1.0), 1));
         // A second run that ranks nothing in the first prompt and the other way round in the last: means 1, -1, 0.
         let second = [0.1, 0.1, 0.1, 0.2, 0.3, 0.1, 0.2, 0.2, 0.1];
         let both = mean_tau(&data, &[&scores, &second], &[0, 3, 4]).expect("defined");
         assert!(both.n == 3 && both.interval.mean.abs() < 1e-12, "{both:?}");
         assert_eq!(mean_tau(&data, &[&scores], &[1, 2]), None);
         assert_eq!(pooled_spearman(&data, &[&scores], &[1, 2]).map(|e| e.n), Some(3));
-        assert_eq!(Estimate::show(None, 2), "-");
-        assert_eq!(Estimate::show(mean_tau(&data, &[&scores], &[0, 1]), 2), "1.00 n=1");
+        assert_eq!(mean_tau(&data, &[&scores], &[0, 1]).map(|e| (e.interval.mean, e.n)), Some((1.0, 1)));
     }
 
     #[test]
