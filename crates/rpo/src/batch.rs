@@ -1,4 +1,17 @@
 //! Prompts and responses laid end to end, each prompt once, with offsets in place of padding.
+//!
+//! ```
+//! use rpo::batch::{PackedBatch, Span, Start};
+//! use rpo::feedback::{FeedbackSet, PromptGroup, Response};
+//!
+//! let response = |row, ids: &[u32]| Response { row, ids: ids.to_vec(), truncated: false, reward: 0.0, copies: 1 };
+//! let responses = vec![response(0, &[7, 8, 1]), response(1, &[9, 1])];
+//! let data = FeedbackSet { groups: vec![PromptGroup { prompt: vec![5, 1], first_row: 0, responses }] };
+//! let batch = PackedBatch::pack(&data, &[Span::whole(0, &data)], Start::Token(0));
+//! assert_eq!(batch.prompt_ids, [5, 1]);
+//! assert_eq!(batch.input_ids, [0, 7, 8, 0, 9]);
+//! assert_eq!(batch.labels, [7, 8, 1, 9, 1]);
+//! ```
 
 use std::ops::Range;
 

@@ -6,6 +6,41 @@
 //! Feedback -> PromptGroup -> PackedBatch -> Scores -> Loss
 //! ```
 //!
+//! From rated rows to an answer:
+//!
+//! ```
+//! use rpo::burn::tensor::Device;
+//! use rpo::feedback::{Feedback, FeedbackSet, Limits};
+//! use rpo::generate::{Decoding, generate};
+//! use rpo::model::{Config, Model, RandomWeights};
+//! use rpo::objective::ObjectiveConfig;
+//! use rpo::stop::Stop;
+//! use rpo::tokenizer::{Cut, Tokenizer, word_level};
+//! use rpo::train::{TrainConfig, fit};
+//!
+//! let tokenizer = Tokenizer::parse(&word_level(&["greet", "part", "hello", "bye"]))?;
+//! let rated = [("greet", "hello", 1.0), ("greet", "bye", 0.0), ("part", "bye", 1.0), ("part", "hello", 0.0)];
+//! let rows = rated.map(|(prompt, response, reward)| Feedback { prompt: prompt.into(), response: response.into(), reward });
+//! let limits = Limits { prompt_tokens: 8, response_tokens: 8, cut_prompts: Cut::End };
+//! let (data, _) = FeedbackSet::from_rows(&rows, &tokenizer, limits)?;
+//!
+//! // A fresh model; `model::checkpoint::Checkpoint::find("google/flan-t5-small")?.load(&device)?` gives a trained one.
+//! let config = r#"{"model_type": "t5", "vocab_size": 8, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1,
+//!                  "num_heads": 2, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false}"#;
+//! let config = Config::parse(config).expect("a configuration");
+//! let start = Model::new(&config, &mut RandomWeights::new(1), &Device::flex().autodiff())?;
+//! let mut train = TrainConfig { epochs: 60, ..TrainConfig::default() };
+//! train.optimizer.learning_rate = 3e-2;
+//! let objective = ObjectiveConfig::named("rpo").expect("an objective");
+//! let policy = fit(&objective, &start, data.split(0.0, 42)?, &train, &mut [])?;
+//!
+//! let prompt = tokenizer.prompt("part", 8, Cut::End)?.ids;
+//! let decoding = Decoding { max_new_tokens: 4, ..Decoding::default() };
+//! let answers = generate(&policy, &[prompt], 0, &decoding, &Stop::new())?;
+//! assert_eq!(tokenizer.decode(&answers[0])?, "bye");
+//! # Ok::<(), rpo::Error>(())
+//! ```
+//!
 //! | module | what it does |
 //! |---|---|
 //! | [`feedback`] | rows of `(prompt, response, reward)` from files, grouped by prompt |

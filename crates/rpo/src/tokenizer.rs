@@ -73,12 +73,25 @@ impl Tokenizer {
         let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
         let bad = |problem: String| Error::file(&path, format!("not a usable tokenizer.json: {problem}"));
         let bytes = std::fs::read(&path).map_err(|e| bad(e.to_string()))?;
-        let fingerprint = blake3::hash(&bytes);
-        let mut inner = Inner::from_bytes(bytes).map_err(|e| bad(e.to_string()))?;
+        Self::of_bytes(&bytes).map_err(bad)
+    }
+
+    /// A tokenizer from the text of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// If it is malformed, or has no `<pad>` or `</s>`.
+    pub fn parse(json: &str) -> Result<Self> {
+        Self::of_bytes(json.as_bytes())
+            .map_err(|problem| Error::Text(format!("not a usable tokenizer.json: {problem}")))
+    }
+
+    fn of_bytes(bytes: &[u8]) -> std::result::Result<Self, String> {
+        let fingerprint = blake3::hash(bytes);
+        let mut inner = Inner::from_bytes(bytes).map_err(|e| e.to_string())?;
         // Length limits stored in the file would cut in front of `</s>` and add it back; ours must not fake an end.
-        inner.with_truncation(None).map_err(|e| bad(e.to_string()))?;
+        inner.with_truncation(None).map_err(|e| e.to_string())?;
         inner.with_padding(None);
-        let id = |token: &str| inner.token_to_id(token).ok_or_else(|| bad(format!("it has no token `{token}`")));
+        let id = |token: &str| inner.token_to_id(token).ok_or_else(|| format!("it has no token `{token}`"));
         let (pad, eos, unk) = (id(PAD)?, id(EOS)?, inner.token_to_id("<unk>"));
         let added = inner.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special).map(|(id, _)| id);
         let special = added.chain([pad, eos]).filter(|id| Some(*id) != unk).collect();
@@ -171,6 +184,40 @@ impl Tokenizer {
     }
 }
 
+/// The text of a `tokenizer.json` of words that blanks part, for small languages: `<pad>` is 0, `</s>` 1 and `<unk>` 2, and the
+/// words follow; those in angle brackets are special tokens too.
+///
+/// ```
+/// use rpo::tokenizer::{Tokenizer, word_level};
+///
+/// let tokenizer = Tokenizer::parse(&word_level(&["say", "yes", "no"]))?;
+/// assert_eq!(tokenizer.response("yes no", 9)?.ids, [4, 5, 1]);
+/// # Ok::<(), rpo::Error>(())
+/// ```
+pub fn word_level(words: &[&str]) -> String {
+    let tokens: Vec<&str> = [PAD, EOS, "<unk>"].iter().chain(words).copied().collect();
+    let vocab: serde_json::Map<_, _> =
+        tokens.iter().enumerate().map(|(id, token)| ((*token).to_string(), id.into())).collect();
+    let special = tokens.iter().enumerate().filter(|(_, token)| token.starts_with('<') && token.ends_with('>'));
+    let added: Vec<_> = special
+        .map(|(id, content)| {
+            serde_json::json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                               "normalized": false, "special": true})
+        })
+        .collect();
+    let post = serde_json::json!({
+        "type": "TemplateProcessing", "pair": [],
+        "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": EOS, "type_id": 0}}],
+        "special_tokens": {EOS: {"id": EOS, "ids": [1], "tokens": [EOS]}}
+    });
+    serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+        "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": post, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"}
+    })
+    .to_string()
+}
+
 /// Characters without width: spaces, joiners, marks of direction and of the order of bytes.
 const INVISIBLE: [char; 10] = [
     '\u{ad}', '\u{200b}', '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{2060}', '\u{feff}', '\u{180e}',
@@ -217,21 +264,7 @@ pub(crate) mod tests {
 
     /// Words by blanks, with T5's special tokens.
     pub(crate) fn words() -> Tokenizer {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let special = |id: u32, content: &str| {
-            serde_json::json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-                               "normalized": false, "special": true})
-        };
-        let names = ["<pad>", "</s>", "<unk>", "<extra_id_0>"];
-        let added: Vec<_> = names.iter().enumerate().map(|(i, name)| special(i as u32, name)).collect();
-        let json = serde_json::json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
-            "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
-            "model": {"type": "WordLevel", "unk_token": "<unk>",
-                      "vocab": {"<pad>": 0, "</s>": 1, "<unk>": 2, "<extra_id_0>": 3, "a": 4, "b": 5, "c": 6}}
-        });
-        std::fs::write(dir.path().join("tokenizer.json"), json.to_string()).expect("write");
-        Tokenizer::load(dir.path()).expect("valid")
+        Tokenizer::parse(&word_level(&["<extra_id_0>", "a", "b", "c"])).expect("valid")
     }
 
     #[test]

@@ -13,6 +13,7 @@ use rpo::objective::{
 use rpo::reference::{Cached, ReferenceCache, ReferenceScores};
 use rpo::score::LogProb;
 use rpo::stop::Stop;
+use rpo::tokenizer::word_level;
 use rpo::train::optim::{Adafactor, Algorithm, OptimizerConfig};
 use rpo::train::record::MetricsLog;
 use rpo::train::{
@@ -30,7 +31,7 @@ impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         let bench = Self { dir };
-        std::fs::write(bench.path("tokenizer.json"), tokenizer_json()).expect("write");
+        std::fs::write(bench.path("tokenizer.json"), word_level(&WORDS)).expect("write");
         std::fs::write(bench.path("data.jsonl"), data()).expect("write");
         bench.init("model", 1);
         bench
@@ -151,22 +152,6 @@ impl Observer for Stopper<'_> {
         }
         Ok(())
     }
-}
-
-fn tokenizer_json() -> String {
-    let tokens: Vec<&str> = ["<pad>", "</s>", "<unk>"].into_iter().chain(WORDS).collect();
-    let vocab: serde_json::Map<String, serde_json::Value> =
-        tokens.iter().enumerate().map(|(id, token)| ((*token).to_string(), id.into())).collect();
-    let special = |id: usize| {
-        serde_json::json!({"id": id, "content": tokens[id], "single_word": false, "lstrip": false, "rstrip": false,
-                           "normalized": false, "special": true})
-    };
-    serde_json::json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [special(0), special(1), special(2)],
-        "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
-        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"}
-    })
-    .to_string()
 }
 
 /// The more often a response says "yes", the better.

@@ -99,28 +99,7 @@ pub fn tokenizer() -> String {
     }
     words.sort_unstable();
     words.dedup();
-    let special = ["<pad>", "</s>", "<unk>"];
-    let vocab: serde_json::Map<_, _> =
-        special.iter().chain(&words).enumerate().map(|(id, word)| ((*word).to_string(), id.into())).collect();
-    let added: Vec<_> = special
-        .iter()
-        .enumerate()
-        .map(|(id, content)| {
-            serde_json::json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-                               "normalized": false, "special": true})
-        })
-        .collect();
-    let post = serde_json::json!({
-        "type": "TemplateProcessing", "pair": [],
-        "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
-        "special_tokens": {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}}
-    });
-    serde_json::json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
-        "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": post, "decoder": null,
-        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"}
-    })
-    .to_string()
+    rpo::tokenizer::word_level(&words)
 }
 
 #[cfg(test)]

@@ -1,4 +1,18 @@
 //! Rated responses: from rows of text in files to prompts with their tokenized responses, grouped and counted.
+//!
+//! ```
+//! use rpo::feedback::{Feedback, FeedbackSet, Limits};
+//! use rpo::tokenizer::{Cut, Tokenizer, word_level};
+//!
+//! let tokenizer = Tokenizer::parse(&word_level(&["say", "yes", "no"]))?;
+//! let row = |response: &str, reward| Feedback { prompt: "say yes".into(), response: response.into(), reward };
+//! let limits = Limits { prompt_tokens: 8, response_tokens: 8, cut_prompts: Cut::End };
+//! let rows = [row("yes", 1.0), row("no", 0.0), row("yes", 0.5)];
+//! let (data, summary) = FeedbackSet::from_rows(&rows, &tokenizer, limits)?;
+//! assert_eq!((data.groups.len(), data.responses(), summary.conflicting_duplicates), (1, 2, 1));
+//! assert_eq!(data.groups[0].responses[0].reward, 0.75);
+//! # Ok::<(), rpo::Error>(())
+//! ```
 
 mod grouping;
 mod kept;

@@ -1,4 +1,18 @@
 //! Generation: a model continues prompts, greedily, by sampling or by beam search, with keys and values cached.
+//!
+//! ```
+//! use rpo::burn::tensor::Device;
+//! use rpo::generate::{Decoding, generate};
+//! use rpo::model::{Config, Model, RandomWeights};
+//! use rpo::stop::Stop;
+//!
+//! let config = r#"{"model_type": "t5", "vocab_size": 8, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}"#;
+//! let model = Model::new(&Config::parse(config).expect("valid"), &mut RandomWeights::new(1), &Device::flex())?;
+//! let search = Decoding { num_beams: 2, max_new_tokens: 3, ..Decoding::default() };
+//! let answers = generate(&model, &[vec![5, 6, 1], vec![7, 1]], 0, &search, &Stop::new())?;
+//! assert!(answers.len() == 2 && answers.iter().all(|ids| ids.len() <= 3));
+//! # Ok::<(), rpo::Error>(())
+//! ```
 
 mod beam;
 mod processors;

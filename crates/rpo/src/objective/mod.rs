@@ -2,6 +2,15 @@
 //!
 //! To add an objective, write its file (formula, configuration, a test worked by hand) and name it here, in
 //! [`ObjectiveConfig`]; trainer, program, checkpoints and the contract test need no change.
+//!
+//! ```
+//! use rpo::objective::{ObjectiveConfig, Partition, RpoConfig};
+//!
+//! let ours = ObjectiveConfig::named("rpo").expect("there is one");
+//! assert_eq!(ours, ObjectiveConfig::Rpo(RpoConfig { tau: 0.1, partition: Partition::Fitted, ..RpoConfig::default() }));
+//! assert!(ours.build()?.needs().whole_prompts);
+//! # Ok::<(), rpo::Error>(())
+//! ```
 
 mod contract;
 mod dro;
