@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, activation};
 
-use crate::parameters::{AttentionLayer, GatedFeedForward};
+use crate::parameters::{AttentionLayer, Gate, GatedFeedForward};
 use crate::{RelativeBias, Segments, index_tensor};
 
 pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
@@ -15,14 +15,14 @@ pub(crate) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<
 }
 
 pub(crate) fn gated_feed_forward(x: Tensor<2>, layer: GatedFeedForward) -> Tensor<2> {
-    let GatedFeedForward { norm, epsilon, gate, up, down } = layer;
+    let GatedFeedForward { norm, epsilon, activation, gate, up, down } = layer;
     let h = rms_norm(x.clone(), norm, epsilon);
-    x + linear(gated_gelu(linear(h.clone(), gate), linear(h, up)), down)
+    x + linear(gated(activation, linear(h.clone(), gate), linear(h, up)), down)
 }
 
-pub(crate) fn gated_gelu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-    let c = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
-    let inner = gate.clone().square().mul_scalar(0.044_715 * c).add_scalar(c) * gate.clone();
+fn gated(kind: Gate, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    let [scale, cubic] = kind.coefficients().map(f64::from);
+    let inner = gate.clone().square().mul_scalar(cubic * scale).add_scalar(scale) * gate.clone();
     gate * activation::sigmoid(inner) * up
 }
 

@@ -6,16 +6,13 @@ use crate::parameters::{AttentionLayer, GatedFeedForward};
 use crate::plan::Plan;
 use crate::{RelativeBias, Segments, composed, cpu};
 
-/// `x + (gelu_new(h gate^T) * h up^T) down^T` with `h = rms_norm(x)`, where `gelu_new(x) = x/2 (1 + tanh(sqrt(2/pi) (x +
-/// 0.044715 x^3)))`, computed as `x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3))`, which is the same function.
-///
-/// `x` and the result are `(tokens, d_model)`.
+/// `x + (activation(h gate^T) * h up^T) down^T` with `h = rms_norm(x)`. `x` and the result are `(tokens, d_model)`.
 pub fn gated_feed_forward(x: Tensor<2>, layer: GatedFeedForward) -> Tensor<2> {
     if !cpu::supported(&x.device()) {
         return composed::gated_feed_forward(x, layer);
     }
-    let GatedFeedForward { norm, epsilon, gate, up, down } = layer;
-    cpu::feed_forward([x, gate, up, down], norm, epsilon)
+    let GatedFeedForward { norm, epsilon, activation, gate, up, down } = layer;
+    cpu::feed_forward([x, gate, up, down], norm, cpu::Settings { epsilon, activation })
 }
 
 /// `x + attention(h, h) o^T` with `h = rms_norm(x)`: every token attends to those of its own segment, with T5's bias and

@@ -13,6 +13,7 @@ mod layers;
 mod log_prob;
 mod parameters;
 mod plan;
+mod prefixed;
 mod segments;
 
 pub use allocator::keep_freed_memory;
@@ -21,8 +22,9 @@ pub use cpu::{AdamW, adamw, sum_of_squares};
 pub use elementwise::{linear, relu, rms_norm};
 pub use layers::{cross_attention, gated_feed_forward, self_attention};
 pub use log_prob::{label_log_probs, segment_mean, segment_sum};
-pub use parameters::{AttentionLayer, GatedFeedForward};
+pub use parameters::{AttentionLayer, Gate, GatedFeedForward};
 pub use plan::relative_position_bucket;
+pub use prefixed::{Prefixed, Rotary, prefixed_attention};
 pub use segments::Segments;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};

@@ -2,6 +2,26 @@
 
 use burn::tensor::Tensor;
 
+/// What a gate's values go through. Both are `x sigmoid(scale x (1 + cubic x^2))`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// `gelu_new(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, which is `x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3))`.
+    Gelu,
+    /// `silu(x) = x sigmoid(x)` (SwiGLU, arXiv 2002.05202).
+    Silu,
+}
+
+impl Gate {
+    /// `scale` and `cubic`.
+    pub(crate) fn coefficients(self) -> [f32; 2] {
+        match self {
+            // 2 sqrt(2 / pi).
+            Self::Gelu => [1.595_769, 0.044_715],
+            Self::Silu => [1.0, 0.0],
+        }
+    }
+}
+
 /// Parameters of a feed-forward layer with a gate.
 #[derive(Clone, Debug)]
 pub struct GatedFeedForward {
@@ -9,6 +29,8 @@ pub struct GatedFeedForward {
     pub norm: Tensor<1>,
     /// Added to the mean square in the norm.
     pub epsilon: f64,
+    /// What the gate's values go through.
+    pub activation: Gate,
     /// `(d_ff, d_model)`.
     pub gate: Tensor<2>,
     /// `(d_ff, d_model)`.

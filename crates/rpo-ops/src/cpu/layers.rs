@@ -5,18 +5,28 @@ use burn_flex::FlexTensor;
 
 use super::attention;
 use super::linear::{linear, linear_onto, of_input, of_input_onto, of_weight};
-use super::pointwise::{gated_gelu, gated_gelu_backward, rms_norm, rms_norm_backward};
+use super::pointwise::{gated, gated_backward, rms_norm, rms_norm_backward};
 
+use crate::parameters::Gate;
 use crate::plan::Plan;
 
-/// `x + (gelu_new(h gate^T) * h up^T) down^T` with `h = rms_norm(x)`, of `[x, norm, gate, up, down]`; and the products
+/// What a feed-forward layer is told beside its tensors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// Added to the mean square in the norm.
+    pub(crate) epsilon: f64,
+    /// What the gate's values go through.
+    pub(crate) activation: Gate,
+}
+
+/// `x + (activation(h gate^T) * h up^T) down^T` with `h = rms_norm(x)`, of `[x, norm, gate, up, down]`; and the products
 /// with `gate` and `up`, which [`feed_forward_backward`] needs.
-pub(super) fn feed_forward(inputs: &[FlexTensor; 5], epsilon: f64) -> (FlexTensor, [FlexTensor; 2]) {
+pub(super) fn feed_forward(inputs: &[FlexTensor; 5], settings: Settings) -> (FlexTensor, [FlexTensor; 2]) {
     let [x, norm, gate, up, down] = inputs;
-    let h = rms_norm(x.clone(), norm.clone(), epsilon);
+    let h = rms_norm(x.clone(), norm.clone(), settings.epsilon);
     let [gate, up] = [gate, up].map(|weight| linear(&h, weight));
     drop(h);
-    let product = gated_gelu(gate.clone(), up.clone());
+    let product = gated(settings.activation, gate.clone(), up.clone());
     (linear_onto(x, &product, down), [gate, up])
 }
 
@@ -25,12 +35,13 @@ pub(super) fn feed_forward_backward(
     inputs: [FlexTensor; 5],
     kept: [FlexTensor; 2],
     gradient: FlexTensor,
-    epsilon: f64,
+    settings: Settings,
     wanted: [bool; 5],
 ) -> [Option<FlexTensor>; 5] {
+    let Settings { epsilon, activation } = settings;
     let [x, norm, gate, up, down] = inputs;
     let [gated, upped] = kept;
-    let [product, of_gated, of_upped] = gated_gelu_backward(gated, upped, of_input(&gradient, &down));
+    let [product, of_gated, of_upped] = gated_backward(activation, gated, upped, of_input(&gradient, &down));
     let of_down = wanted[4].then(|| of_weight(&gradient, &product));
     drop(product);
     let [mut of_gate, mut of_up] = [None, None];

@@ -18,6 +18,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, DispatchDevice, Flex, backend_extension};
 use burn::tensor::{Device, Tensor};
+pub(crate) use layers::Settings;
 use memory::dense;
 
 use crate::plan::Plan;
@@ -36,14 +37,14 @@ pub trait Fused: Backend {
     fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
     /// `x / sqrt(mean(x^2) + epsilon) * weight`.
     fn fused_rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self>;
-    /// `x + (gelu_new(h gate^T) * h up^T) down^T` with `h = rms_norm(x)`.
+    /// `x + (activation(h gate^T) * h up^T) down^T` with `h = rms_norm(x)`.
     fn fused_feed_forward(
         x: FloatTensor<Self>,
         norm: FloatTensor<Self>,
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
         down: FloatTensor<Self>,
-        epsilon: f64,
+        settings: Settings,
     ) -> FloatTensor<Self>;
     /// `x + attention(rms_norm(x), memory) o^T`; `plan` says whether `memory` and `table` mean anything.
     #[allow(clippy::too_many_arguments, reason = "each tensor of a node is an argument")]
@@ -83,9 +84,9 @@ impl Fused for Flex {
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
         down: FloatTensor<Self>,
-        epsilon: f64,
+        settings: Settings,
     ) -> FloatTensor<Self> {
-        layers::feed_forward(&[x, norm, gate, up, down].map(dense), epsilon).0
+        layers::feed_forward(&[x, norm, gate, up, down].map(dense), settings).0
     }
 
     fn fused_attention_layer(
@@ -165,7 +166,7 @@ impl Backward<Flex, 2> for RmsNorm {
 
 #[derive(Debug)]
 struct FeedForward {
-    epsilon: f64,
+    settings: Settings,
 }
 
 impl Backward<Flex, 5> for FeedForward {
@@ -175,7 +176,7 @@ impl Backward<Flex, 5> for FeedForward {
         let gradient = dense(gradients.consume::<Flex>(&ops.node));
         let (inputs, kept) = ops.state;
         let wanted = ops.parents.each_ref().map(Option::is_some);
-        let of_inputs = layers::feed_forward_backward(inputs, kept, gradient, self.epsilon, wanted);
+        let of_inputs = layers::feed_forward_backward(inputs, kept, gradient, self.settings, wanted);
         for (parent, gradient) in ops.parents.into_iter().zip(of_inputs) {
             register!(gradients, parent => gradient);
         }
@@ -243,13 +244,13 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
         down: FloatTensor<Self>,
-        epsilon: f64,
+        settings: Settings,
     ) -> FloatTensor<Self> {
         let tensors = [x, norm, gate, up, down];
         let inputs = tensors.each_ref().map(|t| dense(t.clone().into_primitive()));
         let nodes = tensors.map(|t| t.into_parts().1);
-        let (y, kept) = layers::feed_forward(&inputs, epsilon);
-        match (FeedForward { epsilon }).prepare::<C>(nodes).compute_bound().stateful() {
+        let (y, kept) = layers::feed_forward(&inputs, settings);
+        match (FeedForward { settings }).prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(node) => node.finish((inputs, kept), y),
             OpsKind::UnTracked(node) => node.finish(y),
         }
@@ -304,9 +305,9 @@ pub(crate) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<
 }
 
 /// Of `[x, gate, up, down]`.
-pub(crate) fn feed_forward(tensors: [Tensor<2>; 4], norm: Tensor<1>, epsilon: f64) -> Tensor<2> {
+pub(crate) fn feed_forward(tensors: [Tensor<2>; 4], norm: Tensor<1>, settings: Settings) -> Tensor<2> {
     let [x, gate, up, down] = tensors.map(Tensor::into_dispatch);
-    Tensor::from_dispatch(Dispatch::fused_feed_forward(x, norm.into_dispatch(), gate, up, down, epsilon))
+    Tensor::from_dispatch(Dispatch::fused_feed_forward(x, norm.into_dispatch(), gate, up, down, settings))
 }
 
 /// Of `[x, memory, q, k, v, o, table]`.

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::memory::{dense, rows_columns, tensor};
 use super::simd::{sigmoid, sum, vectorised};
+use crate::parameters::Gate;
 
 /// Values that one task handles.
 const TASK: usize = 16 * 1024;
@@ -90,12 +91,9 @@ pub(super) fn rms_norm_backward(
     [gradient, tensor(of_weight.unwrap_or_else(|| vec![0.0; width]), [width])]
 }
 
-/// `2 sqrt(2 / pi)`.
-const C: f32 = 1.595_769;
-const CUBIC: f32 = 0.044_715;
-
-/// `gelu_new(gate) * up`.
-pub(super) fn gated_gelu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
+/// `activation(gate) * up`.
+pub(super) fn gated(activation: Gate, gate: FlexTensor, up: FlexTensor) -> FlexTensor {
+    let [scale, cubic] = activation.coefficients();
     let (gate, up) = (dense(gate), dense(up));
     let (gs, us): (&[f32], &[f32]) = (gate.storage(), up.storage());
     let mut y = vec![0f32; gs.len()];
@@ -104,7 +102,7 @@ pub(super) fn gated_gelu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
             #[inline(always)]
             || {
                 for ((y, &g), &u) in y.iter_mut().zip(g).zip(u) {
-                    *y = g * sigmoid(C * g * (CUBIC * g * g + 1.0)) * u;
+                    *y = g * sigmoid(scale * g * (cubic * g * g + 1.0)) * u;
                 }
             },
         );
@@ -113,8 +111,14 @@ pub(super) fn gated_gelu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
     tensor(y, [n, width])
 }
 
-/// `gelu_new(gate) * up`, and the gradients of `gate` and `up` given its own.
-pub(super) fn gated_gelu_backward(gate: FlexTensor, up: FlexTensor, gradient: FlexTensor) -> [FlexTensor; 3] {
+/// `activation(gate) * up`, and the gradients of `gate` and `up` given its own.
+pub(super) fn gated_backward(
+    activation: Gate,
+    gate: FlexTensor,
+    up: FlexTensor,
+    gradient: FlexTensor,
+) -> [FlexTensor; 3] {
+    let [scale, cubic] = activation.coefficients();
     let (mut gate, mut up, mut gradient) = (dense(gate), dense(up), dense(gradient));
     let (n, width) = rows_columns(&gate);
     debug_assert_eq!(rows_columns(&up), (n, width));
@@ -129,8 +133,8 @@ pub(super) fn gated_gelu_backward(gate: FlexTensor, up: FlexTensor, gradient: Fl
                 #[inline(always)]
                 || {
                     for ((d, g), u) in d.iter_mut().zip(g).zip(u) {
-                        let s = sigmoid(C * *g * (CUBIC * *g * *g + 1.0));
-                        let slope = s + *g * s * (1.0 - s) * C * (3.0 * CUBIC * *g * *g + 1.0);
+                        let s = sigmoid(scale * *g * (cubic * *g * *g + 1.0));
+                        let slope = s + *g * s * (1.0 - s) * scale * (3.0 * cubic * *g * *g + 1.0);
                         let (value, of_gate, of_up) = (*g * s * *u, *d * *u * slope, *d * *g * s);
                         (*d, *g, *u) = (value, of_gate, of_up);
                     }
@@ -145,13 +149,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gated_gelu_equals_the_tanh_form() {
+    fn gates_equal_their_definitions() {
         let xs = [-6.0f32, -1.0, -0.1, 0.0, 0.3, 2.0, 9.0];
-        let y = gated_gelu(tensor(xs.to_vec(), [1, 7]), tensor(vec![3.0; 7], [1, 7]));
+        let y = gated(Gate::Gelu, tensor(xs.to_vec(), [1, 7]), tensor(vec![3.0; 7], [1, 7]));
         for (x, y) in xs.into_iter().zip(y.storage::<f32>()) {
             let x = f64::from(x);
             let want = 1.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh());
             assert!((f64::from(*y) - want).abs() < 1e-5, "gelu({x}): {y} instead of {want}");
+        }
+        let y = gated(Gate::Silu, tensor(xs.to_vec(), [1, 7]), tensor(vec![3.0; 7], [1, 7]));
+        for (x, y) in xs.into_iter().zip(y.storage::<f32>()) {
+            let want = 3.0 * f64::from(x) / (1.0 + (-f64::from(x)).exp());
+            assert!((f64::from(*y) - want).abs() < 1e-5, "silu({x}): {y} instead of {want}");
         }
     }
 }

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::*;
 use crate::attention::RelativeBias;
-use crate::{AttentionLayer, GatedFeedForward, Segments, composed, cpu, layers};
+use crate::{AttentionLayer, Gate, GatedFeedForward, Segments, composed, cpu, layers};
 
 type Inputs = Vec<Tensor<2>>;
 
@@ -83,11 +83,18 @@ fn pointwise_operations() {
 
 #[test]
 fn feed_forward_layer() {
-    for (n, width, inner) in [(1, 1, 1), (3, 5, 7), (70, 33, 40), (2, 300, 9)] {
+    let sizes = [
+        (1, 1, 1, Gate::Gelu),
+        (3, 5, 7, Gate::Silu),
+        (70, 33, 40, Gate::Gelu),
+        (70, 33, 40, Gate::Silu),
+        (2, 300, 9, Gate::Silu),
+    ];
+    for (n, width, inner, activation) in sizes {
         let x = random(&[[n, width], [1, width], [inner, width], [inner, width], [width, inner]]);
-        let layer = |mut x: Inputs| {
+        let layer = move |mut x: Inputs| {
             let [x, norm, gate, up, down] = std::array::from_fn(|_| x.remove(0));
-            (x, GatedFeedForward { norm: row(norm), epsilon: 1e-6, gate, up, down })
+            (x, GatedFeedForward { norm: row(norm), epsilon: 1e-6, activation, gate, up, down })
         };
         let ours = |x: Inputs| {
             let (x, layer) = layer(x);
@@ -207,7 +214,8 @@ fn frozen_matrices_get_no_gradient_and_change_no_other() {
             })
             .collect();
         let [x, norm, gate, up, down, q, k, v, o, table] = std::array::from_fn(|i| tracked[i].clone());
-        let feed_forward = GatedFeedForward { norm: row(norm.clone()), epsilon: 1e-6, gate, up, down };
+        let feed_forward =
+            GatedFeedForward { norm: row(norm.clone()), epsilon: 1e-6, activation: Gate::Gelu, gate, up, down };
         let attention = AttentionLayer { norm: row(norm), epsilon: 1e-6, heads: 2, q, k, v, o };
         let bias = crate::RelativeBias::new(table, 128, true);
         let y = crate::self_attention(crate::gated_feed_forward(x, feed_forward), attention, &segments, &bias);

@@ -5,7 +5,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use rpo_ops::{
-    AttentionLayer, GatedFeedForward, RelativeBias, Segments, cross_attention, gated_feed_forward, linear, relu,
+    AttentionLayer, Gate, GatedFeedForward, RelativeBias, Segments, cross_attention, gated_feed_forward, linear, relu,
     rms_norm, self_attention,
 };
 
@@ -202,7 +202,7 @@ impl FeedForwardLayer {
             (None, Some(gate), Some(up)) => {
                 let (norm, epsilon) = (self.layer_norm.weight.val(), self.layer_norm.epsilon);
                 let [gate, up, down] = [gate, up, wo].map(|m| m.weight.val());
-                gated_feed_forward(x, GatedFeedForward { norm, epsilon, gate, up, down })
+                gated_feed_forward(x, GatedFeedForward { activation: Gate::Gelu, norm, epsilon, gate, up, down })
             }
             (Some(wi), None, None) => x.clone() + wo.forward(relu(wi.forward(self.layer_norm.forward(x)))),
             _ => unreachable!("built with either `wi` or `wi_0` and `wi_1`"),
