@@ -71,8 +71,8 @@ impl Rotary {
 /// key_heads` heads of the queries. The result is like `q`.
 pub fn prefixed_attention(
     q: Tensor<2>,
-    k: Tensor<2>,
-    v: Tensor<2>,
+    k: &Tensor<2>,
+    v: &Tensor<2>,
     [heads, key_heads]: [usize; 2],
     view: &Prefixed,
 ) -> Tensor<2> {
@@ -89,7 +89,7 @@ pub fn prefixed_attention(
         .collect();
     let part = |q: Tensor<2>, segments: &Segments, keys: &[Vec<usize>]| {
         let before: Vec<usize> = segments.lengths().zip(keys).map(|(n, keys)| keys.len() - n).collect();
-        padded(q, &k, &v, [heads, key_heads], segments, keys, &before)
+        padded(q, k, v, [heads, key_heads], segments, keys, &before)
     };
     let of_prompts = part(q.clone().narrow(0, 0, n), &view.prompts, &of_prompts);
     if view.responses.is_empty() {
@@ -159,7 +159,7 @@ mod tests {
         let positions = view.positions();
         assert_eq!(positions, [0, 1, 2, 0, 1, 3, 4, 3, 4, 5, 6, 2]);
         let turn = |x: &Tensor<2>| rotary.turn(x.clone(), &positions);
-        let all = prefixed_attention(turn(&q), turn(&k), v.clone(), heads, &view);
+        let all = prefixed_attention(turn(&q), &turn(&k), &v, heads, &view);
         for (i, &prompt) in view.prompt_of.iter().enumerate() {
             let own = view.responses.range(i);
             let rows: Vec<usize> = view.prompts.range(prompt).chain(own.start + 5..own.end + 5).collect();
@@ -170,7 +170,7 @@ mod tests {
                 responses: Segments::from_lengths([]),
                 prompt_of: vec![],
             };
-            let alone = prefixed_attention(turned(&q), turned(&k), pick(&v), heads, &one);
+            let alone = prefixed_attention(turned(&q), &turned(&k), &pick(&v), heads, &one);
             alone.into_data().assert_approx_eq::<f32>(&pick(&all).into_data(), Tolerance::absolute(1e-5));
         }
     }

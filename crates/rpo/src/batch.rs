@@ -17,6 +17,7 @@ use std::ops::Range;
 
 use rpo_ops::Segments;
 
+use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, PromptGroup};
 
 /// Some responses of one prompt group, as a batch takes them.
@@ -51,6 +52,26 @@ impl Span {
 pub enum Start {
     /// This token: models with a decoder of its own, as T5.
     Token(u32),
+    /// The prompt's last token: decoder-only models. It moves from the prompt to the inputs of each of its responses.
+    EndOfPrompt,
+}
+
+impl Start {
+    /// Checks that something is left of every prompt of `data` once its last token has moved to the responses.
+    ///
+    /// # Errors
+    /// If a prompt has a single token, naming the row that brought it.
+    pub fn check(self, data: &FeedbackSet) -> Result<()> {
+        let short = |group: &&PromptGroup| self == Self::EndOfPrompt && group.prompt.len() < 2;
+        match data.groups.iter().find(short) {
+            None => Ok(()),
+            Some(group) => Err(Error::Data(format!(
+                "the prompt of row {} has a single token, and a decoder-only model needs two: use a tokenizer that begins texts \
+                 with a token of its own (BOS), or a longer prompt",
+                group.first_row + 1
+            ))),
+        }
+    }
 }
 
 /// What the model computes on in one pass: `P` prompts and `R >= P` responses.
@@ -60,7 +81,7 @@ pub struct PackedBatch {
     pub prompt_ids: Vec<u32>,
     /// Where each of the `P` prompts lies in `prompt_ids`.
     pub prompts: Segments,
-    /// Inputs of the decoder: each response shifted right behind the start token.
+    /// Inputs of the responses: each shifted right behind what [`Start`] says.
     pub input_ids: Vec<u32>,
     /// What the decoder should say: the responses, end to end.
     pub labels: Vec<u32>,
@@ -82,20 +103,29 @@ impl PackedBatch {
     pub fn pack(data: &FeedbackSet, spans: &[Span], start: Start) -> Self {
         let groups: Vec<(&PromptGroup, &Span)> = spans.iter().map(|s| (&data.groups[s.group], s)).collect();
         let responses = || groups.iter().flat_map(|(group, span)| &group.responses[span.responses.clone()]);
-        let Start::Token(start) = start;
+        // How many tokens a prompt keeps.
+        let kept = |group: &PromptGroup| match start {
+            Start::Token(_) => group.prompt.len(),
+            Start::EndOfPrompt => group.prompt.len() - 1,
+        };
         let mut input_ids = Vec::new();
         let mut labels = Vec::new();
-        for response in responses() {
-            input_ids.push(start);
-            input_ids.extend(&response.ids[..response.ids.len() - 1]);
-            labels.extend(&response.ids);
+        for (group, span) in &groups {
+            for response in &group.responses[span.responses.clone()] {
+                input_ids.push(match start {
+                    Start::Token(token) => token,
+                    Start::EndOfPrompt => group.prompt[group.prompt.len() - 1],
+                });
+                input_ids.extend(&response.ids[..response.ids.len() - 1]);
+                labels.extend(&response.ids);
+            }
         }
         let tokens = |group: &PromptGroup, span: &Span| -> usize {
             group.responses[span.responses.clone()].iter().map(|r| r.ids.len()).sum()
         };
         Self {
-            prompt_ids: groups.iter().flat_map(|(group, _)| group.prompt.iter().copied()).collect(),
-            prompts: Segments::from_lengths(groups.iter().map(|(group, _)| group.prompt.len())),
+            prompt_ids: groups.iter().flat_map(|(group, _)| group.prompt[..kept(group)].iter().copied()).collect(),
+            prompts: Segments::from_lengths(groups.iter().map(|(group, _)| kept(group))),
             input_ids,
             labels,
             responses: Segments::from_lengths(responses().map(|r| r.ids.len())),
@@ -209,6 +239,21 @@ mod tests {
         assert_eq!(batch.by_prompt.lengths().collect::<Vec<_>>(), [5, 4]);
         assert_eq!(batch.rows, [0, 1, 2]);
         assert_eq!(batch.tokens(), 14);
+    }
+
+    #[test]
+    fn the_last_token_of_a_prompt_begins_each_of_its_responses() {
+        let data = data();
+        let batch = PackedBatch::pack(&data, &[Span::whole(0, &data), Span::whole(1, &data)], Start::EndOfPrompt);
+        assert_eq!(batch.prompt_ids, [5, 6, 4]);
+        assert_eq!(batch.input_ids, [1, 7, 8, 1, 9, 1, 3, 3, 3]);
+        assert_eq!(batch.labels, [7, 8, 1, 9, 1, 3, 3, 3, 1]);
+        let mut short = data.clone();
+        short.groups[1].prompt = vec![4];
+        short.groups[1].first_row = 6;
+        assert!(Start::EndOfPrompt.check(&data).is_ok() && Start::Token(0).check(&short).is_ok());
+        let said = Start::EndOfPrompt.check(&short).expect_err("one token").to_string();
+        assert!(said.contains("row 7") && said.contains("BOS"), "{said}");
     }
 
     #[test]

@@ -26,10 +26,17 @@ struct Case {
     policy_gradient: f64,
     /// Whether a loss depends on which responses share a micro-batch.
     batch_coupled: bool,
+    /// The configuration of the models.
+    family: &'static str,
 }
 
+const T5: &str = r#"{"model_type":"t5","vocab_size":10,"d_model":8,"d_kv":4,"d_ff":16,"num_layers":2,"num_heads":2,
+    "feed_forward_proj":"gated-gelu","tie_word_embeddings":false}"#;
+const LLAMA: &str = r#"{"model_type":"llama","vocab_size":10,"hidden_size":8,"intermediate_size":16,"num_hidden_layers":2,
+    "num_attention_heads":4,"num_key_value_heads":2,"attention_bias":true,"eos_token_id":1,"initializer_range":0.35}"#;
+
 fn cases() -> Vec<Case> {
-    let plain = |config| Case { config, policy_gradient: 1.0, batch_coupled: false };
+    let plain = |config| Case { config, policy_gradient: 1.0, batch_coupled: false, family: T5 };
     let defaults = ObjectiveConfig::ALL.map(|(name, _)| ObjectiveConfig::named(name).expect("listed"));
     let mut cases: Vec<Case> = defaults.into_iter().filter(|c| c.name() != "dro").map(plain).collect();
     for log_prob in [LogProb::Mean, LogProb::Sum] {
@@ -57,6 +64,9 @@ fn cases() -> Vec<Case> {
     let matched = KtoConfig { beta: 0.7, zero_point: ZeroPoint::Matched, ..KtoConfig::default() };
     cases.push(Case { batch_coupled: true, ..plain(ObjectiveConfig::Kto(matched)) });
     cases.push(plain(ObjectiveConfig::Sft(SftConfig { rows: SftRows::Best, ..SftConfig::default() })));
+    let decoder_only = |case: &Case| Case { config: case.config.clone(), family: LLAMA, ..*case };
+    let others: Vec<Case> = cases.iter().map(decoder_only).collect();
+    cases.extend(others);
     cases
 }
 
@@ -84,10 +94,8 @@ fn data() -> Split {
     Split { train: FeedbackSet { groups: train }, validation: FeedbackSet::default() }
 }
 
-fn model(seed: u64) -> Model {
-    let text = r#"{"model_type":"t5","vocab_size":10,"d_model":8,"d_kv":4,"d_ff":16,"num_layers":2,"num_heads":2,
-                   "feed_forward_proj":"gated-gelu","tie_word_embeddings":false}"#;
-    let config = Config::parse(text).expect("valid");
+fn model(family: &str, seed: u64) -> Model {
+    let config = Config::parse(family).expect("valid");
     Model::new(&config, &mut RandomWeights::new(seed), &Device::flex().autodiff()).expect("random")
 }
 
@@ -111,7 +119,7 @@ fn sums(model: &Model, split: &Split) -> Vec<f64> {
 
 impl Prepared {
     fn new(case: &Case, data: Split) -> Self {
-        let (reference, policy) = (model(1), model(2));
+        let (reference, policy) = (model(case.family, 1), model(case.family, 2));
         let mismatched = data.mismatched(3).expect("many prompts");
         let mut objective = case.config.build().expect("valid");
         let references =
@@ -121,7 +129,14 @@ impl Prepared {
         // A head of zeros, as values start, lets no gradient through.
         learner.value = learner.value.map(|value| value.map_parameters(|_, _, values| values.add_scalar(0.02)));
         let policy_mismatched = sums(&learner.policy.valid(), &mismatched);
-        Self { objective, learner, data, mismatched, policy_mismatched, name: format!("{:?}", case.config) }
+        Self {
+            objective,
+            learner,
+            data,
+            mismatched,
+            policy_mismatched,
+            name: format!("{:?}, {}", case.config, &case.family[..22]),
+        }
     }
 
     /// The groups in the order given, without responses that are not used.
@@ -221,7 +236,7 @@ fn every_trainable_tensor_is_reached_and_the_reference_is_not() {
             assert!(gradient.iter().any(|g| *g != 0.0), "{}: the gradient of {name} is zero", p.name);
         }
         // Reference scores from a model that tracks gradients: they are plain numbers, and nothing flows back.
-        let reference = model(1);
+        let reference = model(case.family, 1);
         let mut objective = case.config.build().expect("valid");
         let references =
             Passes::of(objective.needs(), &p.data, Some(&p.mismatched)).compute(&reference, 1000).expect("scored");
@@ -349,7 +364,8 @@ fn data_without_a_preference_is_refused_where_one_is_needed() {
         let mut data = data();
         data.train.groups.iter_mut().flat_map(|g| &mut g.responses).for_each(|r| r.reward = 0.1);
         let mut objective = ObjectiveConfig::named(name).expect("listed").build().expect("valid");
-        let references = Passes::of(objective.needs(), &data, Some(&data)).compute(&model(1), 1000).expect("scored");
+        let references =
+            Passes::of(objective.needs(), &data, Some(&data)).compute(&model(T5, 1), 1000).expect("scored");
         let said = objective.prepare(&data, &references).expect_err("all equal").to_string();
         assert!(said.contains("rewards equal 0.1:"), "{name}: {said}");
     }

@@ -2,11 +2,9 @@
 //! each step keeps the most likely continuations of all beams together, twice as many as there are beams or more; those among
 //! the first of them that end become answers, rated by `log-probability / length^penalty`; the others go on.
 
-use rpo_ops::Segments;
 use serde::{Deserialize, Serialize};
 
-use super::{Decoding, Processors, forbid};
-use crate::batch::Start;
+use super::{Decoding, Processors, begin, forbid};
 use crate::error::Result;
 use crate::host::host;
 use crate::model::Model;
@@ -29,7 +27,7 @@ pub enum EarlyStopping {
 /// An unfinished answer.
 #[derive(Clone)]
 struct Beam {
-    /// The decoder's inputs so far, the start token first.
+    /// The inputs so far, with what was there before the answer.
     ids: Vec<u32>,
     /// Sum of its tokens' log-probabilities, as the processors left them.
     score: f32,
@@ -40,6 +38,8 @@ struct Search {
     beams: Vec<Beam>,
     /// Answers with their rating, best first; at most as many as there are beams.
     answers: Vec<(f32, Vec<u32>)>,
+    /// Tokens that were there before the answer.
+    begun: usize,
 }
 
 /// A continuation of a beam.
@@ -56,15 +56,13 @@ const NEVER: f32 = -1e9;
 pub(super) fn search(model: &Model, prompts: &[Vec<u32>], decoding: &Decoding, stop: &Stop) -> Result<Vec<Vec<u32>>> {
     let width = decoding.num_beams;
     let ends = decoding.ends(&model.config());
-    let Start::Token(start) = model.start();
     // What shapes a distribution to draw from does not act where nothing is drawn.
     let processors = Processors { temperature: 1.0, top_k: 0, top_p: 1.0, ..decoding.processors.clone() };
     let decoding = &Decoding { processors, ..decoding.clone() };
-    let ids: Vec<u32> = prompts.iter().flatten().copied().collect();
-    let mut cache = model.begin(&ids, &Segments::from_lengths(prompts.iter().map(Vec::len)));
+    let (mut cache, inputs) = begin(model, prompts)?;
     cache.keep(&(0..prompts.len()).flat_map(|prompt| vec![prompt; width]).collect::<Vec<_>>());
     let head = model.head().transpose();
-    let mut searches: Vec<Search> = prompts.iter().map(|_| Search::new(start, width)).collect();
+    let mut searches: Vec<Search> = inputs.iter().map(|ids| Search::new(ids, width)).collect();
     let mut active: Vec<usize> = (0..prompts.len()).collect();
     for length in 1..=decoding.max_new_tokens {
         stop.check()?;
@@ -92,10 +90,10 @@ pub(super) fn search(model: &Model, prompts: &[Vec<u32>], decoding: &Decoding, s
 }
 
 impl Search {
-    fn new(start: u32, width: usize) -> Self {
+    fn new(begun: &[u32], width: usize) -> Self {
         // All beams are alike at first: only one of them may be continued.
-        let beam = |i| Beam { ids: vec![start], score: if i == 0 { 0.0 } else { NEVER } };
-        Self { beams: (0..width).map(beam).collect(), answers: Vec::new() }
+        let beam = |i| Beam { ids: begun.to_vec(), score: if i == 0 { 0.0 } else { NEVER } };
+        Self { beams: (0..width).map(beam).collect(), answers: Vec::new(), begun: begun.len() }
     }
 
     /// The most likely continuations of all beams together, best first. `rows` are the beams' logits.
@@ -164,11 +162,11 @@ impl Search {
         (!over).then_some(parents)
     }
 
-    /// The best answer without the start token; of what is unfinished if there is none.
+    /// The best answer without what was there before it; of what is unfinished if there is none.
     fn best(self) -> Vec<u32> {
         let ids = self.answers.into_iter().map(|(_, ids)| ids).next();
         let unfinished = || self.beams.into_iter().next().map(|beam| beam.ids);
-        ids.or_else(unfinished).map_or_else(Vec::new, |ids| ids[1..].to_vec())
+        ids.or_else(unfinished).map_or_else(Vec::new, |ids| ids[self.begun..].to_vec())
     }
 }
 

@@ -30,7 +30,7 @@ pub use stored::StoredDecoding;
 use crate::batch::Start;
 use crate::error::{Error, Result};
 use crate::host::host;
-use crate::model::{Config, Model};
+use crate::model::{Cache, Config, Model};
 use crate::stop::Stop;
 
 /// How to decode.
@@ -128,12 +128,9 @@ pub fn generate(
         return beam::search(model, prompts, decoding, stop);
     }
     let ends = decoding.ends(&model.config());
-    let Start::Token(start) = model.start();
-    let ids: Vec<u32> = prompts.iter().flatten().copied().collect();
-    let mut cache = model.begin(&ids, &Segments::from_lengths(prompts.iter().map(Vec::len)));
+    let (mut cache, mut inputs) = begin(model, prompts)?;
+    let begun: Vec<usize> = inputs.iter().map(Vec::len).collect();
     let head = model.head().transpose();
-    // Decoder inputs so far; the start token counts as seen, as in transformers.
-    let mut inputs: Vec<Vec<u32>> = vec![vec![start]; prompts.len()];
     let mut rngs: Vec<ChaCha8Rng> = (first..first + prompts.len()).map(|i| stream(decoding.seed, i)).collect();
     let mut active: Vec<usize> = (0..prompts.len()).collect();
     for done in 0..decoding.max_new_tokens {
@@ -162,7 +159,30 @@ pub fn generate(
             active = unfinished.into_iter().map(|place| active[place]).collect();
         }
     }
-    Ok(inputs.into_iter().map(|ids| ids[1..].to_vec()).collect())
+    Ok(inputs.into_iter().zip(begun).map(|(ids, begun)| ids[begun..].to_vec()).collect())
+}
+
+/// A cache that has read `prompts`, and what counts as said before each answer, as in transformers: the start token, or the
+/// prompt whose last token is still to be fed.
+///
+/// # Errors
+/// If a prompt is too short to begin with.
+fn begin(model: &Model, prompts: &[Vec<u32>]) -> Result<(Cache, Vec<Vec<u32>>)> {
+    let (read, inputs): (Vec<&[u32]>, Vec<Vec<u32>>) = match model.start() {
+        Start::Token(token) => prompts.iter().map(|prompt| (&prompt[..], vec![token])).unzip(),
+        Start::EndOfPrompt => {
+            if let Some(i) = prompts.iter().position(|prompt| prompt.len() < 2) {
+                return Err(Error::Data(format!(
+                    "prompt {} has a single token, and a decoder-only model needs two: use a tokenizer that begins texts with \
+                     a token of its own (BOS), or a longer prompt",
+                    i + 1
+                )));
+            }
+            prompts.iter().map(|prompt| (&prompt[..prompt.len() - 1], prompt.clone())).unzip()
+        }
+    };
+    let segments = Segments::from_lengths(read.iter().map(|ids| ids.len()));
+    Ok((model.begin(&read.concat(), &segments), inputs))
 }
 
 /// Keeps `ids` from being chosen.

@@ -452,7 +452,7 @@ mod tests {
         fs::write(dir.path().join(CONFIG), &tied).expect("write");
         let loaded = load();
         assert_eq!(head(&loaded), own);
-        let Config::T5(found) = loaded.config();
+        let Config::T5(found) = loaded.config() else { panic!("a T5") };
         assert!(!found.tie_word_embeddings && !found.scale_decoder_outputs);
 
         // A copy of the embedding is none of its own.
@@ -460,7 +460,7 @@ mod tests {
         let shared = parameters.iter().find(|p| p.name == "shared.weight").expect("embedding").values.clone();
         parameters.iter_mut().filter(|p| p.name == "lm_head.weight").for_each(|p| p.values = shared.clone());
         write_shards(parameters, StoredAs::F32, usize::MAX, dir.path()).expect("write");
-        let Config::T5(found) = load().config();
+        let Config::T5(found) = load().config() else { panic!("a T5") };
         assert!(found.tie_word_embeddings);
     }
 

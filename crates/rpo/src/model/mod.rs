@@ -5,6 +5,7 @@
 //! compiler then names the few places that treat families differently.
 
 pub mod checkpoint;
+pub mod llama;
 mod parameters;
 pub mod t5;
 mod value;
@@ -17,8 +18,10 @@ use burn::tensor::{Device, Tensor};
 use rpo_ops::Segments;
 use serde_json::{Map, Value};
 
+pub use llama::Llama;
 pub use parameters::{NamedParameters, Parameter};
 pub use t5::T5;
+pub(crate) use value::{Reader, ValueEncoder};
 pub use value::{ValueKind, ValueNetwork};
 pub use weights::{Init, RandomWeights, Weights};
 
@@ -30,6 +33,8 @@ use crate::error::{Error, Result};
 pub enum Model {
     /// T5 and its cousins.
     T5(T5),
+    /// Decoder-only models.
+    Llama(Llama),
 }
 
 /// What `config.json` says of a model.
@@ -37,6 +42,8 @@ pub enum Model {
 pub enum Config {
     /// Of T5 and its cousins.
     T5(t5::Config),
+    /// Of decoder-only models.
+    Llama(llama::Config),
 }
 
 /// What a model makes of a batch.
@@ -52,6 +59,8 @@ pub struct States {
 pub enum Cache {
     /// Of T5 and its cousins.
     T5(t5::DecoderCache),
+    /// Of decoder-only models.
+    Llama(llama::DecoderCache),
 }
 
 impl Model {
@@ -62,6 +71,7 @@ impl Model {
     pub fn new(config: &Config, weights: &mut dyn Weights, device: &Device) -> Result<Self> {
         match config {
             Config::T5(config) => T5::new(config, weights, device).map(Self::T5),
+            Config::Llama(config) => Llama::new(config, weights, device).map(Self::Llama),
         }
     }
 
@@ -75,6 +85,7 @@ impl Model {
     pub fn config(&self) -> Config {
         match self {
             Self::T5(t5) => Config::T5(t5.config().clone()),
+            Self::Llama(llama) => Config::Llama(llama.config().clone()),
         }
     }
 
@@ -82,6 +93,7 @@ impl Model {
     pub fn start(&self) -> Start {
         match self {
             Self::T5(t5) => Start::Token(t5.config().decoder_start_token_id),
+            Self::Llama(_) => Start::EndOfPrompt,
         }
     }
 
@@ -89,6 +101,7 @@ impl Model {
     pub fn d_model(&self) -> usize {
         match self {
             Self::T5(t5) => t5.config().d_model,
+            Self::Llama(llama) => llama.config().d_model,
         }
     }
 
@@ -96,6 +109,7 @@ impl Model {
     pub fn device(&self) -> Device {
         match self {
             Self::T5(t5) => t5.device(),
+            Self::Llama(llama) => llama.device(),
         }
     }
 
@@ -103,6 +117,7 @@ impl Model {
     pub fn forward(&self, batch: &PackedBatch) -> States {
         match self {
             Self::T5(t5) => t5.forward(batch),
+            Self::Llama(llama) => llama.forward(batch),
         }
     }
 
@@ -110,6 +125,7 @@ impl Model {
     pub fn encode(&self, ids: &[u32], prompts: &Segments) -> Tensor<2> {
         match self {
             Self::T5(t5) => t5.encode(ids, prompts),
+            Self::Llama(llama) => llama.encode(ids, prompts),
         }
     }
 
@@ -117,6 +133,7 @@ impl Model {
     pub fn head(&self) -> Tensor<2> {
         match self {
             Self::T5(t5) => t5.head(),
+            Self::Llama(llama) => llama.head(),
         }
     }
 
@@ -124,6 +141,7 @@ impl Model {
     pub fn begin(&self, ids: &[u32], prompts: &Segments) -> Cache {
         match self {
             Self::T5(t5) => Cache::T5(t5.start_decoding(ids, prompts)),
+            Self::Llama(llama) => Cache::Llama(llama.start_decoding(ids, prompts)),
         }
     }
 
@@ -132,6 +150,8 @@ impl Model {
     pub fn step(&self, tokens: &[u32], cache: &mut Cache) -> Tensor<2> {
         match (self, cache) {
             (Self::T5(t5), Cache::T5(cache)) => t5.decode_step(tokens, cache),
+            (Self::Llama(llama), Cache::Llama(cache)) => llama.decode_step(tokens, cache),
+            _ => unreachable!("the cache was begun by a model of another family"),
         }
     }
 }
@@ -141,6 +161,7 @@ impl Cache {
     pub fn keep(&mut self, rows: &[usize]) {
         match self {
             Self::T5(cache) => cache.keep(rows),
+            Self::Llama(cache) => cache.keep(rows),
         }
     }
 }
@@ -163,9 +184,10 @@ impl Config {
     pub fn parse(text: &str) -> std::result::Result<Self, String> {
         let raw: Map<String, Value> = serde_json::from_str(text).map_err(|e| format!("not a JSON object: {e}"))?;
         let model_type = raw.get("model_type").and_then(Value::as_str).unwrap_or_default().to_string();
-        match t5::Family::named(&model_type) {
-            Some(family) => t5::Config::of(family, raw).map(Self::T5),
-            None => Err(unsupported(&model_type)),
+        match (t5::Family::named(&model_type), llama::Family::named(&model_type)) {
+            (Some(family), _) => t5::Config::of(family, raw).map(Self::T5),
+            (_, Some(family)) => llama::Config::of(family, raw).map(Self::Llama),
+            (None, None) => Err(unsupported(&model_type)),
         }
     }
 
@@ -173,6 +195,7 @@ impl Config {
     pub fn vocab_size(&self) -> usize {
         match self {
             Self::T5(config) => config.vocab_size,
+            Self::Llama(config) => config.vocab_size,
         }
     }
 
@@ -180,6 +203,7 @@ impl Config {
     pub fn d_model(&self) -> usize {
         match self {
             Self::T5(config) => config.d_model,
+            Self::Llama(config) => config.d_model,
         }
     }
 
@@ -187,6 +211,7 @@ impl Config {
     pub fn ends(&self) -> Vec<u32> {
         match self {
             Self::T5(config) => vec![config.eos_token_id],
+            Self::Llama(config) => config.eos_token_ids.clone(),
         }
     }
 
@@ -194,6 +219,7 @@ impl Config {
     pub fn dropout_rate(&self) -> f64 {
         match self {
             Self::T5(config) => config.dropout_rate(),
+            Self::Llama(config) => config.dropout_rate(),
         }
     }
 
@@ -202,6 +228,7 @@ impl Config {
     pub fn to_json(&self, dtype: &str) -> String {
         match self {
             Self::T5(config) => config.to_json(dtype),
+            Self::Llama(config) => config.to_json(dtype),
         }
     }
 
@@ -209,6 +236,7 @@ impl Config {
     fn generation_json(&self) -> String {
         match self {
             Self::T5(config) => config.generation_json(),
+            Self::Llama(config) => config.generation_json(),
         }
     }
 
@@ -216,6 +244,7 @@ impl Config {
     fn tied_head(&self) -> Option<(&'static str, &'static [&'static str])> {
         match self {
             Self::T5(config) => config.tie_word_embeddings.then_some((t5::HEAD, t5::EMBEDDINGS)),
+            Self::Llama(config) => config.tie_word_embeddings.then_some((llama::HEAD, llama::EMBEDDINGS)),
         }
     }
 
@@ -224,6 +253,7 @@ impl Config {
     fn with_own_head(&self) -> Self {
         match self {
             Self::T5(config) => Self::T5(config.with_own_head()),
+            Self::Llama(config) => Self::Llama(config.with_own_head()),
         }
     }
 
@@ -231,6 +261,7 @@ impl Config {
     fn redundant(&self) -> &'static [&'static str] {
         match self {
             Self::T5(_) => t5::REDUNDANT,
+            Self::Llama(_) => &[],
         }
     }
 
@@ -238,7 +269,7 @@ impl Config {
     fn aliases(&self, name: &str) -> &'static [&'static str] {
         match self {
             Self::T5(_) if name == t5::EMBEDDINGS[0] => &t5::EMBEDDINGS[1..],
-            Self::T5(_) => &[],
+            Self::T5(_) | Self::Llama(_) => &[],
         }
     }
 }
@@ -252,5 +283,8 @@ fn unsupported(model_type: &str) -> String {
         "bart" | "mbart" | "pegasus" | "marian" => ": it is an encoder-decoder, but not of the T5 family",
         _ => "",
     };
-    format!("{found}{why}; supported are `t5` (T5, T5 1.1, Flan-T5), `mt5` (mT5, mT0) and `umt5`")
+    format!(
+        "{found}{why}; supported are `t5` (T5, T5 1.1, Flan-T5), `mt5` (mT5, mT0), `umt5`, and `llama` (Llama, SmolLM2), `qwen2` \
+         and `qwen3`"
+    )
 }

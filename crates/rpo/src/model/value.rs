@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::t5::{Encoder, Linear, embed};
 use super::weights::{Builder, Init};
-use super::{Model, NamedParameters, RandomWeights};
+use super::{Llama, Model, NamedParameters, RandomWeights};
 use crate::batch::PackedBatch;
 use crate::error::Result;
 
@@ -29,16 +29,24 @@ pub enum ValueKind {
 #[derive(Module, Debug)]
 pub struct ValueNetwork {
     /// Absent when it reads the policy's encoder.
-    own: Option<ValueEncoder>,
+    own: Option<Reader>,
     /// Absent when the head is linear.
     hidden: Option<Affine>,
     head: Affine,
 }
 
+/// What reads the prompts, by family.
 #[derive(Module, Debug)]
-struct ValueEncoder {
-    shared: Linear,
-    encoder: Encoder,
+#[allow(clippy::large_enum_variant, reason = "there is one of it")]
+pub(crate) enum Reader {
+    T5(ValueEncoder),
+    Llama(Llama),
+}
+
+#[derive(Module, Debug)]
+pub(crate) struct ValueEncoder {
+    pub(crate) shared: Linear,
+    pub(crate) encoder: Encoder,
 }
 
 /// A matrix with bias.
@@ -59,9 +67,13 @@ impl ValueNetwork {
         let mut root = Builder::new(&mut weights, &device);
         let d_model = policy.d_model();
         let own = || {
-            let Model::T5(policy) = policy;
-            let (shared, encoder) = policy.reader();
-            let copy = ValueEncoder { shared: shared.clone(), encoder: encoder.clone() };
+            let copy = match policy {
+                Model::T5(policy) => {
+                    let (shared, encoder) = policy.reader();
+                    Reader::T5(ValueEncoder { shared: shared.clone(), encoder: encoder.clone() })
+                }
+                Model::Llama(policy) => Reader::Llama(policy.reader()),
+            };
             // Mapped so that the copies are leaves of their own.
             copy.map_parameters(|_, _, values| values)
         };
@@ -77,18 +89,19 @@ impl ValueNetwork {
         })
     }
 
-    /// What the values are read from: encoder states of the prompts, its own or `memory`, the policy's; both
+    /// What the values are read from: encoder states of the prompts, its own or `prompts`, the policy's; both
     /// `(prompt tokens, d_model)`.
-    pub fn states(&self, memory: &Tensor<2>, batch: &PackedBatch) -> Tensor<2> {
-        match self.own_encoder() {
-            None => memory.clone(),
-            Some((table, encoder)) => encoder.forward(embed(table, &batch.prompt_ids), &batch.prompts),
+    pub fn states(&self, prompts: &Tensor<2>, batch: &PackedBatch) -> Tensor<2> {
+        match &self.own {
+            None => prompts.clone(),
+            Some(Reader::T5(own)) => own.encoder.forward(embed(&own.shared, &batch.prompt_ids), &batch.prompts),
+            Some(Reader::Llama(own)) => own.encode(&batch.prompt_ids, &batch.prompts),
         }
     }
 
-    /// Embeddings and encoder, unless it reads the policy's.
-    pub(crate) fn own_encoder(&self) -> Option<(&Linear, &Encoder)> {
-        self.own.as_ref().map(|own| (&own.shared, &own.encoder))
+    /// What reads the prompts, unless that is the policy.
+    pub(crate) fn reader(&self) -> Option<&Reader> {
+        self.own.as_ref()
     }
 
     /// `V(x)` of every response's prompt from its [`Self::states`]: `(responses)`, in units of the reward.

@@ -7,8 +7,9 @@ use burn::tensor::{Gradients, Tensor};
 
 use crate::batch::PackedBatch;
 use crate::error::Result;
+use crate::model::llama;
 use crate::model::t5::{Encoder, embed};
-use crate::model::{Model, NamedParameters, ValueNetwork};
+use crate::model::{Llama, Model, NamedParameters, Reader, T5, ValueEncoder, ValueNetwork};
 use crate::score::{Learner, Scores, score_decoded};
 use crate::train::optim::GradientSum;
 
@@ -23,18 +24,34 @@ pub fn gradients(
     loss: impl FnOnce(&Scores) -> Result<Tensor<1>>,
     sum: &mut GradientSum,
 ) -> Result<()> {
+    match &learner.policy {
+        Model::T5(t5) => of_t5(learner, t5, batch, loss, sum),
+        Model::Llama(llama) => of_llama(learner, llama, batch, loss, sum),
+    }
+}
+
+/// Encoder, decoder, and perhaps the value network's own encoder, each a chain of stages.
+fn of_t5(
+    learner: &Learner,
+    t5: &T5,
+    batch: &PackedBatch,
+    loss: impl FnOnce(&Scores) -> Result<Tensor<1>>,
+    sum: &mut GradientSum,
+) -> Result<()> {
     let Learner { policy, value } = learner;
-    let Model::T5(t5) = policy;
     let PackedBatch { prompt_ids, input_ids, prompts, .. } = batch;
-    let plain = learner.valid();
-    let Model::T5(plain_t5) = &plain.policy;
+    let (plain_t5, plain_value) = (t5.valid(), value.valid());
     let encode = |embedded, encoder: &Encoder| Trail::walk(embedded, encoder.blocks(), encoder.stages(prompts));
     let encoded = encode(plain_t5.embed(prompt_ids), plain_t5.encoder());
-    let own = plain.value.as_ref().and_then(ValueNetwork::own_encoder);
-    let own = own.map(|(table, encoder)| encode(embed(table, prompt_ids), encoder));
+    let own_encoder = |value: &ValueNetwork| match value.reader() {
+        Some(Reader::T5(own)) => Some(own.clone()),
+        _ => None,
+    };
+    let own = plain_value.as_ref().and_then(own_encoder);
+    let own = own.map(|ValueEncoder { shared, encoder }| encode(embed(&shared, prompt_ids), &encoder));
     let stages = plain_t5.decoder_stages(batch, encoded.end.clone());
     let decoded = Trail::walk(plain_t5.embed(input_ids), plain_t5.decoder_blocks(), stages);
-    drop(plain);
+    drop((plain_t5, plain_value));
 
     let mut add = |tape: &mut Gradients| sum.add(learner.gradients(tape));
     let hidden = leaf(decoded.end.clone());
@@ -54,16 +71,55 @@ pub fn gradients(
         add(tape);
     });
 
-    match (own, of_states, value.as_ref().and_then(ValueNetwork::own_encoder)) {
-        (Some(own), Some(of_states), Some((table, encoder))) => {
+    match (own, of_states, value.as_ref().and_then(own_encoder)) {
+        (Some(own), Some(of_states), Some(ValueEncoder { shared, encoder })) => {
             let of_prompts = own.back(of_states, || encoder.stages(prompts), &mut add);
-            add(&mut through(embed(table, prompt_ids), of_prompts));
+            add(&mut through(embed(&shared, prompt_ids), of_prompts));
         }
         (None, Some(of_states), None) => of_memory = of_memory + of_states,
         _ => {}
     }
     let of_prompts = encoded.back(of_memory, || t5.encoder().stages(prompts), &mut add);
     add(&mut through(t5.embed(&batch.all_ids()), Tensor::cat(vec![of_prompts, of_inputs], 0)));
+    Ok(())
+}
+
+/// One chain of stages over prompts and responses, and perhaps another of the value network over the prompts.
+fn of_llama(
+    learner: &Learner,
+    llama: &Llama,
+    batch: &PackedBatch,
+    loss: impl FnOnce(&Scores) -> Result<Tensor<1>>,
+    sum: &mut GradientSum,
+) -> Result<()> {
+    let Learner { policy, value } = learner;
+    let (view, prompts, ids) = (llama::view(batch), llama::alone(&batch.prompts), batch.all_ids());
+    let walk = |llama: &Llama, ids: &[u32], view| Trail::walk(llama.embed(ids), llama.blocks(), llama.stages(view));
+    let own_reader = |value: &ValueNetwork| match value.reader() {
+        Some(Reader::Llama(own)) => Some(own.clone()),
+        _ => None,
+    };
+    let whole = walk(&llama.valid(), &ids, &view);
+    let own = value.as_ref().and_then(own_reader).map(|own| walk(&own.valid(), &batch.prompt_ids, &prompts));
+
+    let mut add = |tape: &mut Gradients| sum.add(learner.gradients(tape));
+    let (n, m) = (batch.prompts.total(), batch.responses.total());
+    let end = leaf(whole.end.clone());
+    let of_own = own.as_ref().map(|own| leaf(own.end.clone()));
+    let states = value.as_ref().map(|_| of_own.clone().unwrap_or_else(|| end.clone().narrow(0, 0, n)));
+    let scores = score_decoded(policy, value.as_ref(), end.clone().narrow(0, n, m), states, batch, false);
+    let mut tape = loss(&scores)?.backward();
+    let of_end = reached(&end, &mut tape);
+    let of_own = of_own.map(|leaf| reached(&leaf, &mut tape));
+    add(&mut tape);
+    drop((tape, scores, end));
+
+    let of_inputs = whole.back(of_end, || llama.stages(&view), &mut add);
+    add(&mut through(llama.embed(&ids), of_inputs));
+    if let (Some(own), Some(of_own), Some(reader)) = (own, of_own, value.as_ref().and_then(own_reader)) {
+        let of_prompts = own.back(of_own, || reader.stages(&prompts), &mut add);
+        add(&mut through(reader.embed(&batch.prompt_ids), of_prompts));
+    }
     Ok(())
 }
 

@@ -262,7 +262,10 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> std::result::Result<Config, String> {
-        crate::model::Config::parse(text).map(|crate::model::Config::T5(config)| config)
+        match crate::model::Config::parse(text)? {
+            crate::model::Config::T5(config) => Ok(config),
+            crate::model::Config::Llama(_) => Err("no T5".into()),
+        }
     }
 
     const MINIMAL: &str =

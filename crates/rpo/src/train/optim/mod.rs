@@ -167,6 +167,11 @@ impl GradientSum {
         }
     }
 
+    /// The gradients by the learner's names of its parameters.
+    pub fn by_name(&self) -> &BTreeMap<String, Tensor<1>> {
+        &self.by_name
+    }
+
     /// Checks that every parameter of `learner` was reached.
     ///
     /// # Errors

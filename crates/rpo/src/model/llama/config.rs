@@ -1,0 +1,348 @@
+//! The shape of a decoder-only model, read from and written back to a Hugging Face `config.json`.
+
+use rpo_ops::Rotary;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+type Result<T> = std::result::Result<T, String>;
+
+/// Which family a model is of (`model_type`); they differ in biases, norms of heads and defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// Llama, SmolLM2 and others that call themselves so.
+    Llama,
+    /// Qwen2 and Qwen2.5: queries, keys and values have biases.
+    Qwen2,
+    /// Qwen3: every head of queries and keys is normalised.
+    Qwen3,
+}
+
+impl Family {
+    /// The family of a `model_type`.
+    pub(in crate::model) fn named(model_type: &str) -> Option<Self> {
+        match model_type {
+            "llama" => Some(Self::Llama),
+            "qwen2" => Some(Self::Qwen2),
+            "qwen3" => Some(Self::Qwen3),
+            _ => None,
+        }
+    }
+
+    fn architecture(self) -> &'static str {
+        match self {
+            Self::Llama => "LlamaForCausalLM",
+            Self::Qwen2 => "Qwen2ForCausalLM",
+            Self::Qwen3 => "Qwen3ForCausalLM",
+        }
+    }
+}
+
+/// The shape of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Which family.
+    pub family: Family,
+    /// Rows of the embedding.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Width of the feed-forward layers.
+    pub d_ff: usize,
+    /// Blocks.
+    pub num_layers: usize,
+    /// Heads of the queries.
+    pub num_heads: usize,
+    /// Heads of keys and values, each of which serves equally many heads of the queries.
+    pub num_key_heads: usize,
+    /// Width of a head.
+    pub head_width: usize,
+    /// Added to the mean square in norms.
+    pub epsilon: f64,
+    /// How positions turn queries and keys.
+    pub rotary: Rotary,
+    /// Whether the projections to queries, keys and values have biases.
+    pub biased: bool,
+    /// Whether that to the output has one.
+    pub biased_output: bool,
+    /// Whether the head is the embedding.
+    pub tie_word_embeddings: bool,
+    /// Standard deviation of fresh weights.
+    pub initializer_range: f64,
+    /// What begins a text, if anything.
+    pub bos_token_id: Option<u32>,
+    /// What ends a response.
+    pub eos_token_ids: Vec<u32>,
+    /// Everything that the file said.
+    raw: Map<String, Value>,
+}
+
+/// The fields that matter, as files have them.
+#[derive(Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "so many has the file")]
+struct Raw {
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    hidden_act: Option<String>,
+    rms_norm_eps: Option<f64>,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<Map<String, Value>>,
+    rope_parameters: Option<Map<String, Value>>,
+    partial_rotary_factor: Option<f64>,
+    #[serde(default)]
+    attention_bias: bool,
+    #[serde(default)]
+    mlp_bias: bool,
+    #[serde(default)]
+    use_sliding_window: bool,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+    initializer_range: Option<f64>,
+    bos_token_id: Option<u32>,
+    eos_token_id: Option<OneOrSeveral>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrSeveral {
+    One(u32),
+    Several(Vec<u32>),
+}
+
+impl Config {
+    /// What the fields of a `config.json` of this family say.
+    ///
+    /// # Errors
+    /// What is wrong or not supported, as a sentence without the file's name.
+    pub(in crate::model) fn of(family: Family, raw: Map<String, Value>) -> Result<Self> {
+        let fields: Raw = serde_json::from_value(Value::Object(raw.clone())).map_err(|e| e.to_string())?;
+        let heads = fields.num_attention_heads;
+        let usual_width = if family == Family::Qwen3 { 128 } else { fields.hidden_size / heads.max(1) };
+        let head_width = fields.head_dim.unwrap_or(usual_width);
+        let refused = [
+            (fields.mlp_bias, "mlp_bias is true, but feed-forward layers with biases are not supported"),
+            (fields.use_sliding_window, "use_sliding_window is true, but only full attention is supported"),
+            (
+                fields.partial_rotary_factor.is_some_and(|factor| factor != 1.0),
+                "partial_rotary_factor is not 1, but heads that are turned in part are not supported",
+            ),
+        ];
+        if let Some((_, problem)) = refused.iter().find(|(is, _)| *is) {
+            return Err((*problem).into());
+        }
+        match fields.hidden_act.as_deref() {
+            None | Some("silu") => {}
+            Some(other) => return Err(format!("hidden_act `{other}`, but only `silu` is supported")),
+        }
+        let scaling = fields.rope_parameters.or(fields.rope_scaling).unwrap_or_default();
+        let of_scaling = |name: &str| scaling.get(name).and_then(Value::as_f64);
+        let theta = of_scaling("rope_theta").or(fields.rope_theta).unwrap_or(10_000.0);
+        let config = Self {
+            family,
+            vocab_size: fields.vocab_size,
+            d_model: fields.hidden_size,
+            d_ff: fields.intermediate_size,
+            num_layers: fields.num_hidden_layers,
+            num_heads: heads,
+            num_key_heads: fields.num_key_value_heads.unwrap_or(if family == Family::Llama { heads } else { 32 }),
+            head_width,
+            epsilon: fields.rms_norm_eps.unwrap_or(1e-6),
+            rotary: rotary(head_width, theta, &scaling)?,
+            biased: fields.attention_bias || family == Family::Qwen2,
+            biased_output: fields.attention_bias && family != Family::Qwen2,
+            tie_word_embeddings: fields.tie_word_embeddings,
+            initializer_range: fields.initializer_range.unwrap_or(0.02),
+            bos_token_id: fields.bos_token_id,
+            eos_token_ids: match fields.eos_token_id {
+                None if family == Family::Llama => vec![2],
+                None => Vec::new(),
+                Some(OneOrSeveral::One(id)) => vec![id],
+                Some(OneOrSeveral::Several(ids)) => ids,
+            },
+            raw,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        let positive = [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.d_model),
+            ("intermediate_size", self.d_ff),
+            ("num_hidden_layers", self.num_layers),
+            ("num_attention_heads", self.num_heads),
+            ("num_key_value_heads", self.num_key_heads),
+            ("head_dim", self.head_width),
+        ];
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("{name} is 0"));
+        }
+        if !self.num_heads.is_multiple_of(self.num_key_heads) {
+            return Err(format!(
+                "num_attention_heads {} is no multiple of num_key_value_heads {}",
+                self.num_heads, self.num_key_heads
+            ));
+        }
+        if !self.head_width.is_multiple_of(2) {
+            return Err(format!("head_dim {} is odd: its coordinates cannot turn in pairs", self.head_width));
+        }
+        let special = self.eos_token_ids.iter().chain(&self.bos_token_id);
+        match special.into_iter().find(|id| **id as usize >= self.vocab_size) {
+            Some(id) => Err(format!("the special token {id} is outside the vocabulary of {}", self.vocab_size)),
+            None => Ok(()),
+        }
+    }
+
+    /// The same model with a head of its own.
+    #[must_use]
+    pub(in crate::model) fn with_own_head(&self) -> Self {
+        Self { tie_word_embeddings: false, ..self.clone() }
+    }
+
+    /// See [`crate::model::Config::dropout_rate`].
+    pub(in crate::model) fn dropout_rate(&self) -> f64 {
+        self.raw.get("attention_dropout").and_then(Value::as_f64).unwrap_or(0.0)
+    }
+
+    /// The file's text: everything that was read, with what was resolved, in the dtype of the weights beside it.
+    pub(in crate::model) fn to_json(&self, dtype: &str) -> String {
+        let mut raw = self.raw.clone();
+        raw.remove("dtype");
+        let resolved = serde_json::json!({
+            "architectures": [self.family.architecture()],
+            "torch_dtype": dtype,
+            "num_key_value_heads": self.num_key_heads,
+            "head_dim": self.head_width,
+            "rms_norm_eps": self.epsilon,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "eos_token_id": ids(&self.eos_token_ids),
+        });
+        if let Value::Object(resolved) = resolved {
+            raw.extend(resolved);
+        }
+        let mut text = serde_json::to_string_pretty(&raw).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// The text of a `generation_config.json` that says nothing but the special tokens.
+    pub(in crate::model) fn generation_json(&self) -> String {
+        let mut said = serde_json::json!({ "eos_token_id": ids(&self.eos_token_ids) });
+        if let Some(bos) = self.bos_token_id {
+            said["bos_token_id"] = bos.into();
+        }
+        format!("{said:#}\n")
+    }
+}
+
+/// One id as a number, several as a list.
+fn ids(ids: &[u32]) -> Value {
+    match ids {
+        [one] => (*one).into(),
+        several => several.into(),
+    }
+}
+
+/// The angles by which positions turn heads of this width. Long contexts are reached by `linear` scaling of positions, or by
+/// that of Llama 3, which leaves fast frequencies as they are and slows down slow ones (`_compute_llama3_parameters` in
+/// transformers).
+fn rotary(width: usize, theta: f64, scaling: &Map<String, Value>) -> Result<Rotary> {
+    let kind = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str).unwrap_or("default");
+    let number = |name: &str| {
+        let found = scaling.get(name).and_then(Value::as_f64);
+        found.ok_or_else(|| format!("rope_scaling of type `{kind}` needs a number `{name}`"))
+    };
+    let plain = (0..width / 2).map(|i| theta.powf(-2.0 * i as f64 / width as f64));
+    let frequencies: Vec<f64> = match kind {
+        "default" => plain.collect(),
+        "linear" => {
+            let factor = number("factor")?;
+            plain.map(|frequency| frequency / factor).collect()
+        }
+        "llama3" => {
+            let [factor, low, high] = [number("factor")?, number("low_freq_factor")?, number("high_freq_factor")?];
+            let context = number("original_max_position_embeddings")?;
+            let scaled = |frequency: f64| {
+                let turns = context * frequency / std::f64::consts::TAU;
+                let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                (1.0 - kept) * frequency / factor + kept * frequency
+            };
+            plain.map(scaled).collect()
+        }
+        other => {
+            return Err(format!("rope_scaling of type `{other}`; supported are `default`, `linear` and `llama3`"));
+        }
+    };
+    Ok(Rotary { frequencies: frequencies.into_iter().map(|f| f as f32).collect(), magnitude: 1.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = r#"{"model_type":"llama","vocab_size":9,"hidden_size":8,"intermediate_size":12,
+        "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"custom":[1]}"#;
+
+    fn parse(text: &str) -> Result<Config> {
+        match crate::model::Config::parse(text)? {
+            crate::model::Config::Llama(config) => Ok(config),
+            crate::model::Config::T5(_) => Err("a T5".into()),
+        }
+    }
+
+    #[test]
+    fn what_a_file_leaves_out_is_as_in_transformers() {
+        let config = parse(MINIMAL).expect("valid");
+        assert_eq!((config.head_width, config.epsilon, &config.eos_token_ids[..]), (2, 1e-6, &[2][..]));
+        assert!(!config.tie_word_embeddings && !config.biased);
+        let written = config.to_json("float32");
+        assert!(written.contains("custom") && written.contains("\"eos_token_id\": 2"), "{written}");
+        assert_eq!(parse(&written).expect("reads back").to_json("float32"), written);
+        let qwen = parse(&MINIMAL.replace("llama", "qwen2").replace("\"custom\":[1]", "\"eos_token_id\":[3,4]"));
+        let qwen = qwen.expect("valid");
+        assert!(qwen.biased && !qwen.biased_output && qwen.eos_token_ids == [3, 4]);
+        assert_eq!(parse(&MINIMAL.replace("llama", "qwen3")).expect("valid").head_width, 128);
+    }
+
+    #[test]
+    fn frequencies_by_hand() {
+        let of = |scaling: &str| {
+            let Value::Object(scaling) = serde_json::from_str(scaling).expect("JSON") else { panic!("an object") };
+            rotary(4, 10_000.0, &scaling).map(|rotary| rotary.frequencies)
+        };
+        assert_eq!(of("{}"), Ok(vec![1.0, 0.01]));
+        assert_eq!(of(r#"{"type":"linear","factor":4}"#), Ok(vec![0.25, 0.0025]));
+        // Over 8192 positions the first turns 1304 times, more than 4, and stays; the second 13, also.
+        let llama3 = r#"{"rope_type":"llama3","factor":8,"low_freq_factor":LOW,"high_freq_factor":HIGH,
+            "original_max_position_embeddings":8192}"#;
+        let with = |low: &str, high: &str| of(&llama3.replace("LOW", low).replace("HIGH", high));
+        assert_eq!(with("1", "4"), Ok(vec![1.0, 0.01]));
+        // Slower than 20 turns: an eighth.
+        assert_eq!(with("20", "40"), Ok(vec![1.0, 0.00125]));
+        assert!(of(r#"{"rope_type":"yarn","factor":4}"#).expect_err("unknown").contains("`yarn`"));
+        assert!(of(r#"{"rope_type":"linear"}"#).expect_err("no factor").contains("`factor`"));
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_with_a_reason() {
+        for (from, to, said) in [
+            ("\"llama\"", "\"mistral\"", "model_type `mistral`"),
+            ("\"hidden_size\":8,", "", "hidden_size"),
+            ("\"num_key_value_heads\":2", "\"num_key_value_heads\":3", "no multiple of num_key_value_heads 3"),
+            ("\"custom\":[1]", "\"hidden_act\":\"gelu\"", "hidden_act `gelu`"),
+            ("\"custom\":[1]", "\"mlp_bias\":true", "mlp_bias"),
+            ("\"custom\":[1]", "\"use_sliding_window\":true", "use_sliding_window"),
+            ("\"custom\":[1]", "\"eos_token_id\":9", "outside the vocabulary"),
+            ("\"custom\":[1]", "\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}", "`dynamic`"),
+        ] {
+            let problem = parse(&MINIMAL.replacen(from, to, 1)).expect_err(said);
+            assert!(problem.contains(said), "{problem}");
+        }
+    }
+}
