@@ -56,9 +56,10 @@ pub fn run(what: &What) -> Result<()> {
     let What::Data(data) = what;
     let options = data.columns.options()?;
     let path = PathBuf::from(&data.tokenizer);
-    let tokenizer = match path.exists() {
+    // A model's own tokenizer is used as the model uses it.
+    let tokenizer = match path.exists() && !path.join("config.json").is_file() {
         true => Tokenizer::load(&path)?,
-        false => Tokenizer::load(Checkpoint::find(&data.tokenizer)?.dir())?,
+        false => Checkpoint::find(&data.tokenizer)?.tokenizer()?,
     };
     let limits = Limits {
         prompt_tokens: data.max_prompt_tokens,

@@ -26,7 +26,7 @@ pub enum Cut {
 /// Token ids of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
-    /// Ids, ended by `</s>` but for a response that was cut.
+    /// Ids, with what ends texts but for a response that was cut and the prompt of a decoder-only model.
     pub ids: Vec<u32>,
     /// Tokens of the whole text, `</s>` among them; more than there are ids if the text was cut.
     pub length: usize,
@@ -51,71 +51,115 @@ impl Encoded {
 /// Where twice as many bytes have no blank, which no language does, a piece ends all the same, and the tokens there may differ.
 const PIECE: usize = 1 << 20;
 
-/// A tokenizer with the special tokens that T5 needs.
+/// A tokenizer with the special tokens that begin and end texts.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: Inner,
-    pad: u32,
     eos: u32,
     unk: Option<u32>,
+    /// What it begins texts with of its own (BOS), if anything.
+    begin: Vec<u32>,
+    /// Whether a prompt ends with `eos`, as for an encoder, or is left open for what continues it.
+    ends_prompts: bool,
     /// Special tokens but for `<unk>`.
     special: HashSet<u32>,
+    /// What earlier outputs may leave at the ends of a text: the names of padding, beginning and end.
+    ends: Vec<String>,
     /// Of the file.
     fingerprint: blake3::Hash,
+}
+
+/// The names of special tokens, as `tokenizer_config.json` has them.
+#[derive(Clone, Debug, Default)]
+struct Names {
+    pad: Option<String>,
+    bos: Option<String>,
+    eos: Option<String>,
+}
+
+impl Names {
+    /// Those of the settings beside `path`; none if there are none.
+    fn beside(path: &Path) -> Self {
+        let settings = std::fs::read(path.with_file_name("tokenizer_config.json")).ok();
+        let settings: serde_json::Value =
+            settings.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let name = |field: &str| {
+            let value = &settings[field];
+            value.as_str().or_else(|| value["content"].as_str()).map(str::to_string)
+        };
+        Self { pad: name("pad_token"), bos: name("bos_token"), eos: name("eos_token") }
+    }
 }
 
 impl Tokenizer {
     /// Loads `path`, a `tokenizer.json` or a directory that holds one.
     ///
     /// # Errors
-    /// If the file is missing or malformed, or has no `<pad>` or `</s>`.
+    /// If the file is missing or malformed, or has no token that ends a text: `</s>`, or the `eos_token` of the
+    /// `tokenizer_config.json` beside it.
     pub fn load(path: &Path) -> Result<Self> {
         let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
         let bad = |problem: String| Error::file(&path, format!("not a usable tokenizer.json: {problem}"));
         let bytes = std::fs::read(&path).map_err(|e| bad(e.to_string()))?;
-        Self::of_bytes(&bytes).map_err(bad)
+        Self::of_bytes(&bytes, Names::beside(&path)).map_err(bad)
     }
 
     /// A tokenizer from the text of a `tokenizer.json`.
     ///
     /// # Errors
-    /// If it is malformed, or has no `<pad>` or `</s>`.
+    /// If it is malformed, or has no `</s>`.
     pub fn parse(json: &str) -> Result<Self> {
-        Self::of_bytes(json.as_bytes())
+        Self::of_bytes(json.as_bytes(), Names::default())
             .map_err(|problem| Error::Text(format!("not a usable tokenizer.json: {problem}")))
     }
 
-    fn of_bytes(bytes: &[u8]) -> std::result::Result<Self, String> {
-        let fingerprint = blake3::hash(bytes);
+    fn of_bytes(bytes: &[u8], names: Names) -> std::result::Result<Self, String> {
         let mut inner = Inner::from_bytes(bytes).map_err(|e| e.to_string())?;
         // Length limits stored in the file would cut in front of `</s>` and add it back; ours must not fake an end.
         inner.with_truncation(None).map_err(|e| e.to_string())?;
         inner.with_padding(None);
-        let id = |token: &str| inner.token_to_id(token).ok_or_else(|| format!("it has no token `{token}`"));
-        let (pad, eos, unk) = (id(PAD)?, id(EOS)?, inner.token_to_id("<unk>"));
+        let end = names.eos.unwrap_or_else(|| EOS.into());
+        let eos = inner.token_to_id(&end).ok_or_else(|| format!("it has no token `{end}`"))?;
+        let pad = names.pad.unwrap_or_else(|| PAD.into());
+        let unk = inner.token_to_id("<unk>");
+        let of_nothing = inner.encode_fast("", true).map_err(|e| e.to_string())?.get_ids().to_vec();
+        let begin = of_nothing.strip_suffix(&[eos]).unwrap_or(&of_nothing).to_vec();
         let added = inner.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special).map(|(id, _)| id);
-        let special = added.chain([pad, eos]).filter(|id| Some(*id) != unk).collect();
-        Ok(Self { inner, pad, eos, unk, special, fingerprint })
+        let special = added.chain([eos]).chain(inner.token_to_id(&pad)).filter(|id| Some(*id) != unk).collect();
+        let fingerprint = *blake3::Hasher::new().update(bytes).update(&eos.to_le_bytes()).finalize().as_bytes();
+        let ends = [pad, end].into_iter().chain(names.bos).collect();
+        Ok(Self { inner, eos, unk, begin, ends_prompts: true, special, ends, fingerprint: fingerprint.into() })
     }
 
-    /// Encodes a prompt in at most `limit` ids, the last of which is `</s>` in any case, as in transformers.
+    /// The same tokenizer for a model that continues its prompts: these begin as the tokenizer begins texts and do not end.
+    #[must_use]
+    pub fn decoder_only(self) -> Self {
+        let fingerprint = blake3::hash(&[self.fingerprint.as_bytes().as_slice(), b"decoder-only"].concat());
+        Self { ends_prompts: false, fingerprint, ..self }
+    }
+
+    /// Encodes a prompt in at most `limit` ids. What begins and ends prompts is there however it is cut, as in transformers.
     ///
     /// # Errors
     /// If the tokenizer's own model fails on the text.
     pub fn prompt(&self, text: &str, limit: usize, cut: Cut) -> Result<Encoded> {
         let mut encoded = self.encode(text)?;
-        if encoded.length > limit {
-            encoded.ids.pop();
-            match cut {
-                Cut::End => encoded.ids.truncate(limit.saturating_sub(1)),
-                Cut::Start => _ = encoded.ids.drain(..(encoded.length - limit).min(encoded.ids.len())),
-            }
-            encoded.ids.push(self.eos);
-        }
+        let text = encoded.length - 1;
+        let (begin, end): (&[u32], &[u32]) = match self.ends_prompts {
+            true => (&[], &[self.eos]),
+            false => (&self.begin, &[]),
+        };
+        let room = limit.saturating_sub(begin.len() + end.len()).min(text);
+        let kept = match cut {
+            Cut::End => 0..room,
+            Cut::Start => text - room..text,
+        };
+        encoded.ids = [begin, &encoded.ids[kept], end].concat();
+        encoded.length = begin.len() + text + end.len();
         Ok(self.counted(encoded))
     }
 
-    /// Encodes a response in at most `limit` ids. One that is cut has no `</s>`, for the text does not end there.
+    /// Encodes a response in at most `limit` ids. One that is cut has no end, for the text does not end there.
     ///
     /// # Errors
     /// If the tokenizer's own model fails on the text.
@@ -130,15 +174,14 @@ impl Tokenizer {
         Encoded { unknown, ..encoded }
     }
 
-    /// Encodes a whole text. What earlier outputs leave at its ends, `<pad>` and `</s>`, is no part of it.
+    /// Encodes a whole text with its end. What earlier outputs leave at its ends, such as `<pad>` and `</s>`, is no part of it.
     fn encode(&self, text: &str) -> Result<Encoded> {
         let mut ids = Vec::new();
-        let text = without_ends(text);
+        let text = without_ends(text, &self.ends);
         let blank = text.chars().all(|c| c.is_whitespace() || c.is_control() || INVISIBLE.contains(&c));
         for piece in pieces(text, PIECE) {
-            let encoding = self.inner.encode_fast(piece, true).map_err(|e| Error::Text(e.to_string()))?;
-            let found = encoding.get_ids();
-            ids.extend_from_slice(found.strip_suffix(&[self.eos]).unwrap_or(found));
+            let encoding = self.inner.encode_fast(piece, false).map_err(|e| Error::Text(e.to_string()))?;
+            ids.extend_from_slice(encoding.get_ids());
         }
         let special = ids.iter().filter(|id| self.special.contains(id)).count();
         ids.push(self.eos);
@@ -173,12 +216,7 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
-    /// Id of `<pad>`.
-    pub fn pad_id(&self) -> u32 {
-        self.pad
-    }
-
-    /// Id of `</s>`.
+    /// Id of what ends a response.
     pub fn eos_id(&self) -> u32 {
         self.eos
     }
@@ -224,14 +262,13 @@ const INVISIBLE: [char; 10] = [
     '\u{2063}',
 ];
 
-/// `text` without `<pad>` and `</s>` at its ends and the blanks beside them.
-fn without_ends(text: &str) -> &str {
-    let ends = [PAD, EOS];
+/// `text` without any of `ends` at its ends and the blanks beside them.
+fn without_ends<'a>(text: &'a str, ends: &[String]) -> &'a str {
     let mut rest = text;
     loop {
         let trimmed = rest.trim();
-        let cut = ends.iter().find_map(|end| trimmed.strip_prefix(end).or_else(|| trimmed.strip_suffix(end)));
-        match cut {
+        let strip = |end: &String| trimmed.strip_prefix(end.as_str()).or_else(|| trimmed.strip_suffix(end.as_str()));
+        match ends.iter().filter(|end| !end.is_empty()).find_map(strip) {
             Some(shorter) => rest = shorter.trim(),
             None => return rest,
         }
@@ -279,6 +316,30 @@ pub(crate) mod tests {
         let cut = t.response("a b c", 3).expect("encodes");
         assert_eq!((cut.ids.as_slice(), cut.length, cut.truncated()), (&[4, 5, 6][..], 4, true));
         assert!(!t.response("a b c", 4).expect("encodes").truncated());
+    }
+
+    #[test]
+    fn prompts_of_decoder_only_models_begin_and_do_not_end() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let json = word_level(&["<s>", "a", "b", "c"]).replace(
+            r#"[{"Sequence":{"id":"A","type_id":0}},{"SpecialToken":{"id":"</s>","type_id":0}}]"#,
+            r#"[{"SpecialToken":{"id":"<s>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}]"#,
+        );
+        let json = json.replace(
+            r#""special_tokens":{"</s>":{"id":"</s>","ids":[1],"tokens":["</s>"]}}"#,
+            r#""special_tokens":{"<s>":{"id":"<s>","ids":[3],"tokens":["<s>"]}}"#,
+        );
+        std::fs::write(dir.path().join("tokenizer.json"), json).expect("write");
+        let settings = r#"{"bos_token":{"content":"<s>"},"eos_token":"<unk>"}"#;
+        std::fs::write(dir.path().join("tokenizer_config.json"), settings).expect("write");
+        let t = Tokenizer::load(dir.path()).expect("valid").decoder_only();
+        assert_eq!(t.eos_id(), 2);
+        let prompt = |limit, cut| t.prompt("<s> a b c", limit, cut).expect("encodes");
+        assert_eq!((prompt(9, Cut::End).ids, prompt(9, Cut::End).truncated()), (vec![3, 4, 5, 6], false));
+        assert_eq!((prompt(3, Cut::End).ids, prompt(3, Cut::End).length), (vec![3, 4, 5], 4));
+        assert_eq!(prompt(3, Cut::Start).ids, [3, 5, 6]);
+        assert_eq!(t.response("a", 9).expect("encodes").ids, [4, 2]);
+        assert_eq!(t.response("a b", 2).expect("encodes").ids, [4, 5]);
     }
 
     #[test]

@@ -232,29 +232,42 @@ fn a_saved_model_is_the_same_again() {
     }
 }
 
-/// A real model of 260,000 parameters.
-#[test]
-fn the_stories_model_scores_and_answers_as_transformers() {
-    #[derive(Deserialize)]
-    struct Stories {
-        prompts: Vec<Vec<u32>>,
-        responses: Vec<Vec<u32>>,
-        response_prompt: Vec<usize>,
-        log_probs: Vec<f64>,
-        generation: Vec<Case>,
-    }
-    let Some(assets) = std::env::var_os("RPO_ASSETS") else {
-        eprintln!("skipped: RPO_ASSETS is not set");
-        return;
-    };
-    let dir = Path::new(&assets).join("decoder/stories260k-hf");
-    let model = Checkpoint::open(&dir).and_then(|c| c.load(&Device::flex())).expect("the stories model");
-    let text = std::fs::read_to_string(goldens().join("stories.json")).expect("stories.json");
-    let golden: Stories = serde_json::from_str(&text).expect("JSON");
+/// What `make_decoders.py NAME=DIRECTORY` wrote of a checkpoint elsewhere.
+#[derive(Deserialize)]
+struct Elsewhere {
+    prompts: Vec<Vec<u32>>,
+    responses: Vec<Vec<u32>>,
+    response_prompt: Vec<usize>,
+    log_probs: Vec<f64>,
+    generation: Vec<Case>,
+}
+
+fn check_elsewhere(name: &str, dir: &Path) {
+    let model = Checkpoint::open(dir).and_then(|c| c.load(&Device::flex())).expect("a model");
+    let text = std::fs::read_to_string(goldens().join(name).with_extension("json")).expect("a golden file");
+    let golden: Elsewhere = serde_json::from_str(&text).expect("JSON");
     let data = data(&golden.prompts, &golden.responses, &golden.response_prompt);
     for (row, sum) in score_set(&model, &data, 10_000, &mut |_| Ok(())).expect("scored") {
         let want = golden.log_probs[row];
-        assert!((f64::from(sum) - want).abs() < 1e-5 * want.abs(), "{row}: {sum} instead of {want}");
+        assert!((f64::from(sum) - want).abs() < 1e-5 * want.abs(), "{name}, {row}: {sum} instead of {want}");
     }
-    check_answers("stories", &model, &golden.prompts, &golden.generation);
+    check_answers(name, &model, &golden.prompts, &golden.generation);
+}
+
+/// A real model of 260,000 parameters.
+#[test]
+fn the_stories_model_scores_and_answers_as_transformers() {
+    match std::env::var_os("RPO_ASSETS") {
+        Some(assets) => check_elsewhere("stories", &Path::new(&assets).join("decoder/stories260k-hf")),
+        None => eprintln!("skipped: RPO_ASSETS is not set"),
+    }
+}
+
+/// SmolLM2-135M-Instruct, where `RPO_SMOLLM2` names its directory.
+#[test]
+fn smollm2_scores_and_answers_as_transformers() {
+    match std::env::var_os("RPO_SMOLLM2") {
+        Some(dir) => check_elsewhere("smollm2", Path::new(&dir)),
+        None => eprintln!("skipped: RPO_SMOLLM2 is not set"),
+    }
 }

@@ -198,6 +198,8 @@ pub fn prepare(settings: &Settings, resume: bool) -> Result<Split> {
     device::find(&settings.device)?;
     let origin = Checkpoint::find(&settings.model)?;
     let split = data::read(settings, &origin.tokenizer()?)?;
+    let start = origin.config()?.start();
+    [&split.train, &split.validation].into_iter().try_for_each(|set| start.check(set))?;
     if settings.judge.is_some() && split.validation.groups.is_empty() {
         let problem = "there are no held-out prompts whose answers it could rate; raise `validation-fraction`".into();
         return Err(rpo::Error::Setting { field: "judge", problem }.into());

@@ -82,9 +82,12 @@ impl Checkpoint {
     /// # Errors
     /// If it cannot be read, has more tokens than the embedding has rows, or ends sequences with another id.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        let tokenizer = Tokenizer::load(&self.dir)?;
-        check_vocabulary(&tokenizer, &self.config()?, &self.dir)?;
-        Ok(tokenizer)
+        let (tokenizer, config) = (Tokenizer::load(&self.dir)?, self.config()?);
+        check_vocabulary(&tokenizer, &config, &self.dir)?;
+        Ok(match config {
+            Config::T5(_) => tokenizer,
+            Config::Llama(_) => tokenizer.decoder_only(),
+        })
     }
 
     /// Loads the model. A stored head that differs from the embedding is used, whatever `tie_word_embeddings` says: so does

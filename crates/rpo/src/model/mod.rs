@@ -91,10 +91,7 @@ impl Model {
 
     /// What stands before a response's first token.
     pub fn start(&self) -> Start {
-        match self {
-            Self::T5(t5) => Start::Token(t5.config().decoder_start_token_id),
-            Self::Llama(_) => Start::EndOfPrompt,
-        }
+        self.config().start()
     }
 
     /// Width of the hidden states.
@@ -188,6 +185,14 @@ impl Config {
             (Some(family), _) => t5::Config::of(family, raw).map(Self::T5),
             (_, Some(family)) => llama::Config::of(family, raw).map(Self::Llama),
             (None, None) => Err(unsupported(&model_type)),
+        }
+    }
+
+    /// What stands before a response's first token.
+    pub fn start(&self) -> Start {
+        match self {
+            Self::T5(config) => Start::Token(config.decoder_start_token_id),
+            Self::Llama(_) => Start::EndOfPrompt,
         }
     }
 

@@ -47,6 +47,7 @@ pub fn fit(
     config: &TrainConfig,
     observers: &mut [&mut dyn Observer],
 ) -> Result<Model> {
+    start.start().check(&data.train)?;
     let task = Task::new(objective, data, config.seed, |passes| passes.compute(start, config.micro_batch_tokens))?;
     let state = State::begin(start.clone(), task.objective.needs(), config)?;
     let stop = Stop::new();
