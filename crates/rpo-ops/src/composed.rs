@@ -3,6 +3,9 @@
 use burn::tensor::{Tensor, activation};
 
 use crate::parameters::{AttentionLayer, Gate, GatedFeedForward};
+use crate::plan::Prefixed;
+use crate::rotary::Rotary;
+use crate::segments::MASKED;
 use crate::{RelativeBias, Segments, index_tensor};
 
 pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
@@ -73,4 +76,75 @@ pub(crate) fn label_log_probs(hidden: Tensor<2>, weight: Tensor<2>, labels: &[u3
     let labels = index_tensor(labels.iter().map(|&l| l as usize), &hidden.device()).reshape([tokens, 1]);
     let logits = hidden.matmul(weight.transpose());
     activation::log_softmax(logits, 1).gather(1, labels).reshape([tokens])
+}
+
+/// See [`crate::prefixed_attention`].
+pub(crate) fn prefixed_attention(
+    q: Tensor<2>,
+    k: Tensor<2>,
+    v: &Tensor<2>,
+    [heads, key_heads]: [usize; 2],
+    view: &Prefixed,
+    rotary: &Rotary,
+) -> Tensor<2> {
+    let positions = view.positions();
+    let (q, k) = (rotary.turn(q, &positions), &rotary.turn(k, &positions));
+    let n = view.prompts.total();
+    let own = |segments: &Segments, from: usize| -> Vec<Vec<usize>> {
+        (0..segments.len()).map(|i| segments.range(i).map(|row| from + row).collect()).collect()
+    };
+    let of_prompts = own(&view.prompts, 0);
+    let of_responses = own(&view.responses, n);
+    let seen: Vec<Vec<usize>> = of_responses
+        .iter()
+        .zip(&view.prompt_of)
+        .map(|(own, &prompt)| [of_prompts[prompt].as_slice(), own].concat())
+        .collect();
+    let part = |q: Tensor<2>, segments: &Segments, keys: &[Vec<usize>]| {
+        let before: Vec<usize> = segments.lengths().zip(keys).map(|(n, keys)| keys.len() - n).collect();
+        padded(q, k, v, [heads, key_heads], segments, keys, &before)
+    };
+    let of_prompts = part(q.clone().narrow(0, 0, n), &view.prompts, &of_prompts);
+    if view.responses.is_empty() {
+        return of_prompts;
+    }
+    let of_responses = part(q.narrow(0, n, view.responses.total()), &view.responses, &seen);
+    Tensor::cat(vec![of_prompts, of_responses], 0)
+}
+
+/// Attention of the segments of `q` to rows `keys` of `k` and `v`, of which the first `before` are seen by all queries of the
+/// segment and the others up to the query's own place.
+fn padded(
+    q: Tensor<2>,
+    k: &Tensor<2>,
+    v: &Tensor<2>,
+    [heads, key_heads]: [usize; 2],
+    segments: &Segments,
+    keys: &[Vec<usize>],
+    before: &[usize],
+) -> Tensor<2> {
+    let device = q.device();
+    let [_, inner] = q.dims();
+    let width = inner / heads;
+    let (n, queries) = (segments.len(), segments.max_len());
+    let longest = keys.iter().map(Vec::len).max().unwrap_or(0);
+    let rows = keys.iter().flat_map(|rows| (0..longest).map(|i| rows[i.min(rows.len() - 1)]));
+    let rows = index_tensor(rows, &device);
+    // Each head of the keys once for every head of the queries that it serves.
+    let gathered = |x: &Tensor<2>| {
+        let x = x.clone().select(0, rows.clone()).reshape([n, longest, key_heads, width]).swap_dims(1, 2);
+        let x: Tensor<5> = x.unsqueeze_dim(2);
+        x.repeat_dim(2, heads / key_heads).reshape([n, heads, longest, width])
+    };
+    let q = segments.pad(q).reshape([n, queries, heads, width]).swap_dims(1, 2);
+    let mut mask = Vec::with_capacity(n * queries * longest);
+    for before in before {
+        for i in 0..queries {
+            mask.extend((0..longest).map(|key| if key <= before + i { 0.0 } else { MASKED }));
+        }
+    }
+    let mask = Tensor::<1>::from_floats(mask.as_slice(), &device).reshape([n, 1, queries, longest]);
+    let scores = q.matmul(gathered(k).swap_dims(2, 3)).mul_scalar((width as f64).powf(-0.5)) + mask;
+    let mixed = activation::softmax(scores, 3).matmul(gathered(v));
+    segments.unpad(mixed.swap_dims(1, 2).reshape([n, queries, inner]))
 }

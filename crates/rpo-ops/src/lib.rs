@@ -14,6 +14,7 @@ mod log_prob;
 mod parameters;
 mod plan;
 mod prefixed;
+mod rotary;
 mod segments;
 
 pub use allocator::keep_freed_memory;
@@ -23,8 +24,9 @@ pub use elementwise::{linear, relu, rms_norm};
 pub use layers::{cross_attention, gated_feed_forward, self_attention};
 pub use log_prob::{label_log_probs, segment_mean, segment_sum};
 pub use parameters::{AttentionLayer, Gate, GatedFeedForward};
-pub use plan::relative_position_bucket;
-pub use prefixed::{Prefixed, Rotary, prefixed_attention};
+pub use plan::{Prefixed, relative_position_bucket};
+pub use prefixed::prefixed_attention;
+pub use rotary::Rotary;
 pub use segments::Segments;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};

@@ -51,6 +51,29 @@ pub(crate) struct Position {
     pub(crate) causal: bool,
 }
 
+/// How packed tokens lie: all prompts first, then all responses, each of which continues one of the prompts.
+#[derive(Clone, Debug)]
+pub struct Prefixed {
+    /// The prompts.
+    pub prompts: Segments,
+    /// The responses, counted from the first of their tokens.
+    pub responses: Segments,
+    /// For each response which prompt it continues.
+    pub prompt_of: Vec<usize>,
+}
+
+impl Prefixed {
+    /// The position of every token: prompts count from 0, and their responses go on.
+    pub fn positions(&self) -> Vec<usize> {
+        let of_prompts = self.prompts.lengths().flat_map(|n| 0..n);
+        let of_responses = self.responses.lengths().zip(&self.prompt_of).flat_map(|(n, &prompt)| {
+            let before = self.prompts.range(prompt).len();
+            before..before + n
+        });
+        of_prompts.chain(of_responses).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@ mod layers;
 mod linear;
 mod memory;
 mod pointwise;
+mod prefixed;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use memory::dense;
 
 use crate::plan::Plan;
 
+pub(crate) use prefixed::PrefixPlan;
 pub use update::{AdamW, adamw, sum_of_squares};
 
 /// Whether tensors on `device` have kernels of our own, and they are not switched off (feature `composed`).
@@ -59,6 +61,13 @@ pub trait Fused: Backend {
         table: FloatTensor<Self>,
         plan: Plan,
         epsilon: f64,
+    ) -> FloatTensor<Self>;
+    /// Attention of turned queries and keys with a shared prefix; see [`crate::prefixed_attention`].
+    fn fused_prefixed_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        plan: PrefixPlan,
     ) -> FloatTensor<Self>;
     /// `log softmax(hidden weight^T)[label]`.
     fn fused_label_log_probs(
@@ -103,6 +112,15 @@ impl Fused for Flex {
     ) -> FloatTensor<Self> {
         let inputs = attention_inputs([x, norm, memory, q, k, v, o, table], &plan);
         layers::attention_layer(&inputs, &plan, epsilon).0
+    }
+
+    fn fused_prefixed_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        plan: PrefixPlan,
+    ) -> FloatTensor<Self> {
+        prefixed::forward([q, k, v].map(dense), &plan).0
     }
 
     fn fused_label_log_probs(
@@ -204,6 +222,23 @@ impl Backward<Flex, 8> for AttentionLayer {
 }
 
 #[derive(Debug)]
+struct PrefixedAttention {
+    plan: PrefixPlan,
+}
+
+impl Backward<Flex, 3> for PrefixedAttention {
+    type State = prefixed::Kept;
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = dense(gradients.consume::<Flex>(&ops.node));
+        let of_inputs = prefixed::backward(ops.state, &gradient, &self.plan);
+        for (parent, gradient) in ops.parents.into_iter().zip(of_inputs) {
+            register!(gradients, parent => Some(gradient));
+        }
+    }
+}
+
+#[derive(Debug)]
 struct LabelLogProbs {
     labels: Vec<u32>,
 }
@@ -278,6 +313,22 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         }
     }
 
+    fn fused_prefixed_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        plan: PrefixPlan,
+    ) -> FloatTensor<Self> {
+        let tensors = [q, k, v];
+        let inputs = tensors.each_ref().map(|t| dense(t.clone().into_primitive()));
+        let nodes = tensors.map(|t| t.into_parts().1);
+        let (y, kept) = prefixed::forward(inputs, &plan);
+        match (PrefixedAttention { plan }).prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(node) => node.finish(kept, y),
+            OpsKind::UnTracked(node) => node.finish(y),
+        }
+    }
+
     fn fused_label_log_probs(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -315,6 +366,12 @@ pub(crate) fn attention_layer(tensors: [Tensor<2>; 7], norm: Tensor<1>, plan: Pl
     let [x, memory, q, k, v, o, table] = tensors.map(Tensor::into_dispatch);
     let norm = norm.into_dispatch();
     Tensor::from_dispatch(Dispatch::fused_attention_layer(x, norm, memory, q, k, v, o, table, plan, epsilon))
+}
+
+/// Of `[q, k, v]`.
+pub(crate) fn prefixed_attention(tensors: [Tensor<2>; 3], plan: PrefixPlan) -> Tensor<2> {
+    let [q, k, v] = tensors.map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::fused_prefixed_attention(q, k, v, plan))
 }
 
 pub(crate) fn label_log_probs(hidden: Tensor<2>, weight: Tensor<2>, labels: &[u32], keep_logits: bool) -> Tensor<1> {

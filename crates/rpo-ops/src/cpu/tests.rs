@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::*;
 use crate::attention::RelativeBias;
-use crate::{AttentionLayer, Gate, GatedFeedForward, Segments, composed, cpu, layers};
+use crate::{AttentionLayer, Gate, GatedFeedForward, Prefixed, Rotary, Segments, composed, cpu, layers};
 
 type Inputs = Vec<Tensor<2>>;
 
@@ -197,6 +197,37 @@ fn adamw_in_one_pass_equals_its_formula() {
     assert_eq!(kept.into_data().try_to_vec::<f32>().expect("f32"), value, "what others hold is left alone");
     let squares: f64 = gradient.iter().map(|g| f64::from(*g).powi(2)).sum();
     assert!((sum_of_squares(gradient2) / squares - 1.0).abs() < 1e-6);
+}
+
+#[test]
+fn attention_with_a_shared_prefix() {
+    let rotary = Rotary { frequencies: vec![1.0, 0.3, 0.02], magnitude: 1.1 };
+    for (prompts, responses, prompt_of) in [
+        (vec![3, 1, 140], vec![2, 150, 1, 5], vec![0, 0, 1, 2]),
+        (vec![2, 4], vec![], vec![]),
+        (vec![1], vec![1], vec![0]),
+    ] {
+        let view = Prefixed {
+            prompts: Segments::from_lengths(prompts),
+            responses: Segments::from_lengths(responses),
+            prompt_of,
+        };
+        let n = view.prompts.total() + view.responses.total();
+        for [heads, key_heads] in [[4, 2], [3, 3], [2, 1]] {
+            let x = random(&[[n, heads * 6], [n, key_heads * 6], [n, key_heads * 6]]);
+            let attend = |fused: bool| {
+                let (view, rotary) = (view.clone(), rotary.clone());
+                move |mut x: Inputs| {
+                    let [q, k, v] = std::array::from_fn(|_| x.remove(0));
+                    match fused {
+                        true => crate::prefixed_attention(q, k, v, [heads, key_heads], &view, &rotary),
+                        false => composed::prefixed_attention(q, k, &v, [heads, key_heads], &view, &rotary),
+                    }
+                }
+            };
+            compare("prefixed attention", &x, &attend(true), &attend(false));
+        }
+    }
 }
 
 /// With matrices that are not trained, the other gradients stay what they are.

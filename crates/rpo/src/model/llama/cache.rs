@@ -31,10 +31,11 @@ impl Llama {
         let mut x = embed(&self.model.embed_tokens, ids);
         for block in &self.model.layers {
             x = block.around(x, |attention, h| {
-                let [q, k, v] = attention.project(h, &positions, config);
-                let split = |x: &Tensor<2>| split_heads(prompts.pad(x.clone()), config.num_key_heads);
-                layers.push(LayerCache { prompt: [split(&k), split(&v)], own: None });
-                attention.output(prefixed_attention(q, &k, &v, heads, &view))
+                let [q, k, v] = attention.project(h);
+                let split = |x: Tensor<2>| split_heads(prompts.pad(x), config.num_key_heads);
+                let turned = config.rotary.turn(k.clone(), &positions);
+                layers.push(LayerCache { prompt: [split(turned), split(v.clone())], own: None });
+                attention.output(prefixed_attention(q, k, v, heads, &view, &config.rotary))
             });
         }
         DecoderCache {
@@ -52,7 +53,8 @@ impl Llama {
         let mut x = embed(&self.model.embed_tokens, tokens);
         for (block, cached) in self.model.layers.iter().zip(layers) {
             x = block.around(x, |attention, h| {
-                let [q, k, v] = attention.project(h, positions, config);
+                let [q, k, v] = attention.project(h);
+                let [q, k] = [q, k].map(|x| config.rotary.turn(x, positions));
                 let new = [k, v].map(|x| split_heads(x.unsqueeze_dim(1), config.num_key_heads));
                 let append = |old: Tensor<4>, new: Tensor<4>| Tensor::cat(vec![old, new], 2);
                 let own = match (cached.own.take(), new) {

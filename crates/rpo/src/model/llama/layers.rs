@@ -84,16 +84,15 @@ impl Attention {
         })
     }
 
-    /// Queries and keys, turned by `positions`, and values, of normalised tokens.
-    pub(super) fn project(&self, h: Tensor<2>, positions: &[usize], config: &Config) -> [Tensor<2>; 3] {
+    /// Queries, keys and values of normalised tokens, before they are turned by their positions.
+    pub(super) fn project(&self, h: Tensor<2>) -> [Tensor<2>; 3] {
         let normed = |norm: &Option<Norm>, x: Tensor<2>| match norm {
             Some(norm) => norm.of_heads(x),
             None => x,
         };
         let q = normed(&self.q_norm, self.q_proj.forward(h.clone()));
         let k = normed(&self.k_norm, self.k_proj.forward(h.clone()));
-        let turn = |x| config.rotary.turn(x, positions);
-        [turn(q), turn(k), self.v_proj.forward(h)]
+        [q, k, self.v_proj.forward(h)]
     }
 
     /// `(tokens, heads * width)` back to `(tokens, d_model)`.
@@ -137,11 +136,12 @@ impl Block {
         })
     }
 
-    /// `(tokens, d_model)` through the block, the tokens lying as `view` says at these positions.
-    pub(super) fn forward(&self, x: Tensor<2>, view: &Prefixed, positions: &[usize], config: &Config) -> Tensor<2> {
+    /// `(tokens, d_model)` through the block, the tokens lying as `view` says.
+    pub(super) fn forward(&self, x: Tensor<2>, view: &Prefixed, config: &Config) -> Tensor<2> {
         self.around(x, |attention, h| {
-            let [q, k, v] = attention.project(h, positions, config);
-            attention.output(prefixed_attention(q, &k, &v, [config.num_heads, config.num_key_heads], view))
+            let [q, k, v] = attention.project(h);
+            let heads = [config.num_heads, config.num_key_heads];
+            attention.output(prefixed_attention(q, k, v, heads, view, &config.rotary))
         })
     }
 

@@ -103,9 +103,8 @@ impl Llama {
 
     /// What becomes of embedded tokens that lie as `view` says, stage by stage: the blocks, then the last norm.
     pub(crate) fn stages(&self, view: &Prefixed) -> impl Fn(usize, Tensor<2>) -> Tensor<2> {
-        let positions = view.positions();
         move |i, x| match self.model.layers.get(i) {
-            Some(block) => block.forward(x, view, &positions, &self.config),
+            Some(block) => block.forward(x, view, &self.config),
             None => self.model.norm.forward(x),
         }
     }

@@ -1,0 +1,335 @@
+//! Attention with a shared prefix, one prompt with its responses and one head of the keys at a time: scores exist for one block
+//! of queries only (of each thread), and are computed again for the gradients, as in `attention.rs`.
+
+use std::ops::Range;
+
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::memory::{Matrix, Store, multiply, rows_columns, tensor};
+use super::simd::{exp, exponentiate, sum, vectorised};
+use crate::plan::Prefixed;
+use crate::rotary::Rotary;
+use crate::segments::MASKED;
+
+/// What the kernels are told beside the tensors.
+#[derive(Clone, Debug)]
+pub(crate) struct PrefixPlan {
+    heads: usize,
+    key_heads: usize,
+    groups: Vec<Group>,
+    /// Cosine and sine of each token's angles: `(tokens, width / 2)`.
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+/// A prompt with its responses, as rows of the packed tensors.
+#[derive(Clone, Debug)]
+struct Group {
+    prompt: Range<usize>,
+    /// One after another, without a gap.
+    responses: Vec<Range<usize>>,
+}
+
+impl Group {
+    /// The rows of all responses.
+    fn all_responses(&self) -> Range<usize> {
+        match (self.responses.first(), self.responses.last()) {
+            (Some(first), Some(last)) => first.start..last.end,
+            _ => self.prompt.end..self.prompt.end,
+        }
+    }
+
+    /// Number of rows.
+    fn rows(&self) -> usize {
+        self.prompt.len() + self.all_responses().len()
+    }
+
+    /// Rows of the group by their place in it.
+    fn places(&self) -> impl Iterator<Item = usize> {
+        self.prompt.clone().chain(self.all_responses())
+    }
+
+    /// Each segment: its rows, their first place in the group, and whether the prompt comes before it.
+    fn segments(&self) -> impl Iterator<Item = (Range<usize>, usize, bool)> + '_ {
+        let first = self.all_responses().start;
+        let of_responses =
+            self.responses.iter().map(move |rows| (rows.clone(), self.prompt.len() + rows.start - first, true));
+        std::iter::once((self.prompt.clone(), 0, false)).chain(of_responses)
+    }
+}
+
+impl PrefixPlan {
+    /// # Panics
+    /// If the responses of a prompt do not lie together.
+    pub(crate) fn new([heads, key_heads]: [usize; 2], view: &Prefixed, rotary: &Rotary) -> Self {
+        let n = view.prompts.total();
+        let mut groups: Vec<Group> =
+            (0..view.prompts.len()).map(|i| Group { prompt: view.prompts.range(i), responses: Vec::new() }).collect();
+        for (i, &prompt) in view.prompt_of.iter().enumerate() {
+            let rows = view.responses.range(i);
+            let rows = n + rows.start..n + rows.end;
+            let others = &mut groups[prompt].responses;
+            assert!(others.last().is_none_or(|last| last.end == rows.start), "the responses of a prompt lie together");
+            others.push(rows);
+        }
+        let [cos, sin] = rotary.angles(&view.positions());
+        Self { heads, key_heads, groups, cos, sin }
+    }
+
+    /// Heads of the queries that share one of the keys.
+    fn shared(&self) -> usize {
+        self.heads / self.key_heads
+    }
+
+    /// Every group and head of the keys: what is done for one of them needs nothing of the others.
+    fn pairs(&self) -> impl IndexedParallelIterator<Item = (&Group, usize)> {
+        (0..self.groups.len() * self.key_heads)
+            .into_par_iter()
+            .map(|i| (&self.groups[i / self.key_heads], i % self.key_heads))
+    }
+
+    /// Turns every head of `x`, `(tokens, heads * width)`, times `scale`; back if `sign` is -1.
+    fn turn(&self, x: &FlexTensor, width: usize, scale: f32, sign: f32) -> FlexTensor {
+        let (n, inner) = rows_columns(x);
+        let half = width / 2;
+        let mut turned = x.storage::<f32>().to_vec();
+        let angles = self.cos.par_chunks_exact(half).zip(self.sin.par_chunks_exact(half));
+        turned.par_chunks_exact_mut(inner).zip(angles).for_each(|(row, (cos, sin))| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for head in row.chunks_exact_mut(width) {
+                        let (first, second) = head.split_at_mut(half);
+                        for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+                            let sin = sign * sin;
+                            (*a, *b) = (scale * (*a * cos - *b * sin), scale * (*b * cos + *a * sin));
+                        }
+                    }
+                },
+            );
+        });
+        tensor(turned, [n, inner])
+    }
+}
+
+/// Queries of a block, as in `attention.rs`.
+const BLOCK: usize = 128;
+
+/// A head's columns of some rows.
+fn columns<'a>(values: &'a [f32], rows: &Range<usize>, head: usize, width: usize, inner: usize) -> Matrix<'a> {
+    // No rows have no beginning either.
+    let within = values.get(rows.start * inner + head * width..rows.end * inner).unwrap_or_default();
+    Matrix::new(within, rows.len(), width, inner)
+}
+
+/// A block of queries: rows of the packed tensors, and the keys that they see, those of the prompt before their own.
+struct Block {
+    queries: Range<usize>,
+    before: Range<usize>,
+    own: Range<usize>,
+}
+
+impl Block {
+    /// The blocks of a group's segments, each with the first place of its queries in the group.
+    fn of(group: &Group) -> impl Iterator<Item = (usize, Self)> + '_ {
+        group.segments().flat_map(move |(rows, place, follows)| {
+            let before = if follows { group.prompt.clone() } else { rows.start..rows.start };
+            (rows.start..rows.end).step_by(BLOCK).map(move |first| {
+                let queries = first..(first + BLOCK).min(rows.end);
+                let own = rows.start..queries.end;
+                (place + first - rows.start, Self { queries, before: before.clone(), own })
+            })
+        })
+    }
+
+    /// Keys that are seen by some query.
+    fn keys(&self) -> usize {
+        self.before.len() + self.own.len()
+    }
+
+    /// Hides from each query the keys that follow it.
+    #[inline(always)]
+    fn hide_future(&self, scores: &mut [f32]) {
+        let first = self.before.len() + self.queries.start - self.own.start;
+        for (i, row) in scores.chunks_exact_mut(self.keys()).enumerate() {
+            row[first + i + 1..].fill(MASKED);
+        }
+    }
+
+    /// The columns of `scores` for the prompt's keys, and those for its own.
+    fn split<'a>(&self, scores: &'a [f32]) -> [Matrix<'a>; 2] {
+        let (rows, keys) = (self.queries.len(), self.keys());
+        let own = &scores[self.before.len()..];
+        [Matrix::new(scores, rows, self.before.len(), keys), Matrix::new(own, rows, self.own.len(), keys)]
+    }
+
+    /// `a b^T` for all keys: of the queries with the rows of `b` that hold the prompt's keys and their own.
+    fn against(&self, a: Matrix<'_>, [of_before, of_own]: [Matrix<'_>; 2], scores: &mut [f32]) {
+        let keys = self.keys();
+        if !self.before.is_empty() {
+            multiply(a, of_before.t(), scores, keys, Store::Replace);
+        }
+        multiply(a, of_own.t(), &mut scores[self.before.len()..], keys, Store::Replace);
+    }
+
+    /// `scores b`, into rows of `width` values.
+    fn mix(&self, scores: &[f32], [of_before, of_own]: [Matrix<'_>; 2], out: &mut [f32], width: usize) {
+        let [before, own] = self.split(scores);
+        multiply(own, of_own, out, width, Store::Replace);
+        if !self.before.is_empty() {
+            multiply(before, of_before, out, width, Store::Add);
+        }
+    }
+}
+
+/// What [`backward`] needs: turned queries (scaled) and keys, values, their mixture and the softmax's denominators.
+pub(super) type Kept = [FlexTensor; 5];
+
+/// See [`crate::prefixed_attention`].
+pub(super) fn forward([q, k, v]: [FlexTensor; 3], plan: &PrefixPlan) -> (FlexTensor, Kept) {
+    let (tokens, inner) = rows_columns(&q);
+    let (_, key_inner) = rows_columns(&k);
+    let (width, shared) = (inner / plan.heads, plan.shared());
+    let (q, k) = (plan.turn(&q, width, (width as f32).powf(-0.5), 1.0), plan.turn(&k, width, 1.0, 1.0));
+    let (qs, ks, vs): (&[f32], &[f32], &[f32]) = (q.storage(), k.storage(), v.storage());
+    let done: Vec<[Vec<f32>; 2]> = plan
+        .pairs()
+        .map(|(group, key_head)| {
+            let mut mixed = vec![0f32; group.rows() * shared * width];
+            let mut denominators = vec![0f32; group.rows() * shared];
+            let mut scores = Vec::new();
+            let mut part = vec![0f32; BLOCK * width];
+            for (place, block) in Block::of(group) {
+                let of =
+                    |values| [&block.before, &block.own].map(|rows| columns(values, rows, key_head, width, key_inner));
+                let (of_k, of_v) = (of(ks), of(vs));
+                for j in 0..shared {
+                    let head = key_head * shared + j;
+                    scores.resize(block.queries.len() * block.keys(), 0f32);
+                    block.against(columns(qs, &block.queries, head, width, inner), of_k, &mut scores);
+                    vectorised(
+                        #[inline(always)]
+                        || {
+                            block.hide_future(&mut scores);
+                            for (i, row) in scores.chunks_exact_mut(block.keys()).enumerate() {
+                                let (largest, total) = exponentiate(row);
+                                denominators[(place + i) * shared + j] = largest + total.ln();
+                                let scale = 1.0 / total;
+                                row.iter_mut().for_each(|s| *s *= scale);
+                            }
+                        },
+                    );
+                    block.mix(&scores, of_v, &mut part, width);
+                    put(&part, &mut mixed[place * shared * width..], block.queries.len(), j, shared, width);
+                }
+            }
+            [mixed, denominators]
+        })
+        .collect();
+    let whole = |which: usize, width: usize| join(plan, &done, which, tokens, shared * width);
+    let (mixed, denominators) = (whole(0, width), whole(1, 1));
+    (mixed.clone(), [q, k, v, mixed, denominators])
+}
+
+/// Puts `rows` rows of `width` values to head `j` of rows of `shared` heads.
+fn put(part: &[f32], rows: &mut [f32], n: usize, j: usize, shared: usize, width: usize) {
+    for (row, part) in rows.chunks_exact_mut(shared * width).zip(part.chunks_exact(width)).take(n) {
+        row[j * width..][..width].copy_from_slice(part);
+    }
+}
+
+/// Puts the parts of [`PrefixPlan::pairs`], rows of `width` values in the order of a group's places, together to
+/// `(tokens, key_heads * width)`.
+fn join<const N: usize>(
+    plan: &PrefixPlan,
+    parts: &[[Vec<f32>; N]],
+    which: usize,
+    tokens: usize,
+    width: usize,
+) -> FlexTensor {
+    let mut source = vec![(0, 0); tokens];
+    for (i, group) in plan.groups.iter().enumerate() {
+        group.places().enumerate().for_each(|(place, row)| source[row] = (i, place));
+    }
+    let inner = plan.key_heads * width;
+    let mut whole = vec![0f32; tokens * inner];
+    whole.par_chunks_exact_mut(inner).zip(source).for_each(|(row, (group, place))| {
+        for (key_head, row) in row.chunks_exact_mut(width).enumerate() {
+            row.copy_from_slice(&parts[group * plan.key_heads + key_head][which][place * width..][..width]);
+        }
+    });
+    tensor(whole, [tokens, inner])
+}
+
+/// Gradients of queries, keys and values before they were turned. The formulas are those of `attention.rs`; keys of a prompt
+/// gather what all its responses give.
+pub(super) fn backward(
+    [q, k, v, mixed, denominators]: Kept,
+    gradient: &FlexTensor,
+    plan: &PrefixPlan,
+) -> [FlexTensor; 3] {
+    let (tokens, inner) = rows_columns(&q);
+    let (_, key_inner) = rows_columns(&k);
+    let (width, shared) = (inner / plan.heads, plan.shared());
+    let (qs, ks, vs): (&[f32], &[f32], &[f32]) = (q.storage(), k.storage(), v.storage());
+    let (os, gs, ds): (&[f32], &[f32], &[f32]) = (mixed.storage(), gradient.storage(), denominators.storage());
+    let done: Vec<[Vec<f32>; 3]> = plan
+        .pairs()
+        .map(|(group, key_head)| {
+            let mut of_q = vec![0f32; group.rows() * shared * width];
+            let [mut of_k, mut of_v] = [0; 2].map(|_| vec![0f32; group.rows() * width]);
+            let (mut weights, mut changes) = (Vec::new(), Vec::new());
+            let mut part = vec![0f32; BLOCK * width];
+            for (place, block) in Block::of(group) {
+                let of =
+                    |values| [&block.before, &block.own].map(|rows| columns(values, rows, key_head, width, key_inner));
+                let (of_keys, of_values) = (of(ks), of(vs));
+                // Where the rows of its own keys begin in the group; those of the prompt begin it.
+                let own = (place + block.own.start - block.queries.start) * width;
+                for j in 0..shared {
+                    let head = key_head * shared + j;
+                    let size = block.queries.len() * block.keys();
+                    weights.resize(size, 0f32);
+                    changes.resize(size, 0f32);
+                    let q = columns(qs, &block.queries, head, width, inner);
+                    let g = columns(gs, &block.queries, head, width, inner);
+                    block.against(q, of_keys, &mut weights);
+                    block.against(g, of_values, &mut changes);
+                    vectorised(
+                        #[inline(always)]
+                        || {
+                            block.hide_future(&mut weights);
+                            let keys = block.keys();
+                            let both = weights.chunks_exact_mut(keys).zip(changes.chunks_exact_mut(keys));
+                            for (row, (weights, changes)) in block.queries.clone().zip(both) {
+                                let at = row * inner + head * width;
+                                let (o, g) = (&os[at..at + width], &gs[at..at + width]);
+                                let mean = sum(width, |i| o[i] * g[i]);
+                                let denominator = ds[row * plan.heads + head];
+                                for (weight, change) in weights.iter_mut().zip(changes) {
+                                    *weight = exp(*weight - denominator);
+                                    *change = *weight * (*change - mean);
+                                }
+                            }
+                        },
+                    );
+                    block.mix(&changes, of_keys, &mut part, width);
+                    put(&part, &mut of_q[place * shared * width..], block.queries.len(), j, shared, width);
+                    let ([w_before, w_own], [c_before, c_own]) = (block.split(&weights), block.split(&changes));
+                    if !block.before.is_empty() {
+                        multiply(c_before.t(), q, &mut of_k, width, Store::Add);
+                        multiply(w_before.t(), g, &mut of_v, width, Store::Add);
+                    }
+                    multiply(c_own.t(), q, &mut of_k[own..], width, Store::Add);
+                    multiply(w_own.t(), g, &mut of_v[own..], width, Store::Add);
+                }
+            }
+            [of_q, of_k, of_v]
+        })
+        .collect();
+    let of_q = join(plan, &done, 0, tokens, shared * width);
+    let [of_k, of_v] = [1, 2].map(|which| join(plan, &done, which, tokens, width));
+    let scale = (width as f32).powf(-0.5);
+    [plan.turn(&of_q, width, scale, -1.0), plan.turn(&of_k, width, 1.0, -1.0), of_v]
+}
