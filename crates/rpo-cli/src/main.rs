@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-/// Train Flan-T5 from scalar feedback by Reward Partitioning Optimization (arXiv 2506.13702).
+/// Train Flan-T5 and decoder-only models from scalar feedback by Reward Partitioning Optimization (arXiv 2506.13702).
 ///
 /// Rows of (prompt, response, reward) go in, an ordinary Hugging Face model directory comes out. Models are given as a
 /// local directory or a hub id such as google/flan-t5-small.

@@ -1,4 +1,4 @@
-//! Differentiable operations of a packed T5: with kernels and gradients of our own on the CPU, and in terms of Burn's
+//! Differentiable operations of packed T5 and decoder-only models: with kernels and gradients of our own on the CPU, and in terms of Burn's
 //! operations on every other device.
 //!
 //! Sequences are *packed*: a batch of texts is one `(tokens, features)` tensor and a [`Segments`] that says where each

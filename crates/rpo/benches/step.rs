@@ -1,7 +1,8 @@
-//! One RPO training step of a flan-t5 shape beside the time of its matrix products alone, alternately.
+//! One RPO training step of a flan-t5 shape, or of that of SmolLM2-135M, beside the time of its matrix products alone, alternately.
 //!
-//! `cargo bench --workspace --bench step -- [--size small|base|large] [--recompute] [--rounds N] [--json FILE]
-//! [--peer COMMAND]`: 8 prompts of 256 tokens with a response of 128 tokens each. The floor is every matrix product of the
+//! `cargo bench --workspace --bench step -- [--size small|base|large|smollm2] [--responses K] [--recompute] [--rounds N]
+//! [--json FILE] [--peer COMMAND]`: 8 prompts of 256 tokens with K responses (1) of 128 tokens each, in micro-batches of at most
+//! 4096 tokens. The floor is every matrix product of the
 //! step (forward, and both gradients), at full size, from and into memory that is allocated already, which is not counted
 //! in the peak; recomputation is not counted. A peer takes the same step in its own process, in turn: `scripts/step_torch.py`.
 
@@ -11,7 +12,7 @@ use std::time::Instant;
 
 use common::{Peer, flag, least, median, option, peak_memory, shape};
 use gemm::Parallelism;
-use rpo::model::Config;
+use rpo::model::{Config, llama, t5};
 use rpo::train::{Event, Observer, TrainConfig};
 use serde_json::json;
 
@@ -23,17 +24,23 @@ fn main() {
     common::begin();
     let rounds: usize = option("--rounds").and_then(|r| r.parse().ok()).unwrap_or(5);
     let config = shape(&option("--size").unwrap_or_else(|| "small".into()));
+    let responses: usize = option("--responses").map_or(1, |k| k.parse().expect("a number"));
     let train = TrainConfig {
         max_steps: Some(rounds + 2),
-        batch_size: BATCH,
-        micro_batch_tokens: BATCH * (PROMPT + RESPONSE),
+        batch_size: BATCH * responses,
+        micro_batch_tokens: 4096,
         recompute: flag("--recompute"),
         ..TrainConfig::default()
     };
     let peer = option("--peer").map(|command| Peer::start(&command));
-    let mut times =
-        Times { products: Products::of(&config), peer, steps: Vec::new(), floors: Vec::new(), peers: Vec::new() };
-    let data = common::data(BATCH, 1, |_| PROMPT, |_| RESPONSE);
+    let mut times = Times {
+        products: Products::of(&config, responses),
+        peer,
+        steps: Vec::new(),
+        floors: Vec::new(),
+        peers: Vec::new(),
+    };
+    let data = common::data(BATCH, responses, |_| PROMPT, |_| RESPONSE);
     common::train(common::fresh(&config), data, &train, &mut times);
 
     // The first two warm up.
@@ -90,10 +97,36 @@ struct Products {
 }
 
 impl Products {
-    fn of(config: &Config) -> Self {
-        let Config::T5(config) = config else { panic!("the floor is worked out for T5 alone") };
+    fn of(config: &Config, responses: usize) -> Self {
+        match config {
+            Config::T5(config) => Self::of_t5(config, responses),
+            Config::Llama(config) => Self::of_llama(config, responses),
+        }
+    }
+
+    /// Prompts and responses go through the same matrices; attention counts what queries see, without what is hidden.
+    fn of_llama(config: &llama::Config, responses: usize) -> Self {
+        let (d, ff, layers, width) = (config.d_model, config.d_ff, config.num_layers, config.head_width);
+        let (queries, keys) = (config.num_heads * width, config.num_key_heads * width);
+        let target = BATCH * responses * RESPONSE;
+        let all = BATCH * PROMPT + target;
+        let linear = [
+            (all, queries, d, layers),
+            (all, keys, d, 2 * layers),
+            (all, d, queries, layers),
+            (all, ff, d, 2 * layers),
+            (all, d, ff, layers),
+            (target, config.vocab_size, d, 1),
+        ];
+        let heads = config.num_heads * layers;
+        let attention =
+            [(PROMPT, PROMPT / 2, BATCH * heads), (RESPONSE, PROMPT + RESPONSE / 2, BATCH * responses * heads)];
+        Self::new(&linear, &attention, width)
+    }
+
+    fn of_t5(config: &t5::Config, responses: usize) -> Self {
         let (d, ff, inner) = (config.d_model, config.d_ff, config.num_heads * config.d_kv);
-        let (source, target) = (BATCH * PROMPT, BATCH * RESPONSE);
+        let (source, target) = (BATCH * PROMPT, BATCH * responses * RESPONSE);
         let (encoder, decoder) = (config.num_layers, config.num_decoder_layers);
         // Matrices of every layer, as (tokens, outputs, inputs, how many).
         let linear = [
@@ -107,18 +140,26 @@ impl Products {
             (target, d, ff, decoder),
             (target, config.vocab_size, d, 1),
         ];
+        let heads = BATCH * config.num_heads;
+        let attention = [
+            (PROMPT, PROMPT, heads * encoder),
+            (RESPONSE, RESPONSE, heads * responses * decoder),
+            (RESPONSE, PROMPT, heads * responses * decoder),
+        ];
+        Self::new(&linear, &attention, config.d_kv)
+    }
+
+    /// Of matrices as `(tokens, outputs, inputs, how many)` and attention of heads of this `width` as `(queries, keys, how many)`.
+    fn new(linear: &[(usize, usize, usize, usize)], attention: &[(usize, usize, usize)], width: usize) -> Self {
         let mut shapes = Vec::new();
-        for (tokens, out, into, n) in linear {
+        for &(tokens, out, into, n) in linear {
             shapes.extend([(tokens, out, into, n, true), (tokens, into, out, n, true), (out, into, tokens, n, true)]);
         }
         // Attention, for each sequence and head: scores and mixture, and two gradients of each.
-        for (queries, keys, layers) in
-            [(PROMPT, PROMPT, encoder), (RESPONSE, RESPONSE, decoder), (RESPONSE, PROMPT, decoder)]
-        {
-            let n = BATCH * config.num_heads * layers;
-            let wide = (queries, keys, config.d_kv, 2 * n, false);
-            let narrow = (queries, config.d_kv, keys, 2 * n, false);
-            let turned = (keys, config.d_kv, queries, 2 * n, false);
+        for &(queries, keys, n) in attention {
+            let wide = (queries, keys, width, 2 * n, false);
+            let narrow = (queries, width, keys, 2 * n, false);
+            let turned = (keys, width, queries, 2 * n, false);
             shapes.extend([wide, narrow, turned]);
         }
         let largest = |f: fn(&(usize, usize, usize, usize, bool)) -> usize| shapes.iter().map(f).max().unwrap_or(0);

@@ -35,13 +35,18 @@ pub fn flag(name: &str) -> bool {
     std::env::args().any(|a| a == name)
 }
 
-/// The shape of `flan-t5-SIZE`.
+/// The shape of `flan-t5-SIZE`, or of SmolLM2-135M.
 pub fn shape(size: &str) -> Config {
+    if size == "smollm2" {
+        let text = r#"{"model_type":"llama","vocab_size":49152,"hidden_size":576,"intermediate_size":1536,"num_hidden_layers":30,
+            "num_attention_heads":9,"num_key_value_heads":3,"tie_word_embeddings":true,"rms_norm_eps":1e-5}"#;
+        return Config::parse(text).expect("valid");
+    }
     let (d_model, d_ff, layers, heads) = match size {
         "small" => (512, 1024, 8, 6),
         "base" => (768, 2048, 12, 12),
         "large" => (1024, 2816, 24, 16),
-        other => panic!("--size {other}: small, base and large are known"),
+        other => panic!("--size {other}: small, base, large and smollm2 are known"),
     };
     let text = format!(
         r#"{{"model_type":"t5","vocab_size":32128,"d_model":{d_model},"d_kv":64,"d_ff":{d_ff},"num_layers":{layers},
