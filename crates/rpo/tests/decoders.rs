@@ -2,17 +2,19 @@
 //! and prompts that are shared by their responses against ones that are not. The values were made by
 //! `goldens/make_decoders.py`.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod common;
 
-use burn::tensor::{Device, Tensor, TensorData};
-use rpo::batch::{PackedBatch, Span};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+use common::{Case, Golden, cases, check_answers, data, goldens, load, pack, relative_error};
 use rpo::burn;
 use rpo::feedback::{FeedbackSet, PromptGroup, Response};
-use rpo::generate::{Decoding, Processors, generate};
-use rpo::model::checkpoint::Checkpoint;
-use rpo::model::{Model, NamedParameters};
-use rpo::score::{Learner, LogProb, score, score_set, token_log_probs};
+use rpo::generate::{Decoding, generate};
+use rpo::model::checkpoint::{Checkpoint, StoredAs, save};
+use rpo::model::{Model, NamedParameters, Parameter};
+use rpo::score::{Learner, LogProb, Scores, score, score_set, token_log_probs};
 use rpo::stop::Stop;
 use rpo::train::optim::GradientSum;
 use rpo::train::recompute::gradients;
@@ -20,69 +22,6 @@ use safetensors::SafeTensors;
 use serde::Deserialize;
 
 const MODELS: [&str; 4] = ["llama", "llama3", "qwen2", "qwen3"];
-
-fn goldens() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
-}
-
-/// The tensors of a golden file.
-struct Golden(Vec<u8>);
-
-impl Golden {
-    fn of(model: &str) -> Self {
-        Self(std::fs::read(goldens().join(model).join("golden.safetensors")).expect("golden file"))
-    }
-
-    fn words<T>(&self, name: &str, convert: impl Fn([u8; 4]) -> T) -> Vec<T> {
-        let tensors = SafeTensors::deserialize(&self.0).expect("safetensors");
-        let data = tensors.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}")).data().to_vec();
-        data.chunks_exact(4).map(|b| convert([b[0], b[1], b[2], b[3]])).collect()
-    }
-
-    fn floats(&self, name: &str) -> Vec<f32> {
-        self.words(name, f32::from_le_bytes)
-    }
-
-    fn ids(&self, name: &str, lengths: &str) -> Vec<Vec<u32>> {
-        let mut rest = self.words(name, |b| i32::from_le_bytes(b) as u32);
-        let lengths = self.words(lengths, |b| i32::from_le_bytes(b) as usize);
-        lengths.into_iter().map(|n| rest.drain(..n).collect()).collect()
-    }
-
-    fn data(&self) -> FeedbackSet {
-        let owners = self.words("response_prompt", |b| i32::from_le_bytes(b) as usize);
-        data(&self.ids("prompt_ids", "prompt_lengths"), &self.ids("response_ids", "response_lengths"), &owners)
-    }
-}
-
-/// Prompts with those of the responses that are theirs, in order.
-fn data(prompts: &[Vec<u32>], responses: &[Vec<u32>], owners: &[usize]) -> FeedbackSet {
-    let response =
-        |(row, ids): (usize, &Vec<u32>)| Response { row, ids: ids.clone(), truncated: false, reward: 0.0, copies: 1 };
-    let group = |(p, prompt): (usize, &Vec<u32>)| PromptGroup {
-        prompt: prompt.clone(),
-        first_row: 0,
-        responses: responses.iter().enumerate().filter(|(i, _)| owners[*i] == p).map(response).collect(),
-    };
-    FeedbackSet { groups: prompts.iter().enumerate().map(group).collect() }
-}
-
-fn pack(model: &Model, data: &FeedbackSet) -> PackedBatch {
-    let spans: Vec<Span> = (0..data.groups.len()).map(|i| Span::whole(i, data)).collect();
-    PackedBatch::pack(data, &spans, model.start())
-}
-
-fn load(model: &str, device: &Device) -> Model {
-    Checkpoint::open(&goldens().join(model)).and_then(|c| c.load(device)).expect("golden checkpoint")
-}
-
-/// Largest error relative to the largest value that was wanted.
-fn relative_error(got: &TensorData, want: &[f32]) -> f32 {
-    let got: Vec<f32> = got.try_to_vec().expect("f32");
-    assert_eq!(got.len(), want.len());
-    let scale = want.iter().fold(0f32, |m, w| m.max(w.abs()));
-    got.iter().zip(want).fold(0f32, |m, (g, w)| m.max((g - w).abs())) / scale
-}
 
 #[test]
 fn logits_and_log_probs_equal_transformers() {
@@ -102,7 +41,7 @@ fn gradients_of(model: Model, golden: &Golden, recompute: bool) -> BTreeMap<Stri
     let batch = pack(&model, &golden.data());
     let weights = golden.floats("loss_weights");
     let learner = Learner { policy: model, value: None };
-    let loss = |scores: &rpo::score::Scores| (scores.ell(LogProb::Mean) * scores.constant(&weights)).sum();
+    let loss = |scores: &Scores| (scores.ell(LogProb::Mean) * scores.constant(&weights)).sum();
     if recompute {
         let mut sum = GradientSum::default();
         gradients(&learner, &batch, |scores| Ok(loss(scores)), &mut sum).expect("computed");
@@ -156,55 +95,11 @@ fn a_shared_prompt_changes_no_score() {
     }
 }
 
-#[derive(Deserialize)]
-struct Case {
-    settings: Settings,
-    outputs: Vec<Vec<u32>>,
-}
-
-#[derive(Deserialize)]
-struct Settings {
-    max_new_tokens: usize,
-    #[serde(default)]
-    repetition_penalty: Option<f32>,
-    #[serde(default)]
-    no_repeat_ngram_size: usize,
-    #[serde(default)]
-    num_beams: Option<usize>,
-    #[serde(default)]
-    length_penalty: Option<f32>,
-}
-
-/// All prompts together and each by itself answer as transformers does.
-fn check_answers(name: &str, model: &Model, prompts: &[Vec<u32>], cases: &[Case]) {
-    for Case { settings, outputs } in cases {
-        let processors = Processors {
-            repetition_penalty: settings.repetition_penalty.unwrap_or(1.0),
-            no_repeat_ngram_size: settings.no_repeat_ngram_size,
-            ..Processors::default()
-        };
-        let decoding = Decoding {
-            max_new_tokens: settings.max_new_tokens,
-            num_beams: settings.num_beams.unwrap_or(1),
-            length_penalty: settings.length_penalty.unwrap_or(1.0),
-            processors,
-            ..Decoding::default()
-        };
-        let answer = |prompts: &[Vec<u32>]| generate(model, prompts, 0, &decoding, &Stop::new()).expect("answers");
-        assert_eq!(&answer(prompts), outputs, "{name}: {decoding:?}");
-        for (prompt, output) in prompts.iter().zip(outputs) {
-            assert_eq!(&answer(std::slice::from_ref(prompt))[0], output, "{name}, alone: {decoding:?}");
-        }
-    }
-}
-
 #[test]
 fn answers_equal_transformers_token_for_token() {
     for name in MODELS {
-        let text = std::fs::read_to_string(goldens().join(name).join("generation.json")).expect("generation.json");
-        let cases: Vec<Case> = serde_json::from_str(&text).expect("JSON");
         let prompts = Golden::of(name).ids("prompt_ids", "prompt_lengths");
-        check_answers(name, &load(name, &Device::flex()), &prompts, &cases);
+        check_answers(name, &load(name, &Device::flex()), &prompts, &cases(name));
     }
 }
 
@@ -221,11 +116,10 @@ fn a_saved_model_is_the_same_again() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let (origin, out) = (Checkpoint::open(&goldens().join(name)).expect("golden"), dir.path().join("saved"));
         let model = origin.load(&Device::flex()).expect("loads");
-        rpo::model::checkpoint::save(&model, &origin, rpo::model::checkpoint::StoredAs::F32, &out, |_| Ok(()))
-            .expect("saved");
+        save(&model, &origin, StoredAs::F32, &out, |_| Ok(())).expect("saved");
         let again = Checkpoint::open(&out).and_then(|c| c.load(&Device::flex())).expect("loads");
         let values = |model: &Model| -> Vec<(String, Vec<f32>)> {
-            let of = |p: rpo::model::Parameter| (p.name, p.values.into_data().try_to_vec().expect("f32"));
+            let of = |p: Parameter| (p.name, p.values.into_data().try_to_vec().expect("f32"));
             model.parameters().into_iter().map(of).collect()
         };
         assert_eq!(values(&again), values(&model), "{name}");

@@ -1,94 +1,30 @@
 //! The model against Hugging Face transformers: hidden states, logits, log-probabilities, the gradient of every
 //! parameter, greedy generation. The values were made by `goldens/make_goldens.py`.
 
+mod common;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
+use common::{Golden, cases, check_answers, goldens, load, pack, relative_error};
 use rpo::batch::{PackedBatch, length_buckets};
 use rpo::burn;
 use rpo::feedback::{FeedbackSet, PromptGroup, Response};
 use rpo::generate::{Decoding, Processors, StoredDecoding, generate};
 use rpo::model::checkpoint::{Checkpoint, StoredAs, save};
-use rpo::model::{Model, NamedParameters, States};
+use rpo::model::{NamedParameters, States};
 use rpo::score::{LogProb, score, token_log_probs};
 use rpo::stop::Stop;
-use rpo_ops::Segments;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
 const MODELS: [&str; 2] = ["gated_untied", "relu_tied"];
 
-fn goldens() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
-}
-
-/// The tensors of a golden file.
-struct Golden(Vec<u8>);
-
-impl Golden {
-    fn of(model: &str) -> Self {
-        Self(std::fs::read(goldens().join(model).join("golden.safetensors")).expect("golden file"))
-    }
-
-    fn tensors(&self) -> SafeTensors<'_> {
-        SafeTensors::deserialize(&self.0).expect("safetensors")
-    }
-
-    fn words<T>(&self, name: &str, convert: impl Fn([u8; 4]) -> T) -> Vec<T> {
-        let tensors = self.tensors();
-        let data = tensors.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}")).data().to_vec();
-        data.chunks_exact(4).map(|b| convert([b[0], b[1], b[2], b[3]])).collect()
-    }
-
-    fn floats(&self, name: &str) -> Vec<f32> {
-        self.words(name, f32::from_le_bytes)
-    }
-
-    fn ints(&self, name: &str) -> Vec<usize> {
-        self.words(name, |b| i32::from_le_bytes(b) as usize)
-    }
-
-    fn batch(&self) -> PackedBatch {
-        let ids = |name: &str| self.words(name, |b| i32::from_le_bytes(b) as u32);
-        let (labels, lengths, owners) =
-            (ids("response_ids"), self.ints("response_lengths"), self.ints("response_prompt"));
-        let prompts = Segments::from_lengths(self.ints("prompt_lengths"));
-        let responses = Segments::from_lengths(lengths.iter().copied());
-        let shifted = |i: usize| {
-            let labels = &labels[responses.range(i)];
-            std::iter::once(0).chain(labels[..labels.len() - 1].iter().copied()).collect::<Vec<_>>()
-        };
-        let tokens_of = |p: usize| lengths.iter().zip(&owners).filter(|(_, o)| **o == p).map(|(n, _)| n).sum();
-        PackedBatch {
-            prompt_ids: ids("prompt_ids"),
-            input_ids: (0..responses.len()).flat_map(shifted).collect(),
-            by_prompt: Segments::from_lengths((0..prompts.len()).map(tokens_of)),
-            rows: (0..responses.len()).collect(),
-            prompt_of: owners.clone(),
-            prompts,
-            labels,
-            responses,
-        }
-    }
-}
-
-fn load(model: &str, device: &Device) -> Model {
-    Checkpoint::open(&goldens().join(model)).and_then(|c| c.load(device)).expect("golden checkpoint")
-}
-
 fn values(x: &TensorData) -> Vec<f32> {
     x.try_to_vec().expect("f32")
-}
-
-/// Largest error relative to the largest value that was wanted.
-fn relative_error(got: &TensorData, want: &[f32]) -> f32 {
-    let got = values(got);
-    assert_eq!(got.len(), want.len());
-    let scale = want.iter().fold(0f32, |m, w| m.max(w.abs()));
-    got.iter().zip(want).fold(0f32, |m, (g, w)| m.max((g - w).abs())) / scale
 }
 
 #[test]
@@ -96,7 +32,7 @@ fn hidden_states_logits_and_log_probs_equal_transformers() {
     for name in MODELS {
         let golden = Golden::of(name);
         let model = load(name, &Device::flex());
-        let batch = golden.batch();
+        let batch = pack(&model, &golden.data());
         let States { prompts: memory, responses: hidden } = model.forward(&batch);
         let error = relative_error(&memory.to_data(), &golden.floats("encoder_hidden"));
         assert!(error < 1e-5, "{name}: encoder differs by {error}");
@@ -113,12 +49,12 @@ fn the_gradient_of_every_parameter_equals_pytorch() {
     for name in MODELS {
         let golden = Golden::of(name);
         let model = load(name, &Device::flex().autodiff());
-        let scores = score(&model, &golden.batch());
+        let scores = score(&model, &pack(&model, &golden.data()));
         let loss: Tensor<1> = (scores.ell(LogProb::Mean) * scores.constant(&golden.floats("loss_weights"))).sum();
         let error = relative_error(&loss.to_data(), &golden.floats("loss"));
         assert!(error < 1e-5, "{name}: loss differs by {error}");
         let gradients: BTreeMap<_, _> = model.gradients(&mut loss.backward()).into_iter().collect();
-        let tensors = golden.tensors();
+        let tensors = SafeTensors::deserialize(&golden.0).expect("safetensors");
         let wanted: Vec<&str> = tensors.names().into_iter().filter_map(|n| n.strip_prefix("grad.")).collect();
         assert_eq!(wanted.len(), gradients.len(), "{name}: the same parameters");
         for parameter in wanted {
@@ -133,7 +69,7 @@ fn the_gradient_of_every_parameter_equals_pytorch() {
 fn forward_passes_without_tracking_give_the_same_scores() {
     for name in MODELS {
         let tracking = load(name, &Device::flex().autodiff());
-        let batch = Golden::of(name).batch();
+        let batch = pack(&tracking, &Golden::of(name).data());
         let with = score(&tracking, &batch).log_probs.into_data();
         let without = values(&score(&tracking.valid(), &batch).log_probs.into_data());
         let error = relative_error(&with, &without);
@@ -164,45 +100,13 @@ fn saved_models_load_in_transformers() {
     }
 }
 
-#[derive(Deserialize)]
-struct Generation {
-    settings: Settings,
-    outputs: Vec<Vec<u32>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    max_new_tokens: usize,
-    repetition_penalty: Option<f32>,
-    no_repeat_ngram_size: Option<usize>,
-}
-
 #[test]
 fn greedy_generation_equals_transformers_token_for_token() {
     for name in MODELS {
-        let batch = Golden::of(name).batch();
-        let model = load(name, &Device::flex());
-        let prompts: Vec<Vec<u32>> =
-            (0..batch.prompts.len()).map(|i| batch.prompt_ids[batch.prompts.range(i)].to_vec()).collect();
-        let text = std::fs::read_to_string(goldens().join(name).join("generation.json")).expect("golden file");
-        let cases: Vec<Generation> = serde_json::from_str(&text).expect("golden file");
+        let prompts = Golden::of(name).ids("prompt_ids", "prompt_lengths");
+        let cases = cases(name);
         assert_eq!(cases.len(), 4);
-        for Generation { settings, outputs } in cases {
-            let processors = Processors {
-                repetition_penalty: settings.repetition_penalty.unwrap_or(1.0),
-                no_repeat_ngram_size: settings.no_repeat_ngram_size.unwrap_or(0),
-                ..Processors::default()
-            };
-            let decoding = Decoding { max_new_tokens: settings.max_new_tokens, processors, ..Decoding::default() };
-            assert_eq!(
-                generate(&model, &prompts, 0, &decoding, &Stop::new()).expect("answers"),
-                outputs,
-                "{name}: {decoding:?}"
-            );
-            let alone = generate(&model, &prompts[1..2], 1, &decoding, &Stop::new()).expect("answers");
-            assert_eq!(alone[0], outputs[1], "{name}: a prompt alone and in a batch");
-        }
+        check_answers(name, &load(name, &Device::flex()), &prompts, &cases);
     }
 }
 
@@ -235,10 +139,8 @@ fn cousins_equal_transformers() {
 #[test]
 fn beam_search_equals_transformers_token_for_token() {
     for name in MODELS {
-        let batch = Golden::of(name).batch();
         let model = load(name, &Device::flex());
-        let prompts: Vec<Vec<u32>> =
-            (0..batch.prompts.len()).map(|i| batch.prompt_ids[batch.prompts.range(i)].to_vec()).collect();
+        let prompts = Golden::of(name).ids("prompt_ids", "prompt_lengths");
         let text = std::fs::read_to_string(goldens().join(name).join("beams.json")).expect("golden file");
         let cases: Vec<serde_json::Value> = serde_json::from_str(&text).expect("golden file");
         assert_eq!(cases.len(), 29);

@@ -7,6 +7,7 @@
 pub mod checkpoint;
 pub mod llama;
 mod parameters;
+mod raw;
 pub mod t5;
 mod value;
 mod weights;

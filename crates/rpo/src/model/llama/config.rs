@@ -4,6 +4,8 @@ use rpo_ops::Rotary;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::super::raw::written;
+
 type Result<T> = std::result::Result<T, String>;
 
 /// Which family a model is of (`model_type`); they differ in biases, norms of heads and defaults.
@@ -212,23 +214,15 @@ impl Config {
 
     /// The file's text: everything that was read, with what was resolved, in the dtype of the weights beside it.
     pub(in crate::model) fn to_json(&self, dtype: &str) -> String {
-        let mut raw = self.raw.clone();
-        raw.remove("dtype");
         let resolved = serde_json::json!({
             "architectures": [self.family.architecture()],
-            "torch_dtype": dtype,
             "num_key_value_heads": self.num_key_heads,
             "head_dim": self.head_width,
             "rms_norm_eps": self.epsilon,
             "tie_word_embeddings": self.tie_word_embeddings,
             "eos_token_id": ids(&self.eos_token_ids),
         });
-        if let Value::Object(resolved) = resolved {
-            raw.extend(resolved);
-        }
-        let mut text = serde_json::to_string_pretty(&raw).unwrap_or_default();
-        text.push('\n');
-        text
+        written(&self.raw, dtype, resolved)
     }
 
     /// The text of a `generation_config.json` that says nothing but the special tokens.

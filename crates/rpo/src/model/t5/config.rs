@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::super::raw::written;
+
 /// What the feed-forward layers compute (`feed_forward_proj`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeedForward {
@@ -220,12 +222,8 @@ impl Config {
     /// The file's text: everything that was read, with all that was resolved, so that no other program's defaults decide, in
     /// the dtype that the weights beside it have.
     pub fn to_json(&self, dtype: &str) -> String {
-        let mut raw = self.raw.clone();
-        // transformers 4.x reads `torch_dtype`, 5.x `dtype`; keep whichever is there and write one that both accept.
-        raw.remove("dtype");
         let resolved = serde_json::json!({
             "architectures": [self.family.architecture()],
-            "torch_dtype": dtype,
             "is_encoder_decoder": true,
             "tie_word_embeddings": self.tie_word_embeddings,
             "scale_decoder_outputs": self.scale_decoder_outputs,
@@ -238,12 +236,7 @@ impl Config {
             "eos_token_id": self.eos_token_id,
             "decoder_start_token_id": self.decoder_start_token_id,
         });
-        if let Value::Object(resolved) = resolved {
-            raw.extend(resolved);
-        }
-        let mut text = serde_json::to_string_pretty(&raw).unwrap_or_default();
-        text.push('\n');
-        text
+        written(&self.raw, dtype, resolved)
     }
 
     /// The text of a `generation_config.json` that says nothing but the special tokens.
