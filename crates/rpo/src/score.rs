@@ -142,8 +142,3 @@ pub fn score_set(
     }
     Ok(scores)
 }
-
-/// Log-probability of every token of the packed responses: `(response tokens)`.
-pub fn token_log_probs(model: &Model, batch: &PackedBatch) -> Tensor<1> {
-    label_log_probs(model.forward(batch).responses, model.head(), &batch.labels, true)
-}

@@ -1,13 +1,14 @@
 //! The genuine T5 tokenizer, real rated data and a real checkpoint, found through the environment variable
 //! `RPO_ASSETS`. Without it these tests say that they were skipped.
 
+mod common;
+
 use std::path::PathBuf;
 
 use rpo::batch::{PackedBatch, Span};
 use rpo::burn::tensor::Device;
 use rpo::feedback::{FeedbackSet, Limits, PromptGroup, ReadOptions, Response};
 use rpo::model::checkpoint::Checkpoint;
-use rpo::score::token_log_probs;
 use rpo::tokenizer::{Cut, Tokenizer};
 use serde::Deserialize;
 
@@ -104,7 +105,7 @@ fn a_checkpoint_from_elsewhere_scores_as_in_transformers() {
     });
     let data = FeedbackSet { groups: groups.collect() };
     let batch = PackedBatch::pack(&data, &[Span::whole(0, &data), Span::whole(1, &data)], model.start());
-    let got: Vec<f32> = token_log_probs(&model, &batch).into_data().try_to_vec().expect("f32");
+    let got: Vec<f32> = common::token_log_probs(&model, &batch).into_data().try_to_vec().expect("f32");
     let want: Vec<f32> = cases.iter().flat_map(|case| case.token_log_probs.clone()).collect();
     assert_eq!(got.len(), want.len());
     for (i, (got, want)) in got.iter().zip(want).enumerate() {

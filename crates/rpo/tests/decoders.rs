@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use common::{Case, Golden, cases, check_answers, data, goldens, load, pack, relative_error};
+use common::{Case, Golden, cases, check_answers, data, goldens, load, pack, relative_error, token_log_probs};
 use rpo::burn;
 use rpo::feedback::{FeedbackSet, PromptGroup, Response};
 use rpo::generate::{Decoding, generate};
 use rpo::model::checkpoint::{Checkpoint, StoredAs, save};
 use rpo::model::{Model, NamedParameters, Parameter};
-use rpo::score::{Learner, LogProb, Scores, score, score_set, token_log_probs};
+use rpo::score::{Learner, LogProb, Scores, score, score_set};
 use rpo::stop::Stop;
 use rpo::train::optim::GradientSum;
 use rpo::train::recompute::gradients;

@@ -9,14 +9,14 @@ use std::process::Command;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use common::{Golden, cases, check_answers, goldens, load, pack, relative_error};
+use common::{Golden, cases, check_answers, goldens, load, pack, relative_error, token_log_probs};
 use rpo::batch::{PackedBatch, length_buckets};
 use rpo::burn;
 use rpo::feedback::{FeedbackSet, PromptGroup, Response};
 use rpo::generate::{Decoding, Processors, StoredDecoding, generate};
 use rpo::model::checkpoint::{Checkpoint, StoredAs, save};
 use rpo::model::{NamedParameters, States};
-use rpo::score::{LogProb, score, token_log_probs};
+use rpo::score::{LogProb, score};
 use rpo::stop::Stop;
 use safetensors::SafeTensors;
 use serde::Deserialize;

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use rpo::batch::{PackedBatch, Span};
 use rpo::burn;
 use rpo::feedback::{FeedbackSet, PromptGroup, Response};
@@ -126,4 +126,9 @@ pub fn check_answers(name: &str, model: &Model, prompts: &[Vec<u32>], cases: &[C
 pub fn cases(model: &str) -> Vec<Case> {
     let text = std::fs::read_to_string(goldens().join(model).join("generation.json")).expect("generation.json");
     serde_json::from_str(&text).expect("JSON")
+}
+
+/// Log-probability of every token of the packed responses: `(response tokens)`.
+pub fn token_log_probs(model: &Model, batch: &PackedBatch) -> Tensor<1> {
+    rpo_ops::label_log_probs(model.forward(batch).responses, model.head(), &batch.labels, true)
 }
