@@ -1,8 +1,8 @@
 //! One RPO training step of a flan-t5 shape, or of that of SmolLM2-135M, beside the time of its matrix products alone, alternately.
 //!
-//! `cargo bench --workspace --bench step -- [--size small|base|large|smollm2] [--responses K] [--recompute] [--rounds N]
-//! [--json FILE] [--peer COMMAND]`: 8 prompts of 256 tokens with K responses (1) of 128 tokens each, in micro-batches of at most
-//! 4096 tokens. The floor is every matrix product of the
+//! `cargo bench --workspace --bench step -- [--size small|base|large|smollm2] [--responses K] [--apart] [--recompute] [--rounds N]
+//! [--json FILE] [--peer COMMAND]`: 8 prompts of 256 tokens with K responses (1) of 128 tokens each or, `--apart`, K times as
+//! many prompts with one response each, in micro-batches of at most 4096 tokens. The floor is every matrix product of the
 //! step (forward, and both gradients), at full size, from and into memory that is allocated already, which is not counted
 //! in the peak; recomputation is not counted. A peer takes the same step in its own process, in turn: `scripts/step_torch.py`.
 
@@ -25,22 +25,23 @@ fn main() {
     let rounds: usize = option("--rounds").and_then(|r| r.parse().ok()).unwrap_or(5);
     let config = shape(&option("--size").unwrap_or_else(|| "small".into()));
     let responses: usize = option("--responses").map_or(1, |k| k.parse().expect("a number"));
+    let (prompts, responses) = if flag("--apart") { (BATCH * responses, 1) } else { (BATCH, responses) };
     let train = TrainConfig {
         max_steps: Some(rounds + 2),
-        batch_size: BATCH * responses,
+        batch_size: prompts * responses,
         micro_batch_tokens: 4096,
         recompute: flag("--recompute"),
         ..TrainConfig::default()
     };
     let peer = option("--peer").map(|command| Peer::start(&command));
     let mut times = Times {
-        products: Products::of(&config, responses),
+        products: Products::of(&config, prompts, responses),
         peer,
         steps: Vec::new(),
         floors: Vec::new(),
         peers: Vec::new(),
     };
-    let data = common::data(BATCH, responses, |_| PROMPT, |_| RESPONSE);
+    let data = common::data(prompts, responses, |_| PROMPT, |_| RESPONSE);
     common::train(common::fresh(&config), data, &train, &mut times);
 
     // The first two warm up.
@@ -97,19 +98,19 @@ struct Products {
 }
 
 impl Products {
-    fn of(config: &Config, responses: usize) -> Self {
+    fn of(config: &Config, prompts: usize, responses: usize) -> Self {
         match config {
-            Config::T5(config) => Self::of_t5(config, responses),
-            Config::Llama(config) => Self::of_llama(config, responses),
+            Config::T5(config) => Self::of_t5(config, prompts, responses),
+            Config::Llama(config) => Self::of_llama(config, prompts, responses),
         }
     }
 
     /// Prompts and responses go through the same matrices; attention counts what queries see, without what is hidden.
-    fn of_llama(config: &llama::Config, responses: usize) -> Self {
+    fn of_llama(config: &llama::Config, prompts: usize, responses: usize) -> Self {
         let (d, ff, layers, width) = (config.d_model, config.d_ff, config.num_layers, config.head_width);
         let (queries, keys) = (config.num_heads * width, config.num_key_heads * width);
-        let target = BATCH * responses * RESPONSE;
-        let all = BATCH * PROMPT + target;
+        let target = prompts * responses * RESPONSE;
+        let all = prompts * PROMPT + target;
         let linear = [
             (all, queries, d, layers),
             (all, keys, d, 2 * layers),
@@ -120,13 +121,13 @@ impl Products {
         ];
         let heads = config.num_heads * layers;
         let attention =
-            [(PROMPT, PROMPT / 2, BATCH * heads), (RESPONSE, PROMPT + RESPONSE / 2, BATCH * responses * heads)];
+            [(PROMPT, PROMPT / 2, prompts * heads), (RESPONSE, PROMPT + RESPONSE / 2, prompts * responses * heads)];
         Self::new(&linear, &attention, width)
     }
 
-    fn of_t5(config: &t5::Config, responses: usize) -> Self {
+    fn of_t5(config: &t5::Config, prompts: usize, responses: usize) -> Self {
         let (d, ff, inner) = (config.d_model, config.d_ff, config.num_heads * config.d_kv);
-        let (source, target) = (BATCH * PROMPT, BATCH * responses * RESPONSE);
+        let (source, target) = (prompts * PROMPT, prompts * responses * RESPONSE);
         let (encoder, decoder) = (config.num_layers, config.num_decoder_layers);
         // Matrices of every layer, as (tokens, outputs, inputs, how many).
         let linear = [
@@ -140,7 +141,7 @@ impl Products {
             (target, d, ff, decoder),
             (target, config.vocab_size, d, 1),
         ];
-        let heads = BATCH * config.num_heads;
+        let heads = prompts * config.num_heads;
         let attention = [
             (PROMPT, PROMPT, heads * encoder),
             (RESPONSE, RESPONSE, heads * responses * decoder),
