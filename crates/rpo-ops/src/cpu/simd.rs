@@ -15,7 +15,10 @@ const LANES: usize = 16;
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     let clamped = x.clamp(-87.3, 88.3);
-    let n = (clamped * std::f32::consts::LOG2_E).round_ties_even();
+    // Added to 1.5 * 2^23, a number is rounded to an integer, which then stands in the lowest bits: a conversion to `i32`,
+    // which must saturate, would take longer than all the rest.
+    let shifted = clamped * std::f32::consts::LOG2_E + 12_582_912.0;
+    let n = shifted - 12_582_912.0;
     let r = n.mul_add(2.121_944_4e-4, n.mul_add(-0.693_359_4, clamped));
     let p = 1.987_569_1e-4f32;
     let p = p.mul_add(r, 1.398_199_9e-3);
@@ -23,7 +26,8 @@ pub(super) fn exp(x: f32) -> f32 {
     let p = p.mul_add(r, 4.166_579_6e-2);
     let p = p.mul_add(r, 1.666_666_5e-1);
     let p = p.mul_add(r, 0.5);
-    let y = p.mul_add(r * r, r + 1.0) * f32::from_bits(((n as i32 + 127) << 23) as u32);
+    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
+    let y = p.mul_add(r * r, r + 1.0) * power;
     if x < -87.3 { 0.0 } else { y }
 }
 
@@ -64,8 +68,20 @@ pub(super) fn max(values: &[f32]) -> f32 {
 #[inline(always)]
 pub(super) fn exponentiate(row: &mut [f32]) -> (f32, f32) {
     let largest = max(row);
-    row.iter_mut().for_each(|v| *v = exp(*v - largest));
-    (largest, sum(row.len(), |i| row[i]))
+    let mut lanes = [0f32; LANES];
+    let mut chunks = row.chunks_exact_mut(LANES);
+    for chunk in &mut chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *value = exp(*value - largest);
+            *lane += *value;
+        }
+    }
+    let mut rest = 0.0;
+    for value in chunks.into_remainder() {
+        *value = exp(*value - largest);
+        rest += *value;
+    }
+    (largest, lanes.iter().sum::<f32>() + rest)
 }
 
 #[cfg(test)]
