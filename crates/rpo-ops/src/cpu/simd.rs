@@ -37,17 +37,20 @@ pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// `sum of term(i)` for `i < n`.
+/// The sum of `term` over the values of slices of one length.
 #[inline(always)]
-pub(super) fn sum(n: usize, term: impl Fn(usize) -> f32) -> f32 {
+pub(super) fn sum<const N: usize>(slices: [&[f32]; N], term: impl Fn([f32; N]) -> f32) -> f32 {
+    let n = slices[0].len();
     let mut lanes = [0f32; LANES];
     let whole = n / LANES * LANES;
     for start in (0..whole).step_by(LANES) {
+        // One check of the bounds for each chunk of each slice.
+        let chunks = slices.map(|slice| &slice[start..start + LANES]);
         for (j, lane) in lanes.iter_mut().enumerate() {
-            *lane += term(start + j);
+            *lane += term(chunks.map(|chunk| chunk[j]));
         }
     }
-    lanes.iter().sum::<f32>() + (whole..n).map(term).sum::<f32>()
+    lanes.iter().sum::<f32>() + (whole..n).map(|i| term(slices.map(|slice| slice[i]))).sum::<f32>()
 }
 
 /// The largest value; negative infinity for none.
@@ -103,7 +106,7 @@ mod tests {
     fn sums_and_maxima_cover_every_length() {
         for n in 0..50 {
             let values: Vec<f32> = (0..n).map(|i| ((i * 37) % 50) as f32 - 25.0).collect();
-            assert_eq!(sum(n, |i| values[i]), values.iter().sum::<f32>());
+            assert_eq!(sum([&values, &values], |[a, b]| 2.0 * a - b), values.iter().sum::<f32>());
             assert_eq!(max(&values), values.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }
     }

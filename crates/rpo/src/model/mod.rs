@@ -5,6 +5,7 @@
 //! compiler then names the few places that treat families differently.
 
 pub mod checkpoint;
+mod linear;
 pub mod llama;
 mod parameters;
 mod raw;
@@ -19,6 +20,8 @@ use burn::tensor::{Device, Tensor};
 use rpo_ops::Segments;
 use serde_json::{Map, Value};
 
+pub use linear::Linear;
+pub(crate) use linear::embed;
 pub use llama::Llama;
 pub use parameters::{NamedParameters, Parameter};
 pub use t5::T5;

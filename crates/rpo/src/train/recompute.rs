@@ -7,8 +7,9 @@ use burn::tensor::{Gradients, Tensor};
 
 use crate::batch::PackedBatch;
 use crate::error::Result;
+use crate::model::embed;
 use crate::model::llama;
-use crate::model::t5::{Encoder, embed};
+use crate::model::t5::Encoder;
 use crate::model::{Llama, Model, NamedParameters, Reader, T5, ValueEncoder, ValueNetwork};
 use crate::score::{Learner, Scores, score_decoded};
 use crate::train::optim::GradientSum;
