@@ -1,7 +1,7 @@
 //! Maps by matrices of weights, stored `(outputs, inputs)`, and their gradients. All tensors are dense.
 //!
-//! A matrix `W` with an adapter (LoRA) acts as `W + scale B A`, of which the sum is made anew each time that it is needed: its
-//! cost is that of reading `W`, not that of a product with every token. Of `A` and `B` alone there are gradients then,
+//! A matrix `W` with an adapter (LoRA) acts as `W + scale B A`. For many tokens that sum is made anew each time it is needed,
+//! at the cost of reading `W`; for few, `x` goes through `A` and `B` by themselves. Of `A` and `B` alone there are gradients,
 //!
 //! ```text
 //! dB = scale G^T (x A^T)        dA = scale (G B)^T x
@@ -46,24 +46,36 @@ impl Affine {
         }
     }
 
-    /// The matrix that acts.
-    fn matrix(self, inputs: &[FlexTensor]) -> FlexTensor {
+    /// The matrix that acts on `tokens` tokens, and an adapter that acts beside it where that is less work.
+    fn parts(self, inputs: &[FlexTensor], tokens: usize) -> (FlexTensor, Option<Adapter>) {
         let weight = &inputs[self.weight];
-        let Some(Adapter { a, b, scale }) = self.adapter else { return weight.clone() };
+        let Some(adapter) = self.adapter else { return (weight.clone(), None) };
         let (outputs, width) = rows_columns(weight);
+        if tokens * (outputs + width) < outputs * width {
+            return (weight.clone(), Some(adapter));
+        }
+        let Adapter { a, b, scale } = adapter;
         let mut sum = weight.storage::<f32>().to_vec();
         multiply(matrix(&scaled(&inputs[b], scale)), matrix(&inputs[a]), &mut sum, width, Store::Add);
-        tensor(sum, [outputs, width])
+        (tensor(sum, [outputs, width]), None)
     }
 
     /// `x weight^T + bias`.
     pub(super) fn forward(self, inputs: &[FlexTensor], x: &FlexTensor) -> FlexTensor {
-        let weight = self.matrix(inputs);
-        let Some(bias) = self.bias else { return result(matrix(x), matrix(&weight).t()) };
-        let ((n, _), (outputs, _)) = (rows_columns(x), rows_columns(&weight));
-        let mut y = repeated(inputs[bias].storage(), n);
-        multiply(matrix(x), matrix(&weight).t(), &mut y, outputs, Store::Add);
-        tensor(y, [n, outputs])
+        let ((n, _), (outputs, _)) = (rows_columns(x), rows_columns(&inputs[self.weight]));
+        match self.bias {
+            None => {
+                let (weight, beside) = self.parts(inputs, n);
+                let mut y = result(matrix(x), matrix(&weight).t());
+                forward_beside(beside, inputs, &mut y, x);
+                y
+            }
+            Some(bias) => {
+                let mut y = tensor(repeated(inputs[bias].storage(), n), [n, outputs]);
+                self.add_product(inputs, &mut y, x);
+                y
+            }
+        }
     }
 
     /// `residual + x weight^T + bias`.
@@ -74,19 +86,31 @@ impl Affine {
             let bias: &[f32] = inputs[bias].storage();
             sum.chunks_exact_mut(width).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
         }
-        multiply(matrix(x), matrix(&self.matrix(inputs)).t(), &mut sum, width, Store::Add);
-        tensor(sum, [n, width])
+        let mut sum = tensor(sum, [n, width]);
+        self.add_product(inputs, &mut sum, x);
+        sum
+    }
+
+    /// Adds `x weight^T` to `sum`.
+    fn add_product(self, inputs: &[FlexTensor], sum: &mut FlexTensor, x: &FlexTensor) {
+        let (weight, beside) = self.parts(inputs, rows_columns(x).0);
+        add(sum, matrix(x), matrix(&weight).t());
+        forward_beside(beside, inputs, sum, x);
     }
 
     /// Gradient of `x`.
     pub(super) fn of_input(self, inputs: &[FlexTensor], gradient: &FlexTensor) -> FlexTensor {
-        result(matrix(gradient), matrix(&self.matrix(inputs)))
+        let (weight, beside) = self.parts(inputs, rows_columns(gradient).0);
+        let mut of_x = result(matrix(gradient), matrix(&weight));
+        backward_beside(beside, inputs, &mut of_x, gradient);
+        of_x
     }
 
     /// Adds [`Self::of_input`] to `sum`.
     pub(super) fn of_input_onto(self, inputs: &[FlexTensor], sum: &mut FlexTensor, gradient: &FlexTensor) {
-        let (_, width) = rows_columns(sum);
-        multiply(matrix(gradient), matrix(&self.matrix(inputs)), sum.storage_mut(), width, Store::Add);
+        let (weight, beside) = self.parts(inputs, rows_columns(gradient).0);
+        add(sum, matrix(gradient), matrix(&weight));
+        backward_beside(beside, inputs, sum, gradient);
     }
 
     /// Whether the gradient of some parameter is wanted.
@@ -117,6 +141,20 @@ impl Affine {
     }
 }
 
+/// Adds `scale (x A^T) B^T` to `y`.
+fn forward_beside(adapter: Option<Adapter>, inputs: &[FlexTensor], y: &mut FlexTensor, x: &FlexTensor) {
+    let Some(Adapter { a, b, scale }) = adapter else { return };
+    let narrow = scaled(&result(matrix(x), matrix(&inputs[a]).t()), scale);
+    add(y, matrix(&narrow), matrix(&inputs[b]).t());
+}
+
+/// Adds `scale (G B) A` to the gradient of `x`.
+fn backward_beside(adapter: Option<Adapter>, inputs: &[FlexTensor], of_x: &mut FlexTensor, gradient: &FlexTensor) {
+    let Some(Adapter { a, b, scale }) = adapter else { return };
+    let narrow = scaled(&result(matrix(gradient), matrix(&inputs[b])), scale);
+    add(of_x, matrix(&narrow), matrix(&inputs[a]));
+}
+
 fn matrix(x: &FlexTensor) -> Matrix<'_> {
     let (rows, columns) = rows_columns(x);
     Matrix::new(x.storage(), rows, columns, columns)
@@ -125,6 +163,12 @@ fn matrix(x: &FlexTensor) -> Matrix<'_> {
 fn result(a: Matrix<'_>, b: Matrix<'_>) -> FlexTensor {
     let shape = [a.rows(), b.columns()];
     tensor(product(a, b), shape)
+}
+
+/// Adds `a b` to `sum`.
+fn add(sum: &mut FlexTensor, a: Matrix<'_>, b: Matrix<'_>) {
+    let (_, width) = rows_columns(sum);
+    multiply(a, b, sum.storage_mut(), width, Store::Add);
 }
 
 fn scaled(x: &FlexTensor, scale: f32) -> FlexTensor {

@@ -33,6 +33,11 @@ impl Normed {
         rms_norm(&inputs[self.x], &inputs[self.norm], self.epsilon)
     }
 
+    /// Whether something before the layer's maps learns.
+    fn learns(self, of: &OfInputs<'_>) -> bool {
+        of.wants(self.x) || of.wants(self.norm)
+    }
+
     /// The gradients of `x`, also through the residual add, and of the norm.
     fn backward(self, of: &mut OfInputs<'_>, of_h: FlexTensor, gradient: &FlexTensor) {
         let (x, norm) = (&of.inputs[self.x], &of.inputs[self.norm]);
@@ -84,9 +89,11 @@ impl Operation for FeedForward {
             gate.of_parameters(of, &of_gated, &h);
             up.of_parameters(of, &of_upped, &h);
         }
-        let mut of_h = gate.of_input(inputs, &of_gated);
-        up.of_input_onto(inputs, &mut of_h, &of_upped);
-        normed.backward(of, of_h, &gradient);
+        if normed.learns(of) {
+            let mut of_h = gate.of_input(inputs, &of_gated);
+            up.of_input_onto(inputs, &mut of_h, &of_upped);
+            normed.backward(of, of_h, &gradient);
+        }
     }
 }
 
@@ -226,12 +233,18 @@ impl Operation for AttentionLayer {
             k.of_parameters(of, &of_k, source);
             v.of_parameters(of, &of_v, source);
         }
-        let mut of_h = q.of_input(inputs, &of_q);
-        if let Kind::Biased { memory: Some(memory), .. } = self.kind {
+        if let Kind::Biased { memory: Some(memory), .. } = self.kind
+            && of.wants(memory)
+        {
             let mut of_memory = k.of_input(inputs, &of_k);
             v.of_input_onto(inputs, &mut of_memory, &of_v);
             of.put(memory, of_memory);
-        } else {
+        }
+        if !normed.learns(of) {
+            return;
+        }
+        let mut of_h = q.of_input(inputs, &of_q);
+        if !matches!(self.kind, Kind::Biased { memory: Some(_), .. }) {
             k.of_input_onto(inputs, &mut of_h, &of_k);
             v.of_input_onto(inputs, &mut of_h, &of_v);
         }
