@@ -7,6 +7,7 @@
 pub mod checkpoint;
 mod linear;
 pub mod llama;
+pub mod lora;
 mod parameters;
 mod raw;
 pub mod t5;
@@ -127,6 +128,14 @@ impl Model {
         match self {
             Self::T5(t5) => t5.encode(ids, prompts),
             Self::Llama(llama) => llama.encode(ids, prompts),
+        }
+    }
+
+    /// Visits the linear maps of all blocks.
+    fn visit_maps(&mut self, visit: linear::Visit<'_>) -> Result<()> {
+        match self {
+            Self::T5(t5) => t5.visit_maps(visit),
+            Self::Llama(llama) => llama.visit_maps(visit),
         }
     }
 

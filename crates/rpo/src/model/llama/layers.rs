@@ -8,7 +8,7 @@ use rpo_ops::{
 
 use super::config::{Config, Family};
 use crate::error::Result;
-use crate::model::linear::Linear;
+use crate::model::linear::{self, Linear, Visit};
 use crate::model::weights::{Builder, Init};
 
 /// RMS norm.
@@ -114,6 +114,15 @@ impl Block {
             post_attention_layernorm: Norm::new(at.at("post_attention_layernorm"), d_model, config)?,
             mlp,
         })
+    }
+
+    /// Visits the block's linear maps; `at` is its name.
+    pub(super) fn visit_maps(&mut self, at: &str, visit: Visit<'_>) -> Result<()> {
+        let Attention { q_proj: q, k_proj: k, v_proj: v, o_proj: o, .. } = &mut self.self_attn;
+        let of_attention = [("q_proj", q), ("k_proj", k), ("v_proj", v), ("o_proj", o)];
+        linear::visit(&format!("{at}.self_attn"), of_attention, visit)?;
+        let FeedForward { gate_proj: gate, up_proj: up, down_proj: down } = &mut self.mlp;
+        linear::visit(&format!("{at}.mlp"), [("gate_proj", gate), ("up_proj", up), ("down_proj", down)], visit)
     }
 
     /// `(tokens, d_model)` through the block, the tokens lying as `view` says.

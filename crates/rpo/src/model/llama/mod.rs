@@ -14,7 +14,7 @@ pub use config::{Config, Family};
 pub use layers::{Attention, Block, FeedForward, Norm};
 
 use super::States;
-use super::linear::{Linear, embed};
+use super::linear::{Linear, Visit, embed};
 use super::weights::{Builder, Weights};
 use crate::batch::PackedBatch;
 use crate::error::Result;
@@ -107,6 +107,12 @@ impl Llama {
             Some(block) => block.forward(x, view, &self.config),
             None => self.model.norm.forward(x),
         }
+    }
+
+    /// Visits the linear maps of all blocks.
+    pub(in crate::model) fn visit_maps(&mut self, visit: Visit<'_>) -> Result<()> {
+        let mut blocks = self.model.layers.iter_mut().enumerate();
+        blocks.try_for_each(|(i, block)| block.visit_maps(&format!("model.layers.{i}"), visit))
     }
 
     /// The same model without a head of its own: what reads a prompt.

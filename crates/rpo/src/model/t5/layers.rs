@@ -11,7 +11,7 @@ use rpo_ops::{
 
 use super::config::{Config, FeedForward};
 use crate::error::Result;
-use crate::model::linear::Linear;
+use crate::model::linear::{self, Linear, Visit};
 use crate::model::weights::{Builder, Init};
 
 /// T5's RMS norm.
@@ -87,6 +87,11 @@ impl Attention {
         self.o.forward(x)
     }
 
+    fn visit_maps(&mut self, at: &str, visit: Visit<'_>) -> Result<()> {
+        let Self { q, k, v, o, .. } = self;
+        linear::visit(at, [("q", q), ("k", k), ("v", v), ("o", o)], visit)
+    }
+
     /// The whole layer with the norm before it.
     fn layer(&self, norm: &LayerNorm) -> AttentionLayer {
         let [q, k, v, o] = [&self.q, &self.k, &self.v, &self.o].map(Linear::affine);
@@ -103,6 +108,11 @@ pub struct SelfAttentionLayer {
 }
 
 impl SelfAttentionLayer {
+    /// Visits its linear maps; `at` is its name.
+    pub(super) fn visit_maps(&mut self, at: &str, visit: Visit<'_>) -> Result<()> {
+        self.SelfAttention.visit_maps(&format!("{at}.SelfAttention"), visit)
+    }
+
     pub(crate) fn new(mut at: Builder<'_>, config: &Config, with_bias: bool) -> Result<Self> {
         Ok(Self {
             SelfAttention: Attention::new(at.at("SelfAttention"), config, with_bias)?,
@@ -124,6 +134,11 @@ pub struct CrossAttentionLayer {
 }
 
 impl CrossAttentionLayer {
+    /// Visits its linear maps; `at` is its name.
+    pub(super) fn visit_maps(&mut self, at: &str, visit: Visit<'_>) -> Result<()> {
+        self.EncDecAttention.visit_maps(&format!("{at}.EncDecAttention"), visit)
+    }
+
     pub(crate) fn new(mut at: Builder<'_>, config: &Config) -> Result<Self> {
         Ok(Self {
             EncDecAttention: Attention::new(at.at("EncDecAttention"), config, false)?,
@@ -173,6 +188,14 @@ pub struct FeedForwardLayer {
 }
 
 impl FeedForwardLayer {
+    /// Visits its linear maps; `at` is its name.
+    pub(super) fn visit_maps(&mut self, at: &str, visit: Visit<'_>) -> Result<()> {
+        let Dense { wi, wi_0, wi_1, wo } = &mut self.DenseReluDense;
+        let inward = [("wi", wi), ("wi_0", wi_0), ("wi_1", wi_1)];
+        let maps = inward.into_iter().filter_map(|(name, map)| map.as_mut().map(|map| (name, map)));
+        linear::visit(&format!("{at}.DenseReluDense"), maps.chain([("wo", wo)]), visit)
+    }
+
     pub(crate) fn new(mut at: Builder<'_>, config: &Config) -> Result<Self> {
         Ok(Self {
             DenseReluDense: Dense::new(at.at("DenseReluDense"), config)?,

@@ -13,7 +13,7 @@ pub use config::{Config, Family, FeedForward};
 pub use layers::{Attention, CrossAttentionLayer, Dense, FeedForwardLayer, LayerNorm, SelfAttentionLayer};
 
 use super::States;
-use super::linear::{Linear, embed};
+use super::linear::{Linear, Visit, embed};
 use super::weights::{Builder, Weights};
 use crate::batch::PackedBatch;
 use crate::error::Result;
@@ -175,6 +175,22 @@ impl T5 {
             true => x.mul_scalar((self.config.d_model as f64).powf(-0.5)),
             false => x,
         }
+    }
+
+    /// Visits the linear maps of all blocks.
+    pub(in crate::model) fn visit_maps(&mut self, visit: Visit<'_>) -> Result<()> {
+        for (i, EncoderBlock { layer }) in self.encoder.block.iter_mut().enumerate() {
+            let at = |layer: usize| format!("encoder.block.{i}.layer.{layer}");
+            layer.0.visit_maps(&at(0), visit)?;
+            layer.1.visit_maps(&at(1), visit)?;
+        }
+        for (i, DecoderBlock { layer }) in self.decoder.block.iter_mut().enumerate() {
+            let at = |layer: usize| format!("decoder.block.{i}.layer.{layer}");
+            layer.0.visit_maps(&at(0), visit)?;
+            layer.1.visit_maps(&at(1), visit)?;
+            layer.2.visit_maps(&at(2), visit)?;
+        }
+        Ok(())
     }
 
     /// The matrix of the head, `(vocabulary, d_model)`.
