@@ -8,6 +8,7 @@ mod look;
 mod measure;
 pub mod optim;
 mod order;
+mod packing;
 pub mod recompute;
 pub mod record;
 mod run;
@@ -99,6 +100,7 @@ impl Trainer<'_> {
         tell(Event::Start { done: progress.step, steps })?;
         if progress.step == 0 {
             progress.best_by = self.config.best_by;
+            packing::check(&learner.policy, &self.task.data.train)?;
         }
         loop {
             let saves = due(progress.step) && progress.pending != Pending::NOTHING;
