@@ -184,11 +184,12 @@ fn a_broken_template_is_told_with_file_and_line() {
             "line 3 of the chat template is not valid Jinja",
         ),
         (json!("a\nb {{ messages[0].content.shout() }}"), "line 2 of the chat template fails: unknown method"),
+        (json!("{{ strftime_now('%Q') }}"), "strftime_now: not all of `%Q` is known"),
         (json!([{"name": "rag", "template": "x"}]), "none called `default`; there are: rag"),
         (json!(7), "neither a text nor a list"),
     ] {
         let dir = model(&golden, &template);
-        let problem = ChatTemplate::find(dir.path(), None).expect("one").prompt(&[Turn::new("user", "Hi")]);
+        let problem = self::template(&golden, dir.path()).prompt(&[Turn::new("user", "Hi")]);
         let problem = problem.expect_err("broken").to_string();
         assert!(problem.contains("tokenizer_config.json: ") && problem.contains(said), "{problem}");
         // The file of its own wins.

@@ -64,7 +64,8 @@ impl ChatTemplate {
         self.fingerprint
     }
 
-    /// What the model reads before it answers the conversation.
+    /// What the model reads before it answers the conversation. Fields that messages have beside role and content, and those of
+    /// objects in them, such as a tool call's arguments, come by name and not in the order in which they were written.
     ///
     /// # Errors
     /// If the template is broken (file and line), or if it refuses the conversation (with its own words), fails on it or
