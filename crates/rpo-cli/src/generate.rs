@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use rpo::chat::{Prompt, Writing};
+use rpo::chat::Prompt;
 use rpo::feedback::read_prompts;
 use rpo::generate::{Decoding, EarlyStopping, StoredDecoding, generate};
 use rpo::model::checkpoint::Checkpoint;
@@ -160,7 +160,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let (of, limit) = (prompts.len(), arguments.max_prompt_tokens);
         tracing::warn!("{cut} of {of} prompts were cut at {limit} tokens (--max-prompt-tokens)");
     }
-    if plain > 0 && matches!(tokenizer.writing(), Writing::Template { .. }) {
+    if plain > 0 && tokenizer.writing().has_template() {
         tracing::warn!("{}", plain_beside_template(plain, prompts.len()));
     }
     let model = checkpoint.load(&device::find(&arguments.device)?)?;

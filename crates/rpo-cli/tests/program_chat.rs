@@ -44,6 +44,13 @@ fn messages_go_through_the_template_and_people_see_their_own_texts() {
     let shown = metrics.lines().find(|line| line.contains("\"sample\"")).expect("a sample");
     assert!(shown.contains(r"\nAssistant: yes\nUser: thanks"), "{shown}");
     place.ok("train --resume run --max-steps 3");
+    // A judge that knows what a person wrote.
+    let judged = "--judge sed\u{a0}s/.*Assistant:.yes.*/1/ --validation-fraction 0.2";
+    place.ok(&format!("{TRAIN} {judged}").replace("--out run", "--out judged"));
+    let metrics = std::fs::read_to_string(place.path("judged/metrics.jsonl")).expect("metrics");
+    assert!(metrics.contains("\"reward\":1.0"), "{metrics}");
+    let rows = place.ok("convert chat.jsonl --out -");
+    assert!(rows.starts_with(r#"{"prompt":[{"content":"say ","role":"user"},"#), "{rows}");
 
     place.write("ask.jsonl", r#"{"messages":[{"role":"user","content":"say"},{"role":"assistant","content":"no"},{"role":"user","content":"please"}]}"#);
     let ask = "generate --model run/last --input ask.jsonl --prompt-column messages --max-new-tokens 3 --json";

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use rpo::chat::Writing;
 use rpo::feedback::{FeedbackSet, Source, Split, held_out_prompts};
 use rpo::model::checkpoint::Checkpoint;
 use rpo::objective::ObjectiveConfig;
@@ -288,10 +287,9 @@ fn reader(settings: &Settings, split: &Split, tokenizer: Tokenizer) -> Result<Re
         let texts = held_out_prompts(source, &settings.columns, &tokenizer, settings.limits(), set)?;
         Ok::<_, rpo::Error>(set.groups.iter().map(|group| group.prompt.clone()).zip(texts).collect::<Vec<_>>())
     };
-    let by_template = matches!(tokenizer.writing(), Writing::Template { .. });
     let known = if settings.judge.is_some() {
         own(settings.held_out_source(), &split.validation)?
-    } else if settings.train.sample_every.is_some() && by_template {
+    } else if settings.train.sample_every.is_some() && tokenizer.writing().has_template() {
         let source = if split.validation.groups.is_empty() { &settings.data } else { settings.held_out_source() };
         own(source, &shown_prompts(split))?
     } else {

@@ -72,6 +72,11 @@ pub enum Writing {
 type ByTemplate<'a> = (&'a ChatTemplate, Cow<'a, [Turn]>);
 
 impl Writing {
+    /// Whether prompts may go through a template.
+    pub fn has_template(&self) -> bool {
+        matches!(self, Self::Template { .. })
+    }
+
     /// The turns that the template is to write `prompt` of; none if it is written plainly.
     ///
     /// # Errors
@@ -89,11 +94,6 @@ impl Writing {
             ))),
             _ => Ok(None),
         }
-    }
-
-    /// Whether the model has a template and this prompt goes through it.
-    pub(crate) fn is_by_template(&self, prompt: &Prompt) -> bool {
-        matches!((self, prompt), (Self::Template { texts: true, .. }, _) | (Self::Template { .. }, Prompt::Turns(_)))
     }
 
     /// What the model is given of `prompt`, before any cut.

@@ -8,7 +8,6 @@ use blake3::Hash;
 use rayon::prelude::*;
 
 use super::{Feedback, FeedbackSet, Limits, PromptGroup, ReadSummary, Response, Rows};
-use crate::chat::Writing;
 use crate::error::{Error, Result};
 use crate::tokenizer::{Encoded, Tokenizer};
 
@@ -118,10 +117,11 @@ impl<'a> Grouping<'a> {
         observe: &mut dyn FnMut(&Added<'_>),
     ) -> std::result::Result<Vec<usize>, (usize, Error)> {
         let writing = self.tokenizer.writing();
-        let text = |(i, row): (usize, &Feedback)| {
-            writing.text(&row.prompt).map(|text| blake3::hash(text.as_bytes())).map_err(|problem| (i, problem))
-        };
-        let texts = rows.par_iter().enumerate().map(text).collect::<std::result::Result<Vec<Hash>, _>>()?;
+        let hash = |row: &Feedback| writing.text(&row.prompt).map(|text| blake3::hash(text.as_bytes()));
+        let texts: Vec<Result<Hash>> = rows.par_iter().map(hash).collect();
+        // The first row that cannot be written is told, whichever was tried first.
+        let texts = texts.into_iter().enumerate().map(|(i, text)| text.map_err(|problem| (i, problem)));
+        let texts = texts.collect::<std::result::Result<Vec<Hash>, _>>()?;
         // Of each new prompt text, the first row that has it.
         let mut new = HashSet::new();
         let is_new: Vec<bool> =
@@ -172,9 +172,9 @@ impl<'a> Grouping<'a> {
             self.summary.folded_by_cut += usize::from(is_uncut_new);
             return group;
         }
-        let has_template = matches!(self.tokenizer.writing(), Writing::Template { .. });
+        let beside_template = self.tokenizer.writing().has_template() && !prompt.templated;
         self.summary.templated_prompts += usize::from(prompt.templated);
-        self.summary.prompts_beside_template += usize::from(has_template && !prompt.templated);
+        self.summary.prompts_beside_template += usize::from(beside_template);
         self.summary.unknown_tokens += prompt.unknown;
         self.summary.truncated_prompts += usize::from(prompt.truncated());
         self.by_ids.insert(prompt.ids.clone(), self.groups.len());

@@ -51,9 +51,9 @@ impl Tokenizer {
     /// Encodes the response to `prompt` in at most `limit` ids. One that is cut has no end, for the text does not end there.
     ///
     /// # Errors
-    /// If the tokenizer's own model fails on the text.
+    /// If the prompt is of messages and there is no template for them, or the tokenizer's own model fails on the text.
     pub fn answer(&self, prompt: &Prompt, text: &str, limit: usize) -> Result<Encoded> {
-        let end = if self.writing.is_by_template(prompt) { self.turn_end } else { self.eos };
+        let end = if self.writing.turns(prompt)?.is_some() { self.turn_end } else { self.eos };
         self.ended(text, limit, end)
     }
 
