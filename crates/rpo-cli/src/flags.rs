@@ -41,9 +41,22 @@ pub struct Flags {
     /// Keep less for the gradients and compute it again: less memory, a third more time
     #[arg(long)]
     recompute: bool,
-    /// Largest learning rate [default: 1e-4]
+    /// Largest learning rate [default: 1e-4]; adapters (--lora-rank) usually need about ten times that of a whole model
     #[arg(long)]
     learning_rate: Option<f64>,
+    /// Train adapters of this rank (LoRA) instead of the whole model: a third less time and far less memory. best/ is the model
+    /// with them merged, best/adapter/ they alone, as PEFT reads them
+    #[arg(long, value_name = "RANK")]
+    lora_rank: Option<i64>,
+    /// What the adapters' products are multiplied by, times the rank [default: twice the rank]
+    #[arg(long, value_name = "ALPHA")]
+    lora_alpha: Option<f64>,
+    /// Linear maps that get adapters, such as q,v of T5 or q_proj,v_proj [default: all of the blocks]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    lora_targets: Option<Vec<String>>,
+    /// Number format of the weights in best/ [default: f32]
+    #[arg(long, value_name = "FORMAT", value_parser = ["f32", "bf16", "f16"])]
+    store: Option<String>,
     /// Steps of linear warm-up [default: 150, but at most a tenth of all]
     #[arg(long)]
     warmup_steps: Option<i64>,
@@ -265,6 +278,13 @@ impl Flags {
             ("train.validate-every", whole(self.validate_every)),
             ("train.seed", whole(self.seed)),
             ("train.optimizer.learning-rate", real(self.learning_rate)),
+            ("train.lora.rank", whole(self.lora_rank)),
+            ("train.lora.alpha", real(self.lora_alpha)),
+            (
+                "train.lora.targets",
+                self.lora_targets.map(|names| Value::Array(names.into_iter().map(Value::String).collect())),
+            ),
+            ("train.store", text(self.store)),
         ];
         let given = common
             .into_iter()

@@ -2,14 +2,22 @@
 
 use burn::tensor::{Tensor, activation};
 
-use crate::parameters::{AttentionLayer, Gate, GatedFeedForward};
+use crate::parameters::{Adapter, Affine, AttentionLayer, Gate, GatedFeedForward};
 use crate::plan::Prefixed;
 use crate::rotary::Rotary;
 use crate::segments::MASKED;
 use crate::{RelativeBias, Segments, index_tensor};
 
-pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    x.matmul(weight.transpose())
+pub(crate) fn linear(x: Tensor<2>, map: Affine) -> Tensor<2> {
+    let Affine { weight, bias, adapter } = map;
+    let mut y = x.clone().matmul(weight.transpose());
+    if let Some(Adapter { a, b, scale }) = adapter {
+        y = y + x.matmul(a.transpose()).matmul(b.transpose()).mul_scalar(scale);
+    }
+    match bias {
+        Some(bias) => y + bias.unsqueeze(),
+        None => y,
+    }
 }
 
 pub(crate) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
@@ -36,11 +44,40 @@ pub(crate) fn attention(
     memory: Option<(Tensor<2>, &Segments)>,
     bias: Option<&RelativeBias>,
 ) -> Tensor<2> {
-    let AttentionLayer { norm, epsilon, heads, q, k, v, o } = layer;
+    let (memory, keys) = memory.unzip();
+    around(x, layer, memory, |[q, k, v], [heads, _]| {
+        padded_attention(q, k, v, heads, queries, keys.unwrap_or(queries), bias)
+    })
+}
+
+/// The attention layer around what makes of queries, keys and values their mixture.
+fn around(
+    x: Tensor<2>,
+    layer: AttentionLayer,
+    memory: Option<Tensor<2>>,
+    mix: impl FnOnce([Tensor<2>; 3], [usize; 2]) -> Tensor<2>,
+) -> Tensor<2> {
+    let AttentionLayer { norm, epsilon, heads, q, k, v, o, head_norms } = layer;
     let h = rms_norm(x.clone(), norm, epsilon);
-    let (source, keys) = memory.unwrap_or_else(|| (h.clone(), queries));
-    let (q, k, v) = (linear(h, q), linear(source.clone(), k), linear(source, v));
-    x + linear(padded_attention(q, k, v, heads, queries, keys, bias), o)
+    let source = memory.unwrap_or_else(|| h.clone());
+    let (mut q, mut k, v) = (linear(h, q), linear(source.clone(), k), linear(source, v));
+    if let Some([of_q, of_k]) = head_norms {
+        [q, k] = [(q, of_q), (k, of_k)].map(|(x, norm)| {
+            let ([tokens, inner], [width]) = (x.dims(), norm.dims());
+            rms_norm(x.reshape([tokens * inner / width, width]), norm, epsilon).reshape([tokens, inner])
+        });
+    }
+    x + linear(mix([q, k, v], heads), o)
+}
+
+/// See [`crate::prefixed_self_attention`].
+pub(crate) fn prefixed_self_attention(
+    x: Tensor<2>,
+    layer: AttentionLayer,
+    view: &Prefixed,
+    rotary: &Rotary,
+) -> Tensor<2> {
+    around(x, layer, None, |[q, k, v], heads| prefixed_attention(q, k, &v, heads, view, rotary))
 }
 
 /// `softmax(q k^T + bias) v` on padded sequences.
@@ -78,8 +115,8 @@ pub(crate) fn label_log_probs(hidden: Tensor<2>, weight: Tensor<2>, labels: &[u3
     activation::log_softmax(logits, 1).gather(1, labels).reshape([tokens])
 }
 
-/// See [`crate::prefixed_attention`].
-pub(crate) fn prefixed_attention(
+/// `softmax(q k^T / sqrt(width)) v`, the prompts before their responses.
+fn prefixed_attention(
     q: Tensor<2>,
     k: Tensor<2>,
     v: &Tensor<2>,

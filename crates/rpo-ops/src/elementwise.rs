@@ -1,18 +1,18 @@
-//! Linear maps, norm and activation of T5.
+//! Linear maps, norm and activation.
 
 use burn::tensor::{Tensor, activation};
 
-use crate::{composed, cpu};
+use crate::{Affine, composed, cpu};
 
-/// `x weight^T`: `(tokens, inputs)` and `(outputs, inputs)` to `(tokens, outputs)`.
-pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+/// `x weight^T + bias`: `(tokens, inputs)` to `(tokens, outputs)`.
+pub fn linear(x: Tensor<2>, map: impl Into<Affine>) -> Tensor<2> {
     match cpu::supported(&x.device()) {
-        true => cpu::linear(x, weight),
-        false => composed::linear(x, weight),
+        true => cpu::linear(x, map.into()),
+        false => composed::linear(x, map.into()),
     }
 }
 
-/// T5's RMS norm without mean subtraction or bias: `x / sqrt(mean(x^2) + epsilon) * weight`.
+/// RMS norm, without mean subtraction or bias: `x / sqrt(mean(x^2) + epsilon) * weight`.
 ///
 /// `x` is `(tokens, features)`, `weight` is `(features)`.
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {

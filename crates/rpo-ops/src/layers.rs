@@ -1,18 +1,17 @@
-//! The layers of a T5 block: norm, what the layer does, residual add.
+//! The layers of a block: norm, what the layer does, residual add.
 
 use burn::tensor::Tensor;
 
 use crate::parameters::{AttentionLayer, GatedFeedForward};
-use crate::plan::Plan;
-use crate::{RelativeBias, Segments, composed, cpu};
+use crate::plan::{Plan, Prefixed};
+use crate::{RelativeBias, Rotary, Segments, composed, cpu};
 
 /// `x + (activation(h gate^T) * h up^T) down^T` with `h = rms_norm(x)`. `x` and the result are `(tokens, d_model)`.
 pub fn gated_feed_forward(x: Tensor<2>, layer: GatedFeedForward) -> Tensor<2> {
     if !cpu::supported(&x.device()) {
         return composed::gated_feed_forward(x, layer);
     }
-    let GatedFeedForward { norm, epsilon, activation, gate, up, down } = layer;
-    cpu::feed_forward([x, gate, up, down], norm, cpu::Settings { epsilon, activation })
+    cpu::feed_forward(x, layer)
 }
 
 /// `x + attention(h, h) o^T` with `h = rms_norm(x)`: every token attends to those of its own segment, with T5's bias and
@@ -37,6 +36,17 @@ pub fn cross_attention(
     attention(x, layer, queries, Some((memory, keys)), None)
 }
 
+/// `x + attention(h) o^T` with `h = rms_norm(x)` of a decoder-only model: `softmax(q k^T / sqrt(width)) v`, queries and keys
+/// turned by their positions. Each token of a prompt sees those of its prompt up to itself, each token of a response all of its
+/// prompt and those of its response up to itself. `x` and the result are `(tokens, d_model)`.
+pub fn prefixed_self_attention(x: Tensor<2>, layer: AttentionLayer, view: &Prefixed, rotary: &Rotary) -> Tensor<2> {
+    if !cpu::supported(&x.device()) {
+        return composed::prefixed_self_attention(x, layer, view, rotary);
+    }
+    let plan = cpu::PrefixPlan::new(layer.heads, view, rotary);
+    cpu::prefixed_layer(x, layer, plan)
+}
+
 pub(crate) fn attention(
     x: Tensor<2>,
     layer: AttentionLayer,
@@ -44,22 +54,13 @@ pub(crate) fn attention(
     memory: Option<(Tensor<2>, &Segments)>,
     bias: Option<&RelativeBias>,
 ) -> Tensor<2> {
-    let device = x.device();
-    if !cpu::supported(&device) {
+    if !cpu::supported(&x.device()) {
         return composed::attention(x, layer, queries, memory, bias);
     }
-    let AttentionLayer { norm, epsilon, heads, q, k, v, o } = layer;
-    let plan = Plan {
-        heads,
-        queries: queries.clone(),
-        memory: memory.as_ref().map(|(_, keys)| (*keys).clone()),
-        position: bias.map(RelativeBias::position),
-    };
-    // Where there is no memory or no bias, something stands in that nothing reads.
-    let nothing = || Tensor::zeros([1, heads], &device);
-    let memory = memory.map_or_else(nothing, |(memory, _)| memory);
-    let table = bias.map_or_else(nothing, RelativeBias::table);
-    cpu::attention_layer([x, memory, q, k, v, o, table], norm, plan, epsilon)
+    let (memory, keys) = memory.map(|(memory, keys)| (memory, keys.clone())).unzip();
+    let position = bias.map(RelativeBias::position);
+    let plan = Plan { heads: layer.heads[0], queries: queries.clone(), memory: keys, position };
+    cpu::attention_layer(x, layer, plan, memory, bias)
 }
 
 #[cfg(test)]
@@ -67,6 +68,7 @@ mod tests {
     use burn::tensor::{Device, Distribution, Tolerance};
 
     use super::*;
+    use crate::index_tensor;
 
     fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
         Tensor::random(shape, Distribution::Normal(0.0, 0.3), &Device::flex())
@@ -78,11 +80,12 @@ mod tests {
         let layer = AttentionLayer {
             norm: random([4]),
             epsilon: 1e-6,
-            heads: 2,
-            q: random([6, 4]),
-            k: random([6, 4]),
-            v: random([6, 4]),
-            o: random([4, 6]),
+            heads: [2, 2],
+            q: random([6, 4]).into(),
+            k: random([6, 4]).into(),
+            v: random([6, 4]).into(),
+            o: random([4, 6]).into(),
+            head_norms: None,
         };
         let segments = Segments::from_lengths([3, 1, 5]);
         let x = random([9, 4]);
@@ -96,6 +99,41 @@ mod tests {
                 let alone = self_attention(part(&x), layer.clone(), &one, &bias);
                 alone.into_data().assert_approx_eq::<f32>(&part(&all).into_data(), Tolerance::absolute(1e-6));
             }
+        }
+    }
+
+    #[test]
+    fn a_shared_prompt_equals_one_for_each_response() {
+        let rotary = Rotary { frequencies: vec![1.0, 0.1], magnitude: 1.0 };
+        let layer = AttentionLayer {
+            norm: random([6]),
+            epsilon: 1e-6,
+            heads: [4, 2],
+            q: random([16, 6]).into(),
+            k: random([8, 6]).into(),
+            v: random([8, 6]).into(),
+            o: random([6, 16]).into(),
+            head_norms: Some([random([4]), random([4])]),
+        };
+        let view = Prefixed {
+            prompts: Segments::from_lengths([3, 2]),
+            responses: Segments::from_lengths([2, 4, 1]),
+            prompt_of: vec![0, 0, 1],
+        };
+        let x = random([12, 6]);
+        assert_eq!(view.positions(), [0, 1, 2, 0, 1, 3, 4, 3, 4, 5, 6, 2]);
+        let all = prefixed_self_attention(x.clone(), layer.clone(), &view, &rotary);
+        for (i, &prompt) in view.prompt_of.iter().enumerate() {
+            let own = view.responses.range(i);
+            let rows: Vec<usize> = view.prompts.range(prompt).chain(own.start + 5..own.end + 5).collect();
+            let pick = |x: &Tensor<2>| x.clone().select(0, index_tensor(rows.iter().copied(), &x.device()));
+            let one = Prefixed {
+                prompts: Segments::from_lengths([rows.len()]),
+                responses: Segments::from_lengths([]),
+                prompt_of: vec![],
+            };
+            let alone = prefixed_self_attention(pick(&x), layer.clone(), &one, &rotary);
+            alone.into_data().assert_approx_eq::<f32>(&pick(&all).into_data(), Tolerance::absolute(1e-5));
         }
     }
 }

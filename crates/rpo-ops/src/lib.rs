@@ -13,7 +13,6 @@ mod layers;
 mod log_prob;
 mod parameters;
 mod plan;
-mod prefixed;
 mod rotary;
 mod segments;
 
@@ -21,11 +20,10 @@ pub use allocator::keep_freed_memory;
 pub use attention::RelativeBias;
 pub use cpu::{AdamW, adamw, sum_of_squares};
 pub use elementwise::{linear, relu, rms_norm};
-pub use layers::{cross_attention, gated_feed_forward, self_attention};
+pub use layers::{cross_attention, gated_feed_forward, prefixed_self_attention, self_attention};
 pub use log_prob::{label_log_probs, segment_mean, segment_sum};
-pub use parameters::{AttentionLayer, Gate, GatedFeedForward};
+pub use parameters::{Adapter, Affine, AttentionLayer, Gate, GatedFeedForward};
 pub use plan::{Prefixed, relative_position_bucket};
-pub use prefixed::prefixed_attention;
 pub use rotary::Rotary;
 pub use segments::Segments;
 

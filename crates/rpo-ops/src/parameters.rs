@@ -22,6 +22,35 @@ impl Gate {
     }
 }
 
+/// A linear map `x weight^T + bias`, or `x (weight + scale b a)^T + bias` with an adapter.
+#[derive(Clone, Debug)]
+pub struct Affine {
+    /// `(outputs, inputs)`.
+    pub weight: Tensor<2>,
+    /// `(outputs)`.
+    pub bias: Option<Tensor<1>>,
+    /// What is added to the matrix.
+    pub adapter: Option<Adapter>,
+}
+
+/// A change of a matrix of low rank, `scale b a` (LoRA, arXiv 2106.09685).
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    /// `(rank, inputs)`.
+    pub a: Tensor<2>,
+    /// `(outputs, rank)`.
+    pub b: Tensor<2>,
+    /// By what the product is multiplied.
+    pub scale: f64,
+}
+
+impl From<Tensor<2>> for Affine {
+    /// The map by a matrix alone.
+    fn from(weight: Tensor<2>) -> Self {
+        Self { weight, bias: None, adapter: None }
+    }
+}
+
 /// Parameters of a feed-forward layer with a gate.
 #[derive(Clone, Debug)]
 pub struct GatedFeedForward {
@@ -31,12 +60,12 @@ pub struct GatedFeedForward {
     pub epsilon: f64,
     /// What the gate's values go through.
     pub activation: Gate,
-    /// `(d_ff, d_model)`.
-    pub gate: Tensor<2>,
-    /// `(d_ff, d_model)`.
-    pub up: Tensor<2>,
-    /// `(d_model, d_ff)`.
-    pub down: Tensor<2>,
+    /// From `d_model` to `d_ff`.
+    pub gate: Affine,
+    /// From `d_model` to `d_ff`.
+    pub up: Affine,
+    /// From `d_ff` to `d_model`.
+    pub down: Affine,
 }
 
 /// Parameters of an attention layer.
@@ -44,16 +73,18 @@ pub struct GatedFeedForward {
 pub struct AttentionLayer {
     /// Weight of the norm, `(d_model)`.
     pub norm: Tensor<1>,
-    /// Added to the mean square in the norm.
+    /// Added to the mean square in all norms.
     pub epsilon: f64,
-    /// Number of heads.
-    pub heads: usize,
-    /// Matrix of the queries, `(heads * d_kv, d_model)`.
-    pub q: Tensor<2>,
-    /// Matrix of the keys, of the same shape.
-    pub k: Tensor<2>,
-    /// Matrix of the values, of the same shape.
-    pub v: Tensor<2>,
-    /// Matrix of the output, `(d_model, heads * d_kv)`.
-    pub o: Tensor<2>,
+    /// Number of heads of the queries, and of keys and values, each of which serves as many of the queries.
+    pub heads: [usize; 2],
+    /// From `d_model` to the queries, `heads * width`.
+    pub q: Affine,
+    /// From `d_model` to the keys, `key heads * width`.
+    pub k: Affine,
+    /// From `d_model` to the values, as many.
+    pub v: Affine,
+    /// From `heads * width` to `d_model`.
+    pub o: Affine,
+    /// Weights of the norms of each head of the queries and of the keys, `(width)`.
+    pub head_norms: Option<[Tensor<1>; 2]>,
 }

@@ -1,10 +1,10 @@
 //! One RPO training step of a flan-t5 shape, or of that of SmolLM2-135M, beside the time of its matrix products alone, alternately.
 //!
-//! `cargo bench --workspace --bench step -- [--size small|base|large|smollm2] [--responses K] [--apart] [--recompute] [--rounds N]
-//! [--json FILE] [--peer COMMAND]`: 8 prompts of 256 tokens with K responses (1) of 128 tokens each or, `--apart`, K times as
+//! `cargo bench --workspace --bench step -- [--size small|base|large|smollm2] [--responses K] [--apart] [--recompute] [--lora RANK]
+//! [--rounds N] [--json FILE] [--peer COMMAND]`: 8 prompts of 256 tokens with K responses (1) of 128 tokens each or, `--apart`, K times as
 //! many prompts with one response each, in micro-batches of at most 4096 tokens. The floor is every matrix product of the
 //! step (forward, and both gradients), at full size, from and into memory that is allocated already, which is not counted
-//! in the peak; recomputation is not counted. A peer takes the same step in its own process, in turn: `scripts/step_torch.py`.
+//! in the peak; recomputation is not counted, nor, with adapters, are the gradients of frozen matrices. A peer takes the same step in its own process, in turn: `scripts/step_torch.py`.
 
 mod common;
 
@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use common::{Peer, flag, least, median, option, peak_memory, shape};
 use gemm::Parallelism;
+use rpo::model::lora::Lora;
 use rpo::model::{Config, llama, t5};
 use rpo::train::{Event, Observer, TrainConfig};
 use serde_json::json;
@@ -31,11 +32,12 @@ fn main() {
         batch_size: prompts * responses,
         micro_batch_tokens: 4096,
         recompute: flag("--recompute"),
+        lora: Lora { rank: option("--lora").map_or(0, |rank| rank.parse().expect("a number")), ..Lora::default() },
         ..TrainConfig::default()
     };
     let peer = option("--peer").map(|command| Peer::start(&command));
     let mut times = Times {
-        products: Products::of(&config, prompts, responses),
+        products: Products::of(&config, prompts, responses, train.lora.is_on()),
         peer,
         steps: Vec::new(),
         floors: Vec::new(),
@@ -98,15 +100,16 @@ struct Products {
 }
 
 impl Products {
-    fn of(config: &Config, prompts: usize, responses: usize) -> Self {
+    /// Those of the gradients of matrices are left out if they are `frozen`.
+    fn of(config: &Config, prompts: usize, responses: usize, frozen: bool) -> Self {
         match config {
-            Config::T5(config) => Self::of_t5(config, prompts, responses),
-            Config::Llama(config) => Self::of_llama(config, prompts, responses),
+            Config::T5(config) => Self::of_t5(config, prompts, responses, frozen),
+            Config::Llama(config) => Self::of_llama(config, prompts, responses, frozen),
         }
     }
 
     /// Prompts and responses go through the same matrices; attention counts what queries see, without what is hidden.
-    fn of_llama(config: &llama::Config, prompts: usize, responses: usize) -> Self {
+    fn of_llama(config: &llama::Config, prompts: usize, responses: usize, frozen: bool) -> Self {
         let (d, ff, layers, width) = (config.d_model, config.d_ff, config.num_layers, config.head_width);
         let (queries, keys) = (config.num_heads * width, config.num_key_heads * width);
         let target = prompts * responses * RESPONSE;
@@ -122,10 +125,10 @@ impl Products {
         let heads = config.num_heads * layers;
         let attention =
             [(PROMPT, PROMPT / 2, prompts * heads), (RESPONSE, PROMPT + RESPONSE / 2, prompts * responses * heads)];
-        Self::new(&linear, &attention, width)
+        Self::new(&linear, &attention, width, frozen)
     }
 
-    fn of_t5(config: &t5::Config, prompts: usize, responses: usize) -> Self {
+    fn of_t5(config: &t5::Config, prompts: usize, responses: usize, frozen: bool) -> Self {
         let (d, ff, inner) = (config.d_model, config.d_ff, config.num_heads * config.d_kv);
         let (source, target) = (prompts * PROMPT, prompts * responses * RESPONSE);
         let (encoder, decoder) = (config.num_layers, config.num_decoder_layers);
@@ -147,14 +150,20 @@ impl Products {
             (RESPONSE, RESPONSE, heads * responses * decoder),
             (RESPONSE, PROMPT, heads * responses * decoder),
         ];
-        Self::new(&linear, &attention, config.d_kv)
+        Self::new(&linear, &attention, config.d_kv, frozen)
     }
 
     /// Of matrices as `(tokens, outputs, inputs, how many)` and attention of heads of this `width` as `(queries, keys, how many)`.
-    fn new(linear: &[(usize, usize, usize, usize)], attention: &[(usize, usize, usize)], width: usize) -> Self {
+    fn new(
+        linear: &[(usize, usize, usize, usize)],
+        attention: &[(usize, usize, usize)],
+        width: usize,
+        frozen: bool,
+    ) -> Self {
         let mut shapes = Vec::new();
         for &(tokens, out, into, n) in linear {
-            shapes.extend([(tokens, out, into, n, true), (tokens, into, out, n, true), (out, into, tokens, n, true)]);
+            shapes.extend([(tokens, out, into, n, true), (tokens, into, out, n, true)]);
+            shapes.extend((!frozen).then_some((out, into, tokens, n, true)));
         }
         // Attention, for each sequence and head: scores and mixture, and two gradients of each.
         for &(queries, keys, n) in attention {

@@ -102,7 +102,7 @@ impl Error {
     }
 
     /// [`Error::File`] for `path`.
-    pub(crate) fn file(path: &Path, problem: impl Into<String>) -> Self {
+    pub(crate) fn file(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
         Self::File { path: path.into(), problem: problem.into() }
     }
 }

@@ -7,6 +7,7 @@ use rpo::burn;
 use rpo::chat::Chat;
 use rpo::feedback::{FeedbackSet, Limits, ReadOptions, ReadSummary, Split};
 use rpo::model::checkpoint::{Checkpoint, StoredAs, init};
+use rpo::model::lora::Lora;
 use rpo::model::{Config, NamedParameters};
 use rpo::objective::{
     DroConfig, GroupCentredConfig, KtoConfig, Needs, ObjectiveConfig, RpoConfig, SftConfig, SftRows, SingleResponse,
@@ -106,7 +107,7 @@ impl Bench {
         let path = self.path(out);
         let (run, state) = if path.exists() {
             let run = RunDir::open(&path).expect("run");
-            let state = run.resume(config, task.objective.as_mut(), &device)?;
+            let state = run.resume(config, task.objective.as_mut(), model)?;
             (run, state)
         } else {
             let state = State::begin(model, task.objective.needs(), config).expect("valid");
@@ -134,8 +135,10 @@ impl Bench {
         text.lines().map(without_time).collect()
     }
 
+    /// The weights of a model or of an adapter.
     fn weights(&self, model: &str) -> Vec<u8> {
-        std::fs::read(self.path(model).join("model.safetensors")).expect("weights")
+        let names = ["adapter_model.safetensors", "model.safetensors"].map(|name| self.path(model).join(name));
+        std::fs::read(names.iter().find(|path| path.is_file()).expect("weights")).expect("readable")
     }
 }
 
@@ -225,15 +228,19 @@ fn the_first_validation_needs_no_pass_and_says_the_same() {
 #[test]
 fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
     let adafactor = OptimizerConfig { algorithm: Algorithm::Adafactor(Adafactor::default()), ..config(8).optimizer };
-    for (objective, optimizer) in [
-        (rpo(), config(8).optimizer),
-        // A value network with its own optimizer state, mismatched pairs, whole prompts.
-        (ObjectiveConfig::Dro(DroConfig { value_learning_rate: Some(1e-2), ..DroConfig::default() }), adafactor),
-        (ObjectiveConfig::Kto(KtoConfig::default()), config(8).optimizer),
-        (ObjectiveConfig::GroupCentred(GroupCentredConfig::default()), config(8).optimizer),
+    // A value network with its own optimizer state, mismatched pairs, whole prompts.
+    let dro = ObjectiveConfig::Dro(DroConfig { value_learning_rate: Some(1e-2), ..DroConfig::default() });
+    for (objective, optimizer, rank) in [
+        (rpo(), config(8).optimizer, 0),
+        (rpo(), config(8).optimizer, 2),
+        (dro.clone(), adafactor.clone(), 0),
+        (dro, adafactor, 2),
+        (ObjectiveConfig::Kto(KtoConfig::default()), config(8).optimizer, 0),
+        (ObjectiveConfig::GroupCentred(GroupCentredConfig::default()), config(8).optimizer, 0),
     ] {
         let bench = Bench::new();
-        let config = TrainConfig { optimizer, sample_every: Some(5), patience: Some(9), ..config(8) };
+        let lora = Lora { rank, ..Lora::default() };
+        let config = TrainConfig { optimizer, lora, sample_every: Some(5), patience: Some(9), ..config(8) };
         bench.train("whole", &objective, &config, None);
         // Step 4 is no validation step: what was saved there is saved because of the interruption.
         let stopped = bench.train("parts", &objective, &config, Some(4));

@@ -33,6 +33,7 @@ pub fn flag_of(name: &str) -> String {
         "objective.name" => "rpo train NAME".into(),
         "columns.format" | "columns.strict" | "columns.reward-map" => format!("--{last}"),
         _ if name.starts_with("columns.") => format!("--{last}-column"),
+        _ if name.starts_with("train.lora.") => format!("--lora-{last}"),
         _ => format!("--{last}"),
     }
 }

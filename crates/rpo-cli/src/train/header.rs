@@ -15,7 +15,12 @@ pub fn lines(settings: &Settings, model: &Model, task: &Task) -> Vec<String> {
 
 fn model_line(settings: &Settings, model: &Model) -> String {
     let parameters: usize = model.parameters().iter().map(|p| p.shape.iter().product::<usize>()).sum();
-    format!("model: {}, {} parameters, on {}", settings.model, short(parameters), settings.device)
+    let lora = &settings.train.lora;
+    let adapters = match lora.is_on() {
+        true => format!(", frozen but for adapters of rank {} ({})", lora.rank, short(lora.parameters(model))),
+        false => String::new(),
+    };
+    format!("model: {}, {} parameters{adapters}, on {}", settings.model, short(parameters), settings.device)
 }
 
 /// `77.0 million`.

@@ -232,7 +232,7 @@ pub fn train(
     let device = device::find(&settings.device)?;
     let origin = Checkpoint::find(&settings.model)?;
     let loading = progress::busy("loading the model");
-    let model = origin.load(&device.clone().autodiff())?;
+    let model = origin.load(&device.autodiff())?;
     let begun_with = BegunWith::of(&split, &model)?;
     loading.finish_and_clear();
     if resume {
@@ -250,7 +250,7 @@ pub fn train(
     let resumed = resume.then(|| RunDir::open(&settings.out)).transpose()?;
     let (run, state) = match resumed {
         Some(run) => {
-            let state = run.resume(&settings.train, task.objective.as_mut(), &device.autodiff())?;
+            let state = run.resume(&settings.train, task.objective.as_mut(), model)?;
             (run, state)
         }
         // Made only now, so that unusable data leave no directory in the way of the next attempt.

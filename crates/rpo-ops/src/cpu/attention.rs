@@ -25,8 +25,8 @@ struct Bias {
 }
 
 impl Bias {
-    fn new(plan: &Plan, table: &[f32]) -> Option<Self> {
-        let position = plan.position?;
+    fn new(plan: &Plan, table: Option<&FlexTensor>) -> Option<Self> {
+        let (position, table) = (plan.position?, table?.storage::<f32>());
         let zero = plan.queries.max_len().saturating_sub(1);
         let bucket = |place: usize| {
             let distance = place as i64 - zero as i64;
@@ -103,12 +103,12 @@ pub(super) fn forward(
     q: &FlexTensor,
     k: &FlexTensor,
     v: &FlexTensor,
-    table: &FlexTensor,
+    table: Option<&FlexTensor>,
     plan: &Plan,
 ) -> (FlexTensor, FlexTensor) {
     let (_, inner) = rows_columns(q);
     let (heads, width) = (plan.heads, inner / plan.heads);
-    let bias = Bias::new(plan, table.storage());
+    let bias = Bias::new(plan, table);
     let (qs, ks, vs): (&[f32], &[f32], &[f32]) = (q.storage(), k.storage(), v.storage());
     let (mixed, denominators): (Vec<_>, Vec<_>) = pairs(plan)
         .map(|(segment, head)| {
@@ -146,7 +146,7 @@ pub(super) fn forward(
     (join(&mixed, &plan.queries, heads, width), join(&denominators, &plan.queries, heads, 1))
 }
 
-/// Gradients of `q`, `k`, `v` and the table; beside `q`, `k` and `v` it gets the two results of [`forward`].
+/// Gradients of `q`, `k` and `v`, and of the table; beside `q`, `k` and `v` it gets the two results of [`forward`].
 ///
 /// With `S = q k^T + bias`, `P = softmax(S)`, `o = P v` and the gradient `G` of `o`:
 ///
@@ -158,13 +158,13 @@ pub(super) fn forward(
 /// because `rowsum(P * dP) = rowsum(o * G)`. `P` is computed again from `S` and the kept denominators.
 pub(super) fn backward(
     [q, k, v, mixed, denominators]: &[FlexTensor; 5],
-    table: &FlexTensor,
+    table: Option<&FlexTensor>,
     gradient: &FlexTensor,
     plan: &Plan,
-) -> [FlexTensor; 4] {
+) -> ([FlexTensor; 3], FlexTensor) {
     let (_, inner) = rows_columns(q);
     let (heads, width) = (plan.heads, inner / plan.heads);
-    let bias = Bias::new(plan, table.storage());
+    let bias = Bias::new(plan, table);
     let (qs, ks, vs): (&[f32], &[f32], &[f32]) = (q.storage(), k.storage(), v.storage());
     let (os, gs, ds): (&[f32], &[f32], &[f32]) = (mixed.storage(), gradient.storage(), denominators.storage());
     let done: Vec<[Vec<f32>; 4]> = pairs(plan)
@@ -192,7 +192,7 @@ pub(super) fn backward(
                         for (i, (row, changes)) in here.zip(both) {
                             let at = i * inner + head * width;
                             let (o, g) = (&os[at..at + width], &gs[at..at + width]);
-                            let mean = sum(width, |j| o[j] * g[j]);
+                            let mean = sum([o, g], |[o, g]| o * g);
                             let denominator = ds[i * heads + head];
                             for (weight, change) in row.iter_mut().zip(changes) {
                                 *weight = exp(*weight - denominator);
@@ -216,7 +216,7 @@ pub(super) fn backward(
             [of_q, of_k, of_v, of_distances]
         })
         .collect();
-    let (buckets, _) = rows_columns(table);
+    let (buckets, _) = table.map_or((0, 0), rows_columns);
     let mut of_table = vec![0f32; buckets * heads];
     let [mut of_q, mut of_k, mut of_v] = [const { Vec::new() }; 3];
     for (i, [q, k, v, of_distances]) in done.into_iter().enumerate() {
@@ -228,10 +228,6 @@ pub(super) fn backward(
         of_k.push(k);
         of_v.push(v);
     }
-    [
-        join(&of_q, &plan.queries, heads, width),
-        join(&of_k, plan.keys(), heads, width),
-        join(&of_v, plan.keys(), heads, width),
-        tensor(of_table, [buckets, heads]),
-    ]
+    let joined = [(&of_q, &plan.queries), (&of_k, plan.keys()), (&of_v, plan.keys())];
+    (joined.map(|(parts, segments)| join(parts, segments, heads, width)), tensor(of_table, [buckets, heads]))
 }

@@ -4,7 +4,8 @@
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::memory::{Matrix, Store, dense, multiply, product, rows_columns, tensor};
+use super::memory::{Matrix, Store, multiply, product, rows_columns, tensor};
+use super::node::{OfInputs, Operation};
 use super::simd::{exp, exponentiate, vectorised};
 
 /// Values of logits that exist at a time, and how many may be kept. A product with fewer tokens costs more time for each;
@@ -18,13 +19,43 @@ struct Budget {
 /// 128 MiB and 512 MiB.
 const BUDGET: Budget = Budget { chunk: 32 << 20, kept: 128 << 20 };
 
+/// The head and the labels.
+#[derive(Debug)]
+pub(super) struct LabelLogProbs {
+    pub(super) hidden: usize,
+    pub(super) weight: usize,
+    pub(super) labels: Vec<u32>,
+    pub(super) keep_logits: bool,
+}
+
 /// What the gradients need beside inputs.
 #[derive(Clone, Debug)]
-pub(crate) struct Saved {
+pub(super) struct Kept {
     /// The logarithm of each softmax's denominator.
     denominators: Vec<f32>,
     /// `softmax(logits)`, `(tokens, vocabulary)`, if they fit into the budget.
     probabilities: Option<FlexTensor>,
+}
+
+impl Operation for LabelLogProbs {
+    type Kept = Kept;
+
+    /// `log softmax(hidden weight^T)[label]` by token.
+    fn forward(&self, inputs: &[FlexTensor], tracked: bool) -> (FlexTensor, Kept) {
+        let Self { hidden, weight, labels, keep_logits } = self;
+        forward_within(&inputs[*hidden], &inputs[*weight], labels, tracked && *keep_logits, BUDGET)
+    }
+
+    fn backward(&self, of: &mut OfInputs<'_>, kept: Kept, gradient: FlexTensor) {
+        let Self { hidden, weight, labels, .. } = self;
+        let wanted = of.wants(*weight);
+        let [h, w] = [*hidden, *weight].map(|place| &of.inputs[place]);
+        let (of_hidden, of_weight) = backward_within(h, w, labels, kept, &gradient, BUDGET, wanted);
+        of.put(*hidden, of_hidden);
+        if let Some(of_weight) = of_weight {
+            of.put(*weight, of_weight);
+        }
+    }
 }
 
 impl Budget {
@@ -39,20 +70,15 @@ impl Budget {
     }
 }
 
-/// `log softmax(hidden weight^T)[label]` by token; probabilities are kept only if `keep`.
-pub(super) fn forward(hidden: FlexTensor, weight: FlexTensor, labels: &[u32], keep: bool) -> (FlexTensor, Saved) {
-    forward_within(hidden, weight, labels, keep, BUDGET)
-}
-
+/// Probabilities are kept only if `keep`.
 fn forward_within(
-    hidden: FlexTensor,
-    weight: FlexTensor,
+    hidden: &FlexTensor,
+    weight: &FlexTensor,
     labels: &[u32],
     keep: bool,
     budget: Budget,
-) -> (FlexTensor, Saved) {
-    let (hidden, weight) = (dense(hidden), dense(weight));
-    let ((n, features), (vocabulary, _)) = (rows_columns(&hidden), rows_columns(&weight));
+) -> (FlexTensor, Kept) {
+    let ((n, features), (vocabulary, _)) = (rows_columns(hidden), rows_columns(weight));
     let (hs, head): (&[f32], _) = (hidden.storage(), Matrix::new(weight.storage(), vocabulary, features, features));
     let keep = keep && budget.keeps(n, vocabulary);
     let size = if keep { n } else { budget.tokens(vocabulary) };
@@ -87,37 +113,27 @@ fn forward_within(
             probabilities = Some(tensor(logits, [rows, vocabulary]));
         }
     }
-    (tensor(log_probs, [n]), Saved { denominators, probabilities })
+    (tensor(log_probs, [n]), Kept { denominators, probabilities })
 }
 
-/// Gradients of `hidden` and `weight`.
-pub(super) fn backward(
-    hidden: FlexTensor,
-    weight: FlexTensor,
-    labels: &[u32],
-    saved: Saved,
-    gradient: FlexTensor,
-) -> [FlexTensor; 2] {
-    backward_within(hidden, weight, labels, saved, gradient, BUDGET)
-}
-
+/// Gradients of `hidden` and, if it is `wanted`, `weight`.
 fn backward_within(
-    hidden: FlexTensor,
-    weight: FlexTensor,
+    hidden: &FlexTensor,
+    weight: &FlexTensor,
     labels: &[u32],
-    saved: Saved,
-    gradient: FlexTensor,
+    kept: Kept,
+    gradient: &FlexTensor,
     budget: Budget,
-) -> [FlexTensor; 2] {
-    let (hidden, weight, gradient) = (dense(hidden), dense(weight), dense(gradient));
-    let ((n, features), (vocabulary, _)) = (rows_columns(&hidden), rows_columns(&weight));
+    wanted: bool,
+) -> (FlexTensor, Option<FlexTensor>) {
+    let ((n, features), (vocabulary, _)) = (rows_columns(hidden), rows_columns(weight));
     let (hs, head): (&[f32], _) = (hidden.storage(), Matrix::new(weight.storage(), vocabulary, features, features));
     let gs: &[f32] = gradient.storage();
-    let Saved { denominators, mut probabilities } = saved;
+    let Kept { denominators, mut probabilities } = kept;
     let kept = probabilities.is_some();
     let size = if kept { n } else { budget.tokens(vocabulary) };
     let mut of_hidden = vec![0f32; n * features];
-    let mut of_weight = Vec::new();
+    let mut of_weight: Option<Vec<f32>> = None;
     for first in (0..n).step_by(size) {
         let rows = size.min(n - first);
         let hidden = Matrix::new(&hs[first * features..], rows, features, features);
@@ -143,13 +159,13 @@ fn backward_within(
             });
         let changes = Matrix::new(changes.storage(), rows, vocabulary, vocabulary);
         multiply(changes, head, &mut of_hidden[first * features..], features, Store::Replace);
-        if first == 0 {
-            of_weight = product(changes.t(), hidden);
-        } else {
-            multiply(changes.t(), hidden, &mut of_weight, features, Store::Add);
+        match &mut of_weight {
+            _ if !wanted => {}
+            None => of_weight = Some(product(changes.t(), hidden)),
+            Some(of_weight) => multiply(changes.t(), hidden, of_weight, features, Store::Add),
         }
     }
-    [tensor(of_hidden, [n, features]), tensor(of_weight, [vocabulary, features])]
+    (tensor(of_hidden, [n, features]), of_weight.map(|values| tensor(values, [vocabulary, features])))
 }
 
 #[cfg(test)]
@@ -165,10 +181,10 @@ mod tests {
         let labels = [0, 10, 3, 3, 7, 1, 2];
         let run = |chunk, keep| {
             let budget = Budget { chunk, kept: 2 * chunk };
-            let (log_probs, saved) = forward_within(hidden(), weight(), &labels, keep, budget);
-            assert_eq!(saved.probabilities.is_some(), keep && 2 * chunk >= 77);
-            let [h, w] = backward_within(hidden(), weight(), &labels, saved, gradient(), budget);
-            [log_probs, h, w].map(|t| t.storage::<f32>().to_vec())
+            let (log_probs, kept) = forward_within(&hidden(), &weight(), &labels, keep, budget);
+            assert_eq!(kept.probabilities.is_some(), keep && 2 * chunk >= 77);
+            let (h, w) = backward_within(&hidden(), &weight(), &labels, kept, &gradient(), budget, true);
+            [log_probs, h, w.expect("wanted")].map(|t| t.storage::<f32>().to_vec())
         };
         let whole = run(1000, false);
         for (chunk, keep) in [(1000, true), (50, true), (22, true), (22, false), (1, false)] {

@@ -1,118 +1,253 @@
-//! The layers of a T5 block as single nodes of the graph, from the norm to the residual add. What costs a product of
-//! matrices is kept for the gradients; norms and activations are computed again.
+//! The layers of a block as single nodes of the graph, from the norm to the residual add. What costs a product of matrices is
+//! kept for the gradients; norms and activations are computed again.
 
+use burn::backend::Dispatch;
+use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 
+use super::affine::Affine;
 use super::attention;
-use super::linear::{linear, linear_onto, of_input, of_input_onto, of_weight};
+use super::node::{Inputs, OfInputs, Operation};
 use super::pointwise::{gated, gated_backward, rms_norm, rms_norm_backward};
+use super::prefixed::{self, PrefixPlan};
 
-use crate::parameters::Gate;
+use crate::parameters::{Gate, GatedFeedForward};
 use crate::plan::Plan;
+use crate::{RelativeBias, parameters};
 
-/// What a feed-forward layer is told beside its tensors.
+/// The residual stream and the norm that a layer begins with, among the inputs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
-    /// Added to the mean square in the norm.
-    pub(crate) epsilon: f64,
-    /// What the gate's values go through.
-    pub(crate) activation: Gate,
-}
-
-/// `x + (activation(h gate^T) * h up^T) down^T` with `h = rms_norm(x)`, of `[x, norm, gate, up, down]`; and the products
-/// with `gate` and `up`, which [`feed_forward_backward`] needs.
-pub(super) fn feed_forward(inputs: &[FlexTensor; 5], settings: Settings) -> (FlexTensor, [FlexTensor; 2]) {
-    let [x, norm, gate, up, down] = inputs;
-    let h = rms_norm(x.clone(), norm.clone(), settings.epsilon);
-    let [gate, up] = [gate, up].map(|weight| linear(&h, weight));
-    drop(h);
-    let product = gated(settings.activation, gate.clone(), up.clone());
-    (linear_onto(x, &product, down), [gate, up])
-}
-
-/// Gradients of the inputs. Those of matrices, each of which costs a product, only where `wanted`.
-pub(super) fn feed_forward_backward(
-    inputs: [FlexTensor; 5],
-    kept: [FlexTensor; 2],
-    gradient: FlexTensor,
-    settings: Settings,
-    wanted: [bool; 5],
-) -> [Option<FlexTensor>; 5] {
-    let Settings { epsilon, activation } = settings;
-    let [x, norm, gate, up, down] = inputs;
-    let [gated, upped] = kept;
-    let [product, of_gated, of_upped] = gated_backward(activation, gated, upped, of_input(&gradient, &down));
-    let of_down = wanted[4].then(|| of_weight(&gradient, &product));
-    drop(product);
-    let [mut of_gate, mut of_up] = [None, None];
-    if wanted[2] || wanted[3] {
-        let h = rms_norm(x.clone(), norm.clone(), epsilon);
-        of_gate = wanted[2].then(|| of_weight(&of_gated, &h));
-        of_up = wanted[3].then(|| of_weight(&of_upped, &h));
-    }
-    let mut of_h = of_input(&of_gated, &gate);
-    of_input_onto(&mut of_h, &of_upped, &up);
-    let [of_x, of_norm] = rms_norm_backward(x, norm, of_h, Some(gradient), epsilon);
-    [Some(of_x), Some(of_norm), of_gate, of_up, of_down]
-}
-
-/// What an attention layer works on.
-#[derive(Clone, Debug)]
-pub(super) struct AttentionInputs {
-    pub(super) x: FlexTensor,
-    pub(super) norm: FlexTensor,
-    /// What is attended to, if not the normed `x`.
-    pub(super) memory: Option<FlexTensor>,
-    /// Matrices of queries, keys and values, and of the output.
-    pub(super) weights: [FlexTensor; 4],
-    /// Table of position biases; see [`Plan`].
-    pub(super) table: FlexTensor,
-}
-
-/// What the gradients need beside: queries, keys, values, their mixture, and the softmax's denominators.
-pub(super) type AttentionKept = [FlexTensor; 5];
-
-/// `x + attention(h, memory) o^T` with `h = rms_norm(x)`.
-pub(super) fn attention_layer(inputs: &AttentionInputs, plan: &Plan, epsilon: f64) -> (FlexTensor, AttentionKept) {
-    let AttentionInputs { x, norm, memory, weights: [q, k, v, o], table } = inputs;
-    let h = rms_norm(x.clone(), norm.clone(), epsilon);
-    let source = memory.as_ref().unwrap_or(&h);
-    let [q, k, v] = [linear(&h, q), linear(source, k), linear(source, v)];
-    drop(h);
-    let (mixed, denominators) = attention::forward(&q, &k, &v, table, plan);
-    (linear_onto(x, &mixed, o), [q, k, v, mixed, denominators])
-}
-
-/// Gradients of `[x, norm, memory, q, k, v, o, table]`. Those of matrices, each of which costs a product, only where `wanted`.
-pub(super) fn attention_layer_backward(
-    inputs: AttentionInputs,
-    kept: AttentionKept,
-    gradient: FlexTensor,
-    plan: &Plan,
+struct Normed {
+    x: usize,
+    norm: usize,
     epsilon: f64,
-    wanted: [bool; 8],
-) -> [Option<FlexTensor>; 8] {
-    let AttentionInputs { x, norm, memory, weights: [q, k, v, o], table } = inputs;
-    let of_o = wanted[6].then(|| of_weight(&gradient, &kept[3]));
-    let [of_queries, of_keys, of_values, of_table] = attention::backward(&kept, &table, &of_input(&gradient, &o), plan);
-    drop(kept);
-    let [mut of_q, mut of_k, mut of_v] = [None, None, None];
-    if wanted[3..6].contains(&true) {
-        let h = rms_norm(x.clone(), norm.clone(), epsilon);
-        let source = memory.as_ref().unwrap_or(&h);
-        of_q = wanted[3].then(|| of_weight(&of_queries, &h));
-        of_k = wanted[4].then(|| of_weight(&of_keys, source));
-        of_v = wanted[5].then(|| of_weight(&of_values, source));
+}
+
+impl Normed {
+    fn of(x: Tensor<2>, norm: Tensor<1>, epsilon: f64, inputs: &mut Inputs<Dispatch>) -> Self {
+        Self { x: inputs.add(x), norm: inputs.add(norm), epsilon }
     }
-    let mut of_h = of_input(&of_queries, &q);
-    let mut of_memory = memory.map(|_| of_input(&of_keys, &k));
-    match &mut of_memory {
-        Some(of_memory) => of_input_onto(of_memory, &of_values, &v),
-        None => {
-            of_input_onto(&mut of_h, &of_keys, &k);
-            of_input_onto(&mut of_h, &of_values, &v);
+
+    /// `rms_norm(x)`.
+    fn forward(self, inputs: &[FlexTensor]) -> FlexTensor {
+        rms_norm(&inputs[self.x], &inputs[self.norm], self.epsilon)
+    }
+
+    /// Whether something before the layer's maps learns.
+    fn learns(self, of: &OfInputs<'_>) -> bool {
+        of.wants(self.x) || of.wants(self.norm)
+    }
+
+    /// The gradients of `x`, also through the residual add, and of the norm.
+    fn backward(self, of: &mut OfInputs<'_>, of_h: FlexTensor, gradient: &FlexTensor) {
+        let (x, norm) = (&of.inputs[self.x], &of.inputs[self.norm]);
+        let [of_x, of_norm] = rms_norm_backward(x, norm, of_h, Some(gradient), self.epsilon);
+        of.put(self.x, of_x);
+        of.put(self.norm, of_norm);
+    }
+}
+
+/// `x + (activation(h gate^T) * h up^T) down^T` with `h = rms_norm(x)`.
+#[derive(Debug)]
+struct FeedForward {
+    normed: Normed,
+    activation: Gate,
+    gate: Affine,
+    up: Affine,
+    down: Affine,
+}
+
+pub(crate) fn feed_forward(x: Tensor<2>, layer: GatedFeedForward) -> Tensor<2> {
+    let GatedFeedForward { norm, epsilon, activation, gate, up, down } = layer;
+    let mut inputs = Inputs::new();
+    let normed = Normed::of(x, norm, epsilon, &mut inputs);
+    let [gate, up, down] = [gate, up, down].map(|map| Affine::of(map, &mut inputs));
+    inputs.run(FeedForward { normed, activation, gate, up, down })
+}
+
+impl Operation for FeedForward {
+    /// What the gate and `up` give.
+    type Kept = [FlexTensor; 2];
+
+    fn forward(&self, inputs: &[FlexTensor], _: bool) -> (FlexTensor, Self::Kept) {
+        let h = self.normed.forward(inputs);
+        let [gate, up] = [self.gate, self.up].map(|map| map.forward(inputs, &h));
+        drop(h);
+        let product = gated(self.activation, &gate, &up);
+        (self.down.forward_onto(inputs, &inputs[self.normed.x], &product), [gate, up])
+    }
+
+    fn backward(&self, of: &mut OfInputs<'_>, [gated, upped]: Self::Kept, gradient: FlexTensor) {
+        let Self { normed, activation, gate, up, down } = *self;
+        let inputs = of.inputs;
+        let of_product = down.of_input(inputs, &gradient);
+        let [product, of_gated, of_upped] = gated_backward(activation, gated, upped, of_product);
+        down.of_parameters(of, &gradient, &product);
+        drop(product);
+        if gate.learns(of) || up.learns(of) {
+            let h = normed.forward(inputs);
+            gate.of_parameters(of, &of_gated, &h);
+            up.of_parameters(of, &of_upped, &h);
+        }
+        if normed.learns(of) {
+            let mut of_h = gate.of_input(inputs, &of_gated);
+            up.of_input_onto(inputs, &mut of_h, &of_upped);
+            normed.backward(of, of_h, &gradient);
         }
     }
-    let [of_x, of_norm] = rms_norm_backward(x, norm, of_h, Some(gradient), epsilon);
-    [Some(of_x), Some(of_norm), of_memory, of_q, of_k, of_v, of_o, Some(of_table)]
+}
+
+/// `x + attention(h, memory) o^T` with `h = rms_norm(x)`.
+#[derive(Debug)]
+struct AttentionLayer {
+    normed: Normed,
+    q: Affine,
+    k: Affine,
+    v: Affine,
+    o: Affine,
+    /// Norms of the heads of queries and keys.
+    head_norms: Option<[usize; 2]>,
+    kind: Kind,
+}
+
+/// What queries, keys and values go through.
+#[derive(Debug)]
+enum Kind {
+    /// T5's: to `memory`, if there is one, with biases of a table, if there is one.
+    Biased { plan: Plan, memory: Option<usize>, table: Option<usize> },
+    /// That of decoder-only models.
+    Prefixed(PrefixPlan),
+}
+
+/// Attention as `plan` says: to `memory` or, without one, to the layer's own tokens.
+pub(crate) fn attention_layer(
+    x: Tensor<2>,
+    layer: parameters::AttentionLayer,
+    plan: Plan,
+    memory: Option<Tensor<2>>,
+    bias: Option<&RelativeBias>,
+) -> Tensor<2> {
+    layer_with(x, layer, |inputs| Kind::Biased {
+        plan,
+        memory: memory.map(|memory| inputs.add(memory)),
+        table: bias.map(|bias| inputs.add(bias.table())),
+    })
+}
+
+/// Attention to a shared prefix and the past.
+pub(crate) fn prefixed_layer(x: Tensor<2>, layer: parameters::AttentionLayer, plan: PrefixPlan) -> Tensor<2> {
+    layer_with(x, layer, |_| Kind::Prefixed(plan))
+}
+
+fn layer_with(
+    x: Tensor<2>,
+    layer: parameters::AttentionLayer,
+    kind: impl FnOnce(&mut Inputs<Dispatch>) -> Kind,
+) -> Tensor<2> {
+    let parameters::AttentionLayer { norm, epsilon, heads: _, q, k, v, o, head_norms } = layer;
+    let mut inputs = Inputs::new();
+    let normed = Normed::of(x, norm, epsilon, &mut inputs);
+    let [q, k, v, o] = [q, k, v, o].map(|map| Affine::of(map, &mut inputs));
+    let head_norms = head_norms.map(|norms| norms.map(|norm| inputs.add(norm)));
+    let kind = kind(&mut inputs);
+    inputs.run(AttentionLayer { normed, q, k, v, o, head_norms, kind })
+}
+
+/// What the gradients of an attention layer need beside its inputs.
+#[derive(Clone, Debug)]
+pub(super) struct AttentionKept {
+    /// Queries, keys and values as they attend, what that gives, and the softmax's denominators.
+    attended: [FlexTensor; 5],
+    /// Queries and keys before their norms.
+    unnormed: Option<[FlexTensor; 2]>,
+}
+
+impl AttentionLayer {
+    /// What keys and values are made of: the memory, or `h`.
+    fn source<'a>(&self, inputs: &'a [FlexTensor], h: &'a FlexTensor) -> &'a FlexTensor {
+        match self.kind {
+            Kind::Biased { memory: Some(memory), .. } => &inputs[memory],
+            _ => h,
+        }
+    }
+}
+
+impl Operation for AttentionLayer {
+    type Kept = AttentionKept;
+
+    fn forward(&self, inputs: &[FlexTensor], _: bool) -> (FlexTensor, AttentionKept) {
+        let h = self.normed.forward(inputs);
+        let source = self.source(inputs, &h);
+        let [mut q, mut k] = [self.q.forward(inputs, &h), self.k.forward(inputs, source)];
+        let v = self.v.forward(inputs, source);
+        drop(h);
+        let mut unnormed = None;
+        if let Some([of_q, of_k]) = self.head_norms {
+            let epsilon = self.normed.epsilon;
+            let normed = [rms_norm(&q, &inputs[of_q], epsilon), rms_norm(&k, &inputs[of_k], epsilon)];
+            unnormed = Some([q, k]);
+            [q, k] = normed;
+        }
+        let (mixed, denominators) = match &self.kind {
+            Kind::Biased { plan, table, .. } => attention::forward(&q, &k, &v, table.map(|i| &inputs[i]), plan),
+            Kind::Prefixed(plan) => {
+                [q, k] = plan.turned([q, k]);
+                prefixed::forward(&q, &k, &v, plan)
+            }
+        };
+        let y = self.o.forward_onto(inputs, &inputs[self.normed.x], &mixed);
+        (y, AttentionKept { attended: [q, k, v, mixed, denominators], unnormed })
+    }
+
+    fn backward(&self, of: &mut OfInputs<'_>, kept: AttentionKept, gradient: FlexTensor) {
+        let Self { normed, q, k, v, o, .. } = *self;
+        let inputs = of.inputs;
+        let AttentionKept { attended, unnormed } = kept;
+        o.of_parameters(of, &gradient, &attended[3]);
+        let of_mixed = o.of_input(inputs, &gradient);
+        let [mut of_q, mut of_k, of_v] = match &self.kind {
+            Kind::Prefixed(plan) => prefixed::backward(&attended, &of_mixed, plan),
+            Kind::Biased { plan, table, .. } => {
+                let table = table.map(|table| (table, &inputs[table]));
+                let (of_attended, of_table) =
+                    attention::backward(&attended, table.map(|(_, values)| values), &of_mixed, plan);
+                if let Some((table, _)) = table {
+                    of.put(table, of_table);
+                }
+                of_attended
+            }
+        };
+        drop((attended, of_mixed));
+        if let (Some(norms), Some(unnormed)) = (self.head_norms, unnormed) {
+            for ((norm, before), of_normed) in norms.into_iter().zip(&unnormed).zip([&mut of_q, &mut of_k]) {
+                let given = std::mem::replace(of_normed, before.clone());
+                let [of_before, of_norm] = rms_norm_backward(before, &inputs[norm], given, None, normed.epsilon);
+                *of_normed = of_before;
+                of.put(norm, of_norm);
+            }
+        }
+        if [q, k, v].iter().any(|map| map.learns(of)) {
+            let h = normed.forward(inputs);
+            let source = self.source(inputs, &h);
+            q.of_parameters(of, &of_q, &h);
+            k.of_parameters(of, &of_k, source);
+            v.of_parameters(of, &of_v, source);
+        }
+        if let Kind::Biased { memory: Some(memory), .. } = self.kind
+            && of.wants(memory)
+        {
+            let mut of_memory = k.of_input(inputs, &of_k);
+            v.of_input_onto(inputs, &mut of_memory, &of_v);
+            of.put(memory, of_memory);
+        }
+        if !normed.learns(of) {
+            return;
+        }
+        let mut of_h = q.of_input(inputs, &of_q);
+        if !matches!(self.kind, Kind::Biased { memory: Some(_), .. }) {
+            k.of_input_onto(inputs, &mut of_h, &of_k);
+            v.of_input_onto(inputs, &mut of_h, &of_v);
+        }
+        normed.backward(of, of_h, &gradient);
+    }
 }

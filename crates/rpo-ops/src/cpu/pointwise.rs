@@ -1,9 +1,10 @@
-//! RMS norm and gated GELU with their gradients.
+//! Norm, gates and biases with their gradients.
 
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::memory::{dense, rows_columns, tensor};
+use super::memory::{rows_columns, tensor};
+use super::node::{OfInputs, Operation};
 use super::simd::{sigmoid, sum, vectorised};
 use crate::parameters::Gate;
 
@@ -18,44 +19,41 @@ fn task(width: usize) -> usize {
 /// `1 / sqrt(mean(x^2) + epsilon)`.
 #[inline(always)]
 fn inverse_rms(x: &[f32], epsilon: f32) -> f32 {
-    1.0 / (sum(x.len(), |i| x[i] * x[i]) / x.len() as f32 + epsilon).sqrt()
+    1.0 / (sum([x], |[x]| x * x) / x.len() as f32 + epsilon).sqrt()
 }
 
-/// `x / rms(x) * weight`.
-pub(super) fn rms_norm(x: FlexTensor, weight: FlexTensor, epsilon: f64) -> FlexTensor {
-    let (x, weight) = (dense(x), dense(weight));
-    let (n, width) = rows_columns(&x);
+/// `x / rms(x) * weight` of every row of `x`, or of every part of one as long as `weight`.
+pub(super) fn rms_norm(x: &FlexTensor, weight: &FlexTensor, epsilon: f64) -> FlexTensor {
     let (xs, ws): (&[f32], &[f32]) = (x.storage(), weight.storage());
-    let mut y = vec![0f32; n * width];
+    let width = ws.len();
+    let mut y = vec![0f32; xs.len()];
     y.par_chunks_mut(task(width)).zip(xs.par_chunks(task(width))).for_each(|(y, x)| {
         vectorised(
             #[inline(always)]
             || {
                 for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
                     let scale = inverse_rms(x, epsilon as f32);
-                    for i in 0..width {
-                        y[i] = x[i] * scale * ws[i];
+                    for ((y, x), w) in y.iter_mut().zip(x).zip(ws) {
+                        *y = x * scale * w;
                     }
                 }
             },
         );
     });
-    tensor(y, [n, width])
+    tensor(y, <[usize; 2]>::from(rows_columns(x)))
 }
 
 /// Gradients of `x` and `weight`; that of `x` is added to `residual`, if there is one.
 pub(super) fn rms_norm_backward(
-    x: FlexTensor,
-    weight: FlexTensor,
-    gradient: FlexTensor,
-    residual: Option<FlexTensor>,
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    mut gradient: FlexTensor,
+    residual: Option<&FlexTensor>,
     epsilon: f64,
 ) -> [FlexTensor; 2] {
-    let (x, weight, mut gradient) = (dense(x), dense(weight), dense(gradient));
-    let (_, width) = rows_columns(&x);
-    let residual = residual.map(dense);
     let (xs, ws): (&[f32], &[f32]) = (x.storage(), weight.storage());
-    let rs: Option<&[f32]> = residual.as_ref().map(FlexTensor::storage);
+    let width = ws.len();
+    let rs: Option<&[f32]> = residual.map(FlexTensor::storage);
     let of_weight = gradient
         .storage_mut::<f32>()
         .par_chunks_mut(task(width))
@@ -68,10 +66,10 @@ pub(super) fn rms_norm_backward(
                 || {
                     for (g, x) in g.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
                         let scale = inverse_rms(x, epsilon as f32);
-                        let along = sum(width, |i| g[i] * ws[i] * x[i]) * scale * scale * scale / width as f32;
-                        for i in 0..width {
-                            of_weight[i] += g[i] * x[i] * scale;
-                            g[i] = g[i] * ws[i] * scale - x[i] * along;
+                        let along = sum([g, ws, x], |[g, w, x]| g * w * x) * scale * scale * scale / width as f32;
+                        for (((g, x), w), of_weight) in g.iter_mut().zip(x).zip(ws).zip(&mut of_weight) {
+                            *of_weight += *g * x * scale;
+                            *g = *g * w * scale - x * along;
                         }
                     }
                     if let Some(rs) = rs {
@@ -84,17 +82,58 @@ pub(super) fn rms_norm_backward(
         // In order, so that the sum is the same every time.
         .collect::<Vec<_>>()
         .into_iter()
-        .reduce(|mut a, b| {
-            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-            a
-        });
+        .reduce(added);
     [gradient, tensor(of_weight.unwrap_or_else(|| vec![0.0; width]), [width])]
 }
 
+/// `a + b`.
+fn added(mut a: Vec<f32>, b: Vec<f32>) -> Vec<f32> {
+    a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+    a
+}
+
+/// `n` rows, each equal to `row`.
+pub(super) fn repeated(row: &[f32], n: usize) -> Vec<f32> {
+    row.iter().copied().cycle().take(n * row.len()).collect()
+}
+
+/// The sum of the rows of `x`: `(rows, width)` to `(width)`.
+pub(super) fn column_sums(x: &FlexTensor) -> FlexTensor {
+    let (_, width) = rows_columns(x);
+    let parts: Vec<Vec<f32>> = x
+        .storage::<f32>()
+        .par_chunks(task(width))
+        .map(|rows| rows.chunks_exact(width).fold(vec![0f32; width], |sum, row| added(sum, row.to_vec())))
+        .collect();
+    tensor(parts.into_iter().reduce(added).unwrap_or_else(|| vec![0.0; width]), [width])
+}
+
+/// A norm alone.
+#[derive(Debug)]
+pub(super) struct RmsNorm {
+    pub(super) x: usize,
+    pub(super) weight: usize,
+    pub(super) epsilon: f64,
+}
+
+impl Operation for RmsNorm {
+    type Kept = ();
+
+    fn forward(&self, inputs: &[FlexTensor], _: bool) -> (FlexTensor, ()) {
+        (rms_norm(&inputs[self.x], &inputs[self.weight], self.epsilon), ())
+    }
+
+    fn backward(&self, of: &mut OfInputs<'_>, (): (), gradient: FlexTensor) {
+        let Self { x, weight, epsilon } = *self;
+        let [of_x, of_weight] = rms_norm_backward(&of.inputs[x], &of.inputs[weight], gradient, None, epsilon);
+        of.put(x, of_x);
+        of.put(weight, of_weight);
+    }
+}
+
 /// `activation(gate) * up`.
-pub(super) fn gated(activation: Gate, gate: FlexTensor, up: FlexTensor) -> FlexTensor {
+pub(super) fn gated(activation: Gate, gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
     let [scale, cubic] = activation.coefficients();
-    let (gate, up) = (dense(gate), dense(up));
     let (gs, us): (&[f32], &[f32]) = (gate.storage(), up.storage());
     let mut y = vec![0f32; gs.len()];
     y.par_chunks_mut(TASK).zip(gs.par_chunks(TASK)).zip(us.par_chunks(TASK)).for_each(|((y, g), u)| {
@@ -107,21 +146,18 @@ pub(super) fn gated(activation: Gate, gate: FlexTensor, up: FlexTensor) -> FlexT
             },
         );
     });
-    let (n, width) = rows_columns(&gate);
-    tensor(y, [n, width])
+    tensor(y, <[usize; 2]>::from(rows_columns(gate)))
 }
 
 /// `activation(gate) * up`, and the gradients of `gate` and `up` given its own.
 pub(super) fn gated_backward(
     activation: Gate,
-    gate: FlexTensor,
-    up: FlexTensor,
-    gradient: FlexTensor,
+    mut gate: FlexTensor,
+    mut up: FlexTensor,
+    mut gradient: FlexTensor,
 ) -> [FlexTensor; 3] {
     let [scale, cubic] = activation.coefficients();
-    let (mut gate, mut up, mut gradient) = (dense(gate), dense(up), dense(gradient));
-    let (n, width) = rows_columns(&gate);
-    debug_assert_eq!(rows_columns(&up), (n, width));
+    debug_assert_eq!(rows_columns(&up), rows_columns(&gate));
     // Each value takes the place of one that is not needed any more.
     gradient
         .storage_mut::<f32>()
@@ -151,13 +187,13 @@ mod tests {
     #[test]
     fn gates_equal_their_definitions() {
         let xs = [-6.0f32, -1.0, -0.1, 0.0, 0.3, 2.0, 9.0];
-        let y = gated(Gate::Gelu, tensor(xs.to_vec(), [1, 7]), tensor(vec![3.0; 7], [1, 7]));
+        let y = gated(Gate::Gelu, &tensor(xs.to_vec(), [1, 7]), &tensor(vec![3.0; 7], [1, 7]));
         for (x, y) in xs.into_iter().zip(y.storage::<f32>()) {
             let x = f64::from(x);
             let want = 1.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh());
             assert!((f64::from(*y) - want).abs() < 1e-5, "gelu({x}): {y} instead of {want}");
         }
-        let y = gated(Gate::Silu, tensor(xs.to_vec(), [1, 7]), tensor(vec![3.0; 7], [1, 7]));
+        let y = gated(Gate::Silu, &tensor(xs.to_vec(), [1, 7]), &tensor(vec![3.0; 7], [1, 7]));
         for (x, y) in xs.into_iter().zip(y.storage::<f32>()) {
             let want = 3.0 * f64::from(x) / (1.0 + (-f64::from(x)).exp());
             assert!((f64::from(*y) - want).abs() < 1e-5, "silu({x}): {y} instead of {want}");

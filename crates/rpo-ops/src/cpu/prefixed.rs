@@ -89,13 +89,24 @@ impl PrefixPlan {
             .map(|i| (&self.groups[i / self.key_heads], i % self.key_heads))
     }
 
-    /// Turns every head of `x`, `(tokens, heads * width)`, times `scale`; back if `sign` is -1.
-    fn turn(&self, x: &FlexTensor, width: usize, scale: f32, sign: f32) -> FlexTensor {
-        let (n, inner) = rows_columns(x);
+    /// Queries and keys, turned by their positions, the queries also scaled by `1 / sqrt(width)`.
+    pub(super) fn turned(&self, [q, k]: [FlexTensor; 2]) -> [FlexTensor; 2] {
+        self.turn([q, k], 1.0)
+    }
+
+    /// Turns every head of queries and keys, `(tokens, heads * width)`; back if `sign` is -1. Queries are scaled.
+    fn turn(&self, [mut q, mut k]: [FlexTensor; 2], sign: f32) -> [FlexTensor; 2] {
+        let width = rows_columns(&q).1 / self.heads;
+        self.turn_heads(&mut q, width, (width as f32).powf(-0.5), sign);
+        self.turn_heads(&mut k, width, 1.0, sign);
+        [q, k]
+    }
+
+    fn turn_heads(&self, x: &mut FlexTensor, width: usize, scale: f32, sign: f32) {
+        let (_, inner) = rows_columns(x);
         let half = width / 2;
-        let mut turned = x.storage::<f32>().to_vec();
         let angles = self.cos.par_chunks_exact(half).zip(self.sin.par_chunks_exact(half));
-        turned.par_chunks_exact_mut(inner).zip(angles).for_each(|(row, (cos, sin))| {
+        x.storage_mut::<f32>().par_chunks_exact_mut(inner).zip(angles).for_each(|(row, (cos, sin))| {
             vectorised(
                 #[inline(always)]
                 || {
@@ -109,7 +120,6 @@ impl PrefixPlan {
                 },
             );
         });
-        tensor(turned, [n, inner])
     }
 }
 
@@ -183,15 +193,12 @@ impl Block {
     }
 }
 
-/// What [`backward`] needs: turned queries (scaled) and keys, values, their mixture and the softmax's denominators.
-pub(super) type Kept = [FlexTensor; 5];
-
-/// See [`crate::prefixed_attention`].
-pub(super) fn forward([q, k, v]: [FlexTensor; 3], plan: &PrefixPlan) -> (FlexTensor, Kept) {
-    let (tokens, inner) = rows_columns(&q);
-    let (_, key_inner) = rows_columns(&k);
+/// What queries and keys, [`PrefixPlan::turned`], make of the values, and the logarithm of each softmax's denominator,
+/// `(tokens, heads)`.
+pub(super) fn forward(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor, plan: &PrefixPlan) -> (FlexTensor, FlexTensor) {
+    let (tokens, inner) = rows_columns(q);
+    let (_, key_inner) = rows_columns(k);
     let (width, shared) = (inner / plan.heads, plan.shared());
-    let (q, k) = (plan.turn(&q, width, (width as f32).powf(-0.5), 1.0), plan.turn(&k, width, 1.0, 1.0));
     let (qs, ks, vs): (&[f32], &[f32], &[f32]) = (q.storage(), k.storage(), v.storage());
     let done: Vec<[Vec<f32>; 2]> = plan
         .pairs()
@@ -228,8 +235,7 @@ pub(super) fn forward([q, k, v]: [FlexTensor; 3], plan: &PrefixPlan) -> (FlexTen
         })
         .collect();
     let whole = |which: usize, width: usize| join(plan, &done, which, tokens, shared * width);
-    let (mixed, denominators) = (whole(0, width), whole(1, 1));
-    (mixed.clone(), [q, k, v, mixed, denominators])
+    (whole(0, width), whole(1, 1))
 }
 
 /// Puts `rows` rows of `width` values to head `j` of rows of `shared` heads.
@@ -262,15 +268,15 @@ fn join<const N: usize>(
     tensor(whole, [tokens, inner])
 }
 
-/// Gradients of queries, keys and values before they were turned. The formulas are those of `attention.rs`; keys of a prompt
-/// gather what all its responses give.
+/// Gradients of queries and keys before they were turned, and of values; beside the three it gets the two results of
+/// [`forward`]. The formulas are those of `attention.rs`; keys of a prompt gather what all its responses give.
 pub(super) fn backward(
-    [q, k, v, mixed, denominators]: Kept,
+    [q, k, v, mixed, denominators]: &[FlexTensor; 5],
     gradient: &FlexTensor,
     plan: &PrefixPlan,
 ) -> [FlexTensor; 3] {
-    let (tokens, inner) = rows_columns(&q);
-    let (_, key_inner) = rows_columns(&k);
+    let (tokens, inner) = rows_columns(q);
+    let (_, key_inner) = rows_columns(k);
     let (width, shared) = (inner / plan.heads, plan.shared());
     let (qs, ks, vs): (&[f32], &[f32], &[f32]) = (q.storage(), k.storage(), v.storage());
     let (os, gs, ds): (&[f32], &[f32], &[f32]) = (mixed.storage(), gradient.storage(), denominators.storage());
@@ -305,7 +311,7 @@ pub(super) fn backward(
                             for (row, (weights, changes)) in block.queries.clone().zip(both) {
                                 let at = row * inner + head * width;
                                 let (o, g) = (&os[at..at + width], &gs[at..at + width]);
-                                let mean = sum(width, |i| o[i] * g[i]);
+                                let mean = sum([o, g], |[o, g]| o * g);
                                 let denominator = ds[row * plan.heads + head];
                                 for (weight, change) in weights.iter_mut().zip(changes) {
                                     *weight = exp(*weight - denominator);
@@ -330,6 +336,6 @@ pub(super) fn backward(
         .collect();
     let of_q = join(plan, &done, 0, tokens, shared * width);
     let [of_k, of_v] = [1, 2].map(|which| join(plan, &done, which, tokens, width));
-    let scale = (width as f32).powf(-0.5);
-    [plan.turn(&of_q, width, scale, -1.0), plan.turn(&of_k, width, 1.0, -1.0), of_v]
+    let [of_q, of_k] = plan.turn([of_q, of_k], -1.0);
+    [of_q, of_k, of_v]
 }

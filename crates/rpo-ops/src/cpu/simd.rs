@@ -15,7 +15,10 @@ const LANES: usize = 16;
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     let clamped = x.clamp(-87.3, 88.3);
-    let n = (clamped * std::f32::consts::LOG2_E).round_ties_even();
+    // Added to 1.5 * 2^23, a number is rounded to an integer, which then stands in the lowest bits: a conversion to `i32`,
+    // which must saturate, would take longer than all the rest.
+    let shifted = clamped * std::f32::consts::LOG2_E + 12_582_912.0;
+    let n = shifted - 12_582_912.0;
     let r = n.mul_add(2.121_944_4e-4, n.mul_add(-0.693_359_4, clamped));
     let p = 1.987_569_1e-4f32;
     let p = p.mul_add(r, 1.398_199_9e-3);
@@ -23,7 +26,8 @@ pub(super) fn exp(x: f32) -> f32 {
     let p = p.mul_add(r, 4.166_579_6e-2);
     let p = p.mul_add(r, 1.666_666_5e-1);
     let p = p.mul_add(r, 0.5);
-    let y = p.mul_add(r * r, r + 1.0) * f32::from_bits(((n as i32 + 127) << 23) as u32);
+    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
+    let y = p.mul_add(r * r, r + 1.0) * power;
     if x < -87.3 { 0.0 } else { y }
 }
 
@@ -33,17 +37,20 @@ pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// `sum of term(i)` for `i < n`.
+/// The sum of `term` over the values of slices of one length.
 #[inline(always)]
-pub(super) fn sum(n: usize, term: impl Fn(usize) -> f32) -> f32 {
+pub(super) fn sum<const N: usize>(slices: [&[f32]; N], term: impl Fn([f32; N]) -> f32) -> f32 {
+    let n = slices[0].len();
     let mut lanes = [0f32; LANES];
     let whole = n / LANES * LANES;
     for start in (0..whole).step_by(LANES) {
+        // One check of the bounds for each chunk of each slice.
+        let chunks = slices.map(|slice| &slice[start..start + LANES]);
         for (j, lane) in lanes.iter_mut().enumerate() {
-            *lane += term(start + j);
+            *lane += term(chunks.map(|chunk| chunk[j]));
         }
     }
-    lanes.iter().sum::<f32>() + (whole..n).map(term).sum::<f32>()
+    lanes.iter().sum::<f32>() + (whole..n).map(|i| term(slices.map(|slice| slice[i]))).sum::<f32>()
 }
 
 /// The largest value; negative infinity for none.
@@ -64,8 +71,20 @@ pub(super) fn max(values: &[f32]) -> f32 {
 #[inline(always)]
 pub(super) fn exponentiate(row: &mut [f32]) -> (f32, f32) {
     let largest = max(row);
-    row.iter_mut().for_each(|v| *v = exp(*v - largest));
-    (largest, sum(row.len(), |i| row[i]))
+    let mut lanes = [0f32; LANES];
+    let mut chunks = row.chunks_exact_mut(LANES);
+    for chunk in &mut chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *value = exp(*value - largest);
+            *lane += *value;
+        }
+    }
+    let mut rest = 0.0;
+    for value in chunks.into_remainder() {
+        *value = exp(*value - largest);
+        rest += *value;
+    }
+    (largest, lanes.iter().sum::<f32>() + rest)
 }
 
 #[cfg(test)]
@@ -87,7 +106,7 @@ mod tests {
     fn sums_and_maxima_cover_every_length() {
         for n in 0..50 {
             let values: Vec<f32> = (0..n).map(|i| ((i * 37) % 50) as f32 - 25.0).collect();
-            assert_eq!(sum(n, |i| values[i]), values.iter().sum::<f32>());
+            assert_eq!(sum([&values, &values], |[a, b]| 2.0 * a - b), values.iter().sum::<f32>());
             assert_eq!(max(&values), values.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }
     }

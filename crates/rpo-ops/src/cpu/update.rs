@@ -125,7 +125,7 @@ impl Update for Flex {
             .map(|chunk| {
                 f64::from(vectorised(
                     #[inline(always)]
-                    || sum(chunk.len(), |i| chunk[i] * chunk[i]),
+                    || sum([chunk], |[x]| x * x),
                 ))
             })
             .collect();

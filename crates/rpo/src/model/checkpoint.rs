@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 
+use super::lora::{self, Adapter, Lora};
 use super::{Config, Init, Model, NamedParameters, RandomWeights, Weights};
 use crate::chat::{Chat, ChatTemplate, UseTemplate, Writing};
 use crate::error::{Error, Result};
@@ -23,10 +24,14 @@ const GENERATION: &str = "generation_config.json";
 const COMPANIONS: [&str; 6] =
     [TOKENIZER, TOKENIZER_CONFIG, "chat_template.jinja", "special_tokens_map.json", "spiece.model", GENERATION];
 
-/// A directory that holds a model.
+/// A directory that holds a model, or an adapter in PEFT's format beside the model that it changes.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
+    /// Path or hub id.
+    name: String,
     dir: PathBuf,
+    /// What the adapter in `dir` changes, if that is what it holds.
+    base: Option<Box<Checkpoint>>,
 }
 
 impl Checkpoint {
@@ -49,23 +54,40 @@ impl Checkpoint {
             return Self::open(path);
         }
         match is_hub_id(name) {
-            true => download(name).map(|dir| Self { dir }).map_err(no_model),
+            true => download(name).map(|dir| Self { name: name.into(), dir, base: None }).map_err(no_model),
             false => Err(no_model("there is no such directory, and it is no hub id (owner/name)".into())),
         }
     }
 
-    /// A model in local directory `dir`.
+    /// A model in local directory `dir`, or an adapter whose base model is found.
     ///
     /// # Errors
-    /// If it holds no `config.json`.
+    /// If it holds neither `config.json` nor `adapter_config.json`, or the base model is not found.
     pub fn open(dir: &Path) -> Result<Self> {
         // A program that died between two renames left the last complete checkpoint beside its place.
         let fallback = previous(dir);
         let dir = if !dir.exists() && fallback.exists() { fallback } else { dir.to_path_buf() };
-        match dir.join(CONFIG).is_file() {
-            true => Ok(Self { dir }),
-            false => Err(Error::NoModel { name: dir.display().to_string(), problem: what_directory(&dir) }),
+        let path = fs::canonicalize(&dir).unwrap_or_else(|_| dir.clone());
+        let name = path.display().to_string();
+        if dir.join(CONFIG).is_file() {
+            return Ok(Self { name, dir, base: None });
         }
+        if !dir.join(lora::CONFIG).is_file() {
+            return Err(Error::NoModel { name: dir.display().to_string(), problem: what_directory(&dir) });
+        }
+        let base = Adapter::base(&dir)?;
+        let beside = dir.join(&base);
+        let found = if beside.is_dir() && !Path::new(&base).is_dir() { Self::open(&beside) } else { Self::find(&base) };
+        let found = found.map_err(|problem| {
+            let what = format!("base_model_name_or_path is `{base}`, the model that the adapter changes: {problem}");
+            Error::file(dir.join(lora::CONFIG), what)
+        });
+        Ok(Self { name, dir, base: Some(Box::new(found?)) })
+    }
+
+    /// Its hub id, or the whole path of its directory.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The directory.
@@ -78,7 +100,7 @@ impl Checkpoint {
     /// # Errors
     /// See [`Config::read`].
     pub fn config(&self) -> Result<Config> {
-        Config::read(&self.dir.join(CONFIG))
+        self.base.as_ref().map_or_else(|| Config::read(&self.dir.join(CONFIG)), |base| base.config())
     }
 
     /// Reads the tokenizer and checks that it fits the model. A decoder-only model's prompts are written as `chat` says.
@@ -87,6 +109,9 @@ impl Checkpoint {
     /// If it cannot be read, has more tokens than the embedding has rows, or ends sequences with another id, or if all prompts
     /// are to go through a chat template and there is none.
     pub fn tokenizer(&self, chat: Chat) -> Result<Tokenizer> {
+        if let Some(base) = self.base_with_tokenizer() {
+            return base.tokenizer(chat);
+        }
         let (tokenizer, config) = (Tokenizer::load(&self.dir)?, self.config()?);
         check_vocabulary(&tokenizer, &config, &self.dir)?;
         match config {
@@ -96,6 +121,11 @@ impl Checkpoint {
             Config::T5(_) => Ok(tokenizer),
             Config::Llama(_) => Ok(tokenizer.decoder_only().written(self.writing(chat)?, &config.ends())),
         }
+    }
+
+    /// The model that an adapter changes, if the adapter has no tokenizer of its own.
+    fn base_with_tokenizer(&self) -> Option<&Self> {
+        self.base.as_deref().filter(|_| !self.dir.join(TOKENIZER).is_file())
     }
 
     /// How prompts are written for a decoder-only model.
@@ -120,16 +150,22 @@ impl Checkpoint {
     /// # Errors
     /// See [`Config::read`].
     pub fn asks_for_the_day(&self, template: UseTemplate) -> Result<bool> {
+        if let Some(base) = self.base_with_tokenizer() {
+            return base.asks_for_the_day(template);
+        }
         let asks = || ChatTemplate::find(&self.dir, None).is_some_and(|template| template.asks_for_the_day());
         Ok(matches!(self.config()?, Config::Llama(_)) && template != UseTemplate::Never && asks())
     }
 
-    /// Loads the model. A stored head that differs from the embedding is used, whatever `tie_word_embeddings` says: so does
+    /// Loads the model, an adapter merged into what it changes. A stored head that differs from the embedding is used, whatever `tie_word_embeddings` says: so does
     /// transformers 5, which writes `true` for models with a head of their own.
     ///
     /// # Errors
     /// If a tensor is missing, unexpected, of another shape or type, or cut short; the message names it.
     pub fn load(&self, device: &Device) -> Result<Model> {
+        if let Some(base) = &self.base {
+            return Adapter::open(&self.dir)?.merge(base.load(device)?);
+        }
         let mut config = self.config()?;
         let mut shards = Shards::open(&self.dir)?;
         if let Some((head, embeddings)) = config.tied_head()
@@ -152,6 +188,7 @@ impl Checkpoint {
     /// # Errors
     /// If a file cannot be copied.
     fn copy_companions(&self, dir: &Path) -> Result<()> {
+        self.base.as_ref().map_or(Ok(()), |base| base.copy_companions(dir))?;
         for name in COMPANIONS {
             let (from, to) = (self.dir.join(name), dir.join(name));
             if from.is_file() {
@@ -205,7 +242,7 @@ pub fn init(config: &Config, tokenizer: &Path, seed: u64, stored_as: StoredAs, o
     check_vocabulary(&Tokenizer::load(tokenizer)?, config, tokenizer)?;
     let model = Model::new(config, &mut RandomWeights::new(seed), &Device::flex())?;
     replace_dir(out, |dir| {
-        Checkpoint { dir: source }.copy_companions(dir)?;
+        Checkpoint { name: String::new(), dir: source, base: None }.copy_companions(dir)?;
         if tokenizer.is_file() {
             let json = fs::read(tokenizer).map_err(|e| Error::read(tokenizer, e))?;
             write_file(&dir.join(TOKENIZER), &json)?;
@@ -215,7 +252,7 @@ pub fn init(config: &Config, tokenizer: &Path, seed: u64, stored_as: StoredAs, o
     Ok(model.parameters().iter().map(|p| p.shape.iter().product::<usize>()).sum())
 }
 
-/// Saves `model` as a Hugging Face directory at `out`, with the tokenizer files of the model it came from; what stood
+/// Saves `model`, adapters merged, as a Hugging Face directory at `out`, with the tokenizer files of the model it came from; what stood
 /// there before stays until the new one is complete. `more` may add files.
 ///
 /// # Errors
@@ -245,7 +282,26 @@ fn write_model(model: &Model, stored_as: StoredAs, dir: &Path) -> Result<()> {
     if !dir.join(GENERATION).exists() {
         write_file(&dir.join(GENERATION), model.config().generation_json().as_bytes())?;
     }
-    shards::write(model.parameters(), stored_as, dir)
+    shards::write(lora::merged(model)?, stored_as, dir)
+}
+
+/// Saves the adapters of `model` as a directory at `out` that PEFT reads, with the tokenizer files of the model that they
+/// change; otherwise as [`save`].
+///
+/// # Errors
+/// If writing fails; then `out` is as it was.
+pub fn save_adapter(
+    model: &Model,
+    lora: &Lora,
+    origin: &Checkpoint,
+    out: &Path,
+    more: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    replace_dir(out, |dir| {
+        origin.copy_companions(dir)?;
+        lora.write(model, origin.name(), dir)?;
+        more(dir)
+    })
 }
 
 /// Whether a tensor `name` is stored that differs from the first of `others` that is.
@@ -291,24 +347,18 @@ fn what_file(path: &Path) -> String {
     }
 }
 
+/// Whether a directory looks like that of a model or of an adapter.
+fn is_model(dir: &Path) -> bool {
+    [CONFIG, lora::CONFIG].iter().any(|name| dir.join(name).is_file())
+}
+
 /// Why a directory without `config.json` is no model, and what to do.
 fn what_directory(dir: &Path) -> String {
     if !dir.exists() {
         return "there is no such directory".into();
     }
-    if let Some(run) = ["best", "last"].map(|n| dir.join(n)).into_iter().find(|d| d.join(CONFIG).is_file()) {
+    if let Some(run) = ["best", "last"].map(|n| dir.join(n)).into_iter().find(|d| is_model(d)) {
         return format!("this is the directory of a training run; its model is {}", run.display());
-    }
-    let adapter = dir.join("adapter_config.json");
-    if adapter.is_file() {
-        let settings =
-            fs::read(&adapter).ok().and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
-        let base = settings.and_then(|s| Some(s.get("base_model_name_or_path")?.as_str()?.to_string()));
-        let base = base.map_or_else(String::new, |base| format!(" `{base}`"));
-        return format!(
-            "this is an adapter (adapter_config.json), not a model; merge it into its base model{base} first, with peft: \
-             PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(DIR)"
-        );
     }
     let holds = |extension: &str| {
         fs::read_dir(dir).into_iter().flatten().flatten().any(|e| e.path().extension().is_some_and(|x| x == extension))
@@ -526,12 +576,6 @@ mod tests {
         write(&best, StoredAs::F32, usize::MAX);
         let said = Checkpoint::open(dir.path()).expect_err("a run is no model").to_string();
         assert!(said.contains("training run") && said.contains("best"), "{said}");
-        let adapter = dir.path().join("adapter");
-        fs::create_dir(&adapter).expect("create");
-        fs::write(adapter.join("adapter_config.json"), r#"{"base_model_name_or_path":"google/flan-t5-small"}"#)
-            .expect("write");
-        let said = Checkpoint::open(&adapter).expect_err("an adapter is no model").to_string();
-        assert!(said.contains("merge it into its base model `google/flan-t5-small`"), "{said}");
         let weights = best.join(SINGLE);
         let said = Checkpoint::find(&weights.display().to_string()).expect_err("a file").to_string();
         assert!(said.contains("name the directory"), "{said}");

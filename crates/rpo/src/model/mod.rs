@@ -5,7 +5,9 @@
 //! compiler then names the few places that treat families differently.
 
 pub mod checkpoint;
+mod linear;
 pub mod llama;
+pub mod lora;
 mod parameters;
 mod raw;
 pub mod t5;
@@ -19,6 +21,8 @@ use burn::tensor::{Device, Tensor};
 use rpo_ops::Segments;
 use serde_json::{Map, Value};
 
+pub use linear::Linear;
+pub(crate) use linear::embed;
 pub use llama::Llama;
 pub use parameters::{NamedParameters, Parameter};
 pub use t5::T5;
@@ -124,6 +128,14 @@ impl Model {
         match self {
             Self::T5(t5) => t5.encode(ids, prompts),
             Self::Llama(llama) => llama.encode(ids, prompts),
+        }
+    }
+
+    /// Visits the linear maps of all blocks.
+    fn visit_maps(&mut self, visit: linear::Visit<'_>) -> Result<()> {
+        match self {
+            Self::T5(t5) => t5.visit_maps(visit),
+            Self::Llama(llama) => llama.visit_maps(visit),
         }
     }
 

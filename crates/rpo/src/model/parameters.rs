@@ -16,6 +16,17 @@ pub trait NamedParameters: Module {
         found
     }
 
+    /// Those that are trained: all of a module but what is frozen, as all beside adapters is where there are some.
+    fn trained(&self) -> Vec<Parameter> {
+        let mut found = Vec::new();
+        self.visit(&mut Named::new(|name, shape, values: Leaf<'_>| {
+            if !values.frozen() {
+                found.push(Parameter { name, shape, values: values.flat() });
+            }
+        }));
+        found
+    }
+
     /// The gradient of every parameter in the same order, `None` where the loss did not reach it.
     fn gradients(&self, gradients: &mut Gradients) -> Vec<(String, Option<Tensor<1>>)> {
         let mut found = Vec::new();
@@ -47,6 +58,15 @@ impl Leaf<'_> {
         }
     }
 
+    /// Whether it gets no gradient though gradients are tracked.
+    fn frozen(&self) -> bool {
+        let (tracked, trained) = match self {
+            Self::Vector(x) => (x.is_autodiff(), x.is_require_grad()),
+            Self::Matrix(x) => (x.is_autodiff(), x.is_require_grad()),
+        };
+        tracked && !trained
+    }
+
     fn gradient(&self, gradients: &mut Gradients) -> Option<Tensor<1>> {
         match self {
             Self::Vector(x) => x.grad_remove(gradients),
@@ -62,15 +82,20 @@ fn flatten<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     x.reshape([n])
 }
 
-/// Adds a module's name to a path. The variant of an enum, such as that of [`super::Model`], is no part of a key.
+/// Whether a module's name in its container is part of a key: the variant of an enum such as that of [`super::Model`] is not,
+/// nor is the adapter of a map.
+fn is_key(name: &str, container: &str) -> bool {
+    !container.starts_with("Enum:") && (name, container) != ("adapter", "Struct:Linear")
+}
+
 fn enter(path: &mut Vec<String>, name: &str, container: &str) {
-    if !container.starts_with("Enum:") {
+    if is_key(name, container) {
         path.push(name.into());
     }
 }
 
-fn exit(path: &mut Vec<String>, container: &str) {
-    if !container.starts_with("Enum:") {
+fn exit(path: &mut Vec<String>, name: &str, container: &str) {
+    if is_key(name, container) {
         path.pop();
     }
 }
@@ -91,8 +116,8 @@ impl<F: FnMut(String, Vec<usize>, Leaf<'_>)> ModuleVisitor for Named<F> {
         enter(&mut self.path, name, container);
     }
 
-    fn exit_module(&mut self, _name: &str, container: &str) {
-        exit(&mut self.path, container);
+    fn exit_module(&mut self, name: &str, container: &str) {
+        exit(&mut self.path, name, container);
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -122,17 +147,18 @@ impl<F: FnMut(&str, &[usize], Tensor<1>) -> Tensor<1>> ModuleMapper for Updated<
         enter(&mut self.path, name, container);
     }
 
-    fn exit_module(&mut self, _name: &str, container: &str) {
-        exit(&mut self.path, container);
+    fn exit_module(&mut self, name: &str, container: &str) {
+        exit(&mut self.path, name, container);
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = self.path.join(".");
         param.map(|value| {
             let shape = value.shape();
-            let tracked = value.is_autodiff();
+            let (tracked, trained) = (value.is_autodiff(), value.is_require_grad());
             let updated = (self.update)(&name, &shape, flatten(value)).reshape(shape);
-            if tracked { Tensor::from_inner(updated).require_grad() } else { updated }
+            // What is frozen stays so.
+            if tracked { Tensor::from_inner(updated).set_require_grad(trained) } else { updated }
         })
     }
 }

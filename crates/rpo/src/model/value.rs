@@ -1,12 +1,13 @@
 //! A value network: the expected reward of a prompt, which DRO learns beside the policy. It knows prompts, not rewards.
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::{Tensor, activation};
-use rpo_ops::{linear, segment_mean};
+use rpo_ops::segment_mean;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::t5::{Encoder, Linear, embed};
+use super::linear::{Linear, embed};
+use super::t5::Encoder;
 use super::weights::{Builder, Init};
 use super::{Llama, Model, NamedParameters, RandomWeights};
 use crate::batch::PackedBatch;
@@ -31,8 +32,8 @@ pub struct ValueNetwork {
     /// Absent when it reads the policy's encoder.
     own: Option<Reader>,
     /// Absent when the head is linear.
-    hidden: Option<Affine>,
-    head: Affine,
+    hidden: Option<Linear>,
+    head: Linear,
 }
 
 /// What reads the prompts, by family.
@@ -49,13 +50,6 @@ pub(crate) struct ValueEncoder {
     pub(crate) encoder: Encoder,
 }
 
-/// A matrix with bias.
-#[derive(Module, Debug)]
-struct Affine {
-    weight: Param<Tensor<2>>,
-    bias: Param<Tensor<1>>,
-}
-
 impl ValueNetwork {
     /// A network beside `policy`, which is still the reference; `seed` decides the head.
     ///
@@ -66,6 +60,9 @@ impl ValueNetwork {
         let mut weights = RandomWeights::new(seed);
         let mut root = Builder::new(&mut weights, &device);
         let d_model = policy.d_model();
+        let init = Init::Normal((d_model as f64).powf(-0.5));
+        // Tells zero of everything at first.
+        let zero = |at: Builder<'_>| Linear::biased(at, [d_model, 1], Init::Constant(0.0), true);
         let own = || {
             let copy = match policy {
                 Model::T5(policy) => {
@@ -78,13 +75,11 @@ impl ValueNetwork {
             copy.map_parameters(|_, _, values| values)
         };
         Ok(match kind {
-            ValueKind::OwnEncoder => {
-                Self { own: Some(own()), hidden: None, head: Affine::zero(root.at("value_head"), d_model, 1)? }
-            }
+            ValueKind::OwnEncoder => Self { own: Some(own()), hidden: None, head: zero(root.at("value_head"))? },
             ValueKind::SharedEncoder => Self {
                 own: None,
-                hidden: Some(Affine::new(root.at("value_hidden"), d_model, d_model)?),
-                head: Affine::zero(root.at("value_head"), d_model, 1)?,
+                hidden: Some(Linear::biased(root.at("value_hidden"), [d_model; 2], init, true)?),
+                head: zero(root.at("value_head"))?,
             },
         })
     }
@@ -113,22 +108,5 @@ impl ValueNetwork {
         let values = self.head.forward(x).reshape([batch.prompts.len()]);
         let prompts = rpo_ops::index_tensor(batch.prompt_of.iter().copied(), &values.device());
         values.select(0, prompts)
-    }
-}
-
-impl Affine {
-    fn new(mut at: Builder<'_>, inputs: usize, outputs: usize) -> Result<Self> {
-        let weight = at.param("weight", [outputs, inputs], Init::Normal((inputs as f64).powf(-0.5)))?;
-        Ok(Self { weight, bias: at.param("bias", [outputs], Init::Constant(0.0))? })
-    }
-
-    /// Tells zero of everything at first.
-    fn zero(mut at: Builder<'_>, inputs: usize, outputs: usize) -> Result<Self> {
-        let weight = at.param("weight", [outputs, inputs], Init::Constant(0.0))?;
-        Ok(Self { weight, bias: at.param("bias", [outputs], Init::Constant(0.0))? })
-    }
-
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        linear(x, self.weight.val()) + self.bias.val().unsqueeze()
     }
 }

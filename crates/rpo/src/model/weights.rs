@@ -4,7 +4,7 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, StandardNormal};
+use rand_distr::{Distribution, StandardNormal, StandardUniform};
 
 use crate::error::Result;
 
@@ -15,6 +15,8 @@ pub enum Init {
     Constant(f64),
     /// Normal with mean 0 and this standard deviation.
     Normal(f64),
+    /// Uniform between this and its negative.
+    Uniform(f64),
 }
 
 /// Gives the values of every tensor that a model asks for by its Hugging Face name, in row-major order.
@@ -41,21 +43,25 @@ impl RandomWeights {
 impl Weights for RandomWeights {
     fn get(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Vec<f32>> {
         let n = shape.iter().product();
-        Ok(match init {
-            Init::Constant(value) => vec![value as f32; n],
-            Init::Normal(std) => {
-                // A stream per name: a tensor's values do not depend on which others the model has.
-                let mut hasher = blake3::Hasher::new();
-                hasher.update(&self.seed.to_le_bytes());
-                hasher.update(name.as_bytes());
-                let mut rng = ChaCha8Rng::from_seed(*hasher.finalize().as_bytes());
-                let draw = || {
+        // A stream per name: a tensor's values do not depend on which others the model has.
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.seed.to_le_bytes());
+        hasher.update(name.as_bytes());
+        let mut rng = ChaCha8Rng::from_seed(*hasher.finalize().as_bytes());
+        let mut draw = || -> f32 {
+            match init {
+                Init::Constant(value) => value as f32,
+                Init::Normal(std) => {
                     let z: f32 = StandardNormal.sample(&mut rng);
                     z * std as f32
-                };
-                std::iter::repeat_with(draw).take(n).collect()
+                }
+                Init::Uniform(bound) => {
+                    let z: f32 = StandardUniform.sample(&mut rng);
+                    (2.0 * z - 1.0) * bound as f32
+                }
             }
-        })
+        };
+        Ok((0..n).map(|_| draw()).collect())
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use safetensors::{Dtype, View};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::files::write_file;
@@ -20,7 +21,7 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 const SHARD_BYTES: usize = 5_000_000_000;
 
 /// Number format of stored weights. Computation is in `f32` whatever the file holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StoredAs {
     /// 32-bit floats.
@@ -69,6 +70,17 @@ pub(crate) fn write_shards(tensors: Vec<Parameter>, stored_as: StoredAs, shard_b
         let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": weight_map});
         write_file(&dir.join(INDEX), format!("{index:#}\n").as_bytes())?;
     }
+    unread.result()
+}
+
+/// Writes one file.
+///
+/// # Errors
+/// As [`write`].
+pub(crate) fn write_single(tensors: Vec<Parameter>, stored_as: StoredAs, path: &Path) -> Result<()> {
+    let unread = Unread::default();
+    let converted = |tensor: Parameter| (tensor.name.clone(), Converted { tensor, format: stored_as, unread: &unread });
+    write_safetensors(tensors.into_iter().map(converted), path)?;
     unread.result()
 }
 

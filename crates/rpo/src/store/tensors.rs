@@ -144,6 +144,11 @@ impl TensorFile {
         self.metadata.offset_keys()
     }
 
+    /// The dimensions of `name`, if there is such a tensor.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.metadata.info(name).map(|info| info.shape.as_slice())
+    }
+
     /// Values of `name` as `f32`, or `None` if there is no such tensor.
     pub(crate) fn read(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
         let Some(info) = self.metadata.info(name).cloned() else { return Ok(None) };

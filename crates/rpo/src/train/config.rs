@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::Means;
 use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, PromptGroup, Split};
+use crate::model::checkpoint::StoredAs;
+use crate::model::lora::Lora;
 use crate::objective::Needs;
 use crate::train::optim::OptimizerConfig;
 
@@ -79,6 +81,10 @@ pub struct TrainConfig {
     pub sample_every: Option<usize>,
     /// Decides the order of the data.
     pub seed: u64,
+    /// Number format of the weights in `best/`; those of `last/`, from which a run goes on, are kept as they are.
+    pub store: StoredAs,
+    /// Adapters that are trained instead of the whole model.
+    pub lora: Lora,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
 }
@@ -97,6 +103,8 @@ impl Default for TrainConfig {
             patience: None,
             sample_every: None,
             seed: 42,
+            store: StoredAs::F32,
+            lora: Lora::default(),
             optimizer: OptimizerConfig::default(),
         }
     }
@@ -136,6 +144,7 @@ impl TrainConfig {
                 return Err(Error::Setting { field, problem: "0 is not a positive number".into() });
             }
         }
+        self.lora.validate()?;
         self.optimizer.validate()
     }
 

@@ -64,7 +64,7 @@ impl Trainer<'_> {
             let nothing = References::default();
             let known = if progress.step == 0 { &self.task.references } else { &nothing };
             if self.look(learner, known, watched, progress, tell)? {
-                self.saving.map_or(Ok(()), |saving| saving.best(learner))?;
+                self.saving.map_or(Ok(()), |saving| saving.best(learner, self.config))?;
             }
             progress.pending.validation = false;
         }

@@ -175,7 +175,7 @@ impl Trainer<'_> {
             return Ok(());
         }
         let finite = |values: &Tensor<1>| host(values.clone()).map(|values| values.iter().all(|v| v.is_finite()));
-        let parameters = learner.parameters();
+        let parameters = learner.trained();
         let weights = parameters.iter().map(|p| (p.name.as_str(), &p.values));
         for (name, values) in weights.chain(optimizer.state()) {
             if !finite(values)? {
@@ -197,6 +197,7 @@ impl Trainer<'_> {
     }
 
     fn save(&self, learner: &Learner, optimizer: &Optimizer, progress: &Progress) -> Result<()> {
-        self.saving.map_or(Ok(()), |saving| saving.last(learner, optimizer, self.task.objective.as_ref(), progress))
+        let objective = self.task.objective.as_ref();
+        self.saving.map_or(Ok(()), |saving| saving.last(learner, optimizer, objective, progress, self.config))
     }
 }

@@ -7,8 +7,9 @@ use burn::tensor::{Gradients, Tensor};
 
 use crate::batch::PackedBatch;
 use crate::error::Result;
+use crate::model::embed;
 use crate::model::llama;
-use crate::model::t5::{Encoder, embed};
+use crate::model::t5::Encoder;
 use crate::model::{Llama, Model, NamedParameters, Reader, T5, ValueEncoder, ValueNetwork};
 use crate::score::{Learner, Scores, score_decoded};
 use crate::train::optim::GradientSum;
@@ -74,13 +75,13 @@ fn of_t5(
     match (own, of_states, value.as_ref().and_then(own_encoder)) {
         (Some(own), Some(of_states), Some(ValueEncoder { shared, encoder })) => {
             let of_prompts = own.back(of_states, || encoder.stages(prompts), &mut add);
-            add(&mut through(embed(&shared, prompt_ids), of_prompts));
+            of_table(embed(&shared, prompt_ids), of_prompts, &mut add);
         }
         (None, Some(of_states), None) => of_memory = of_memory + of_states,
         _ => {}
     }
     let of_prompts = encoded.back(of_memory, || t5.encoder().stages(prompts), &mut add);
-    add(&mut through(t5.embed(&batch.all_ids()), Tensor::cat(vec![of_prompts, of_inputs], 0)));
+    of_table(t5.embed(&batch.all_ids()), Tensor::cat(vec![of_prompts, of_inputs], 0), &mut add);
     Ok(())
 }
 
@@ -115,10 +116,10 @@ fn of_llama(
     drop((tape, scores, end));
 
     let of_inputs = whole.back(of_end, || llama.stages(&view), &mut add);
-    add(&mut through(llama.embed(&ids), of_inputs));
+    of_table(llama.embed(&ids), of_inputs, &mut add);
     if let (Some(own), Some(of_own), Some(reader)) = (own, of_own, value.as_ref().and_then(own_reader)) {
         let of_prompts = own.back(of_own, || reader.stages(&prompts), &mut add);
-        add(&mut through(reader.embed(&batch.prompt_ids), of_prompts));
+        of_table(reader.embed(&batch.prompt_ids), of_prompts, &mut add);
     }
     Ok(())
 }
@@ -169,6 +170,13 @@ fn leaf(x: Tensor<2>) -> Tensor<2> {
 /// Gradients of all that `y` was made of, given its own.
 fn through(y: Tensor<2>, gradient: Tensor<2>) -> Gradients {
     (y * Tensor::from_inner(gradient)).sum().backward()
+}
+
+/// Tells `add` the gradient of the table whose rows `embedded` are, unless it is frozen.
+fn of_table(embedded: Tensor<2>, gradient: Tensor<2>, add: &mut dyn FnMut(&mut Gradients)) {
+    if embedded.is_tracked() {
+        add(&mut through(embedded, gradient));
+    }
 }
 
 /// The gradient of a leaf; zero where the loss does not depend on it.

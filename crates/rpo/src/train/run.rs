@@ -1,13 +1,15 @@
 //! The directory of a run: what is saved there and how a run goes on from it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 
 use super::{BestBy, Progress, State, TrainConfig, learner};
 use crate::error::{Error, Result};
 use crate::model::checkpoint::{self, Checkpoint, StoredAs};
-use crate::model::{NamedParameters, ValueNetwork};
+use crate::model::lora::Adapter;
+use crate::model::{Model, NamedParameters, ValueNetwork};
 use crate::objective::Objective;
 use crate::score::Learner;
 use crate::store::files::{previous, write_file};
@@ -70,11 +72,12 @@ impl RunDir {
         self.dir.join(name)
     }
 
-    /// The state to go on from; the objective, which is prepared on the run's data, takes up what it had learned.
+    /// The state to go on from of a run that began at `start`; the objective, which is prepared on the run's data, takes up
+    /// what it had learned.
     ///
     /// # Errors
     /// If it is missing or unreadable.
-    pub fn resume(&self, config: &TrainConfig, objective: &mut dyn Objective, device: &Device) -> Result<State> {
+    pub fn resume(&self, config: &TrainConfig, objective: &mut dyn Objective, start: Model) -> Result<State> {
         let last = Checkpoint::open(&self.path("last"))?;
         let resume = last.dir().join("resume");
         let path = resume.join("progress.json");
@@ -92,7 +95,15 @@ impl RunDir {
             let missing = || Error::file(&path, "tensor `memory` is missing");
             objective.recall(&TensorFile::open(&path)?.read("memory", &[memory])?.ok_or_else(missing)?);
         }
-        let mut learner = learner(last.load(device)?, objective.needs(), config.seed)?;
+        let policy = match config.lora.is_on() {
+            true => config.lora.attach(start, &mut Adapter::open(last.dir())?)?,
+            false => {
+                let device = start.device();
+                drop(start);
+                last.load(&device)?
+            }
+        };
+        let mut learner = learner(policy, objective.needs(), config.seed)?;
         learner.value = learner.value.map(|value| load_value(value, &resume.join(VALUE))).transpose()?;
         let state = resume.join(OPTIMIZER);
         let optimizer = Optimizer::resume(config.optimizer.clone(), progress.step, &learner, &state)?;
@@ -103,7 +114,11 @@ impl RunDir {
 fn load_value(value: ValueNetwork, path: &Path) -> Result<ValueNetwork> {
     let mut file = TensorFile::open(path)?;
     let mut problem = None;
+    let trained: BTreeSet<String> = value.trained().into_iter().map(|p| p.name).collect();
     let value = value.map_parameters(|name, shape, old| {
+        if !trained.contains(name) {
+            return old;
+        }
         let missing = || Error::file(path, format!("tensor `{name}` is missing"));
         let device = old.device();
         match file.read(name, &[shape.iter().product()]).and_then(|values| values.ok_or_else(missing)) {
@@ -127,25 +142,31 @@ pub struct Saving<'a> {
 }
 
 impl Saving<'_> {
-    /// Puts the policy into `best/`.
-    pub(super) fn best(&self, learner: &Learner) -> Result<()> {
-        checkpoint::save(&learner.policy, self.origin, StoredAs::F32, &self.run.path("best"), |_| Ok(()))
+    /// Puts the policy into `best/`, with its adapters beside it in PEFT's format where there are some.
+    pub(super) fn best(&self, learner: &Learner, config: &TrainConfig) -> Result<()> {
+        let TrainConfig { lora, store, .. } = config;
+        checkpoint::save(&learner.policy, self.origin, *store, &self.run.path("best"), |dir| match lora.is_on() {
+            true => lora.write(&learner.policy, self.origin.name(), &dir.join("adapter")),
+            false => Ok(()),
+        })
     }
 
-    /// Puts the policy and all that resuming needs into `last/`.
+    /// Puts the policy, of which only the adapters where there are some, and all that resuming needs into `last/`.
     pub(super) fn last(
         &self,
         learner: &Learner,
         optimizer: &Optimizer,
         objective: &dyn Objective,
         progress: &Progress,
+        config: &TrainConfig,
     ) -> Result<()> {
-        checkpoint::save(&learner.policy, self.origin, StoredAs::F32, &self.run.path("last"), |dir| {
+        let (policy, out) = (&learner.policy, self.run.path("last"));
+        let more = |dir: &Path| {
             let resume = dir.join("resume");
             std::fs::create_dir(&resume).map_err(|e| Error::write(&resume, e))?;
             optimizer.save(learner, &resume.join(OPTIMIZER))?;
             if let Some(value) = &learner.value {
-                let named = value.parameters().into_iter().map(|p| (p.name, p.values));
+                let named = value.trained().into_iter().map(|p| (p.name, p.values));
                 write_flat(named.collect(), &resume.join(VALUE))?;
             }
             let memory = objective.memory();
@@ -154,6 +175,10 @@ impl Saving<'_> {
             }
             let text = serde_json::to_string_pretty(progress).unwrap_or_default();
             write_file(&resume.join("progress.json"), text.as_bytes())
-        })
+        };
+        match config.lora.is_on() {
+            true => checkpoint::save_adapter(policy, &config.lora, self.origin, &out, more),
+            false => checkpoint::save(policy, self.origin, StoredAs::F32, &out, more),
+        }
     }
 }

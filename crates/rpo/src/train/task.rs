@@ -7,7 +7,7 @@ use super::event::Progress;
 use super::optim::Optimizer;
 use crate::error::Result;
 use crate::feedback::Split;
-use crate::model::{Model, ValueNetwork};
+use crate::model::{Model, RandomWeights, ValueNetwork};
 use crate::objective::{Needs, Objective, ObjectiveConfig};
 use crate::reference::{PromptFeatures, ReferenceScores, References};
 use crate::score::Learner;
@@ -124,8 +124,9 @@ impl State {
     /// # Errors
     /// If a setting is impossible.
     pub fn begin(start: Model, needs: Needs, config: &TrainConfig) -> Result<Self> {
+        let policy = config.lora.attach(start, &mut RandomWeights::new(config.seed))?;
         Ok(Self {
-            learner: learner(start, needs, config.seed)?,
+            learner: learner(policy, needs, config.seed)?,
             optimizer: Optimizer::new(config.optimizer.clone())?,
             progress: Progress::default(),
         })

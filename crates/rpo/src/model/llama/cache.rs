@@ -1,7 +1,7 @@
 //! Decoding one token at a time: keys and values of what was already read are kept instead of computed again.
 
 use burn::tensor::{Tensor, activation};
-use rpo_ops::{Segments, index_tensor, prefixed_attention};
+use rpo_ops::{Segments, index_tensor};
 
 use super::{Config, Llama, alone, embed};
 
@@ -26,17 +26,13 @@ impl Llama {
     pub fn start_decoding(&self, ids: &[u32], prompts: &Segments) -> DecoderCache {
         let (config, view) = (&self.config, alone(prompts));
         let positions = view.positions();
-        let heads = [config.num_heads, config.num_key_heads];
+        let split = |x: Tensor<2>| split_heads(prompts.pad(x), config.num_key_heads);
         let mut layers = Vec::with_capacity(self.model.layers.len());
         let mut x = embed(&self.model.embed_tokens, ids);
         for block in &self.model.layers {
-            x = block.around(x, |attention, h| {
-                let [q, k, v] = attention.project(h);
-                let split = |x: Tensor<2>| split_heads(prompts.pad(x), config.num_key_heads);
-                let turned = config.rotary.turn(k.clone(), &positions);
-                layers.push(LayerCache { prompt: [split(turned), split(v.clone())], own: None });
-                attention.output(prefixed_attention(q, k, v, heads, &view, &config.rotary))
-            });
+            let [k, v] = block.keys_values(x.clone());
+            layers.push(LayerCache { prompt: [split(config.rotary.turn(k, &positions)), split(v)], own: None });
+            x = block.forward(x, &view, config);
         }
         DecoderCache {
             layers,
@@ -53,7 +49,8 @@ impl Llama {
         let mut x = embed(&self.model.embed_tokens, tokens);
         for (block, cached) in self.model.layers.iter().zip(layers) {
             x = block.around(x, |attention, h| {
-                let [q, k, v] = attention.project(h);
+                let q = attention.queries(h.clone());
+                let [k, v] = attention.keys_values(h);
                 let [q, k] = [q, k].map(|x| config.rotary.turn(x, positions));
                 let new = [k, v].map(|x| split_heads(x.unsqueeze_dim(1), config.num_key_heads));
                 let append = |old: Tensor<4>, new: Tensor<4>| Tensor::cat(vec![old, new], 2);

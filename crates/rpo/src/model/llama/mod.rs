@@ -11,10 +11,10 @@ use rpo_ops::{Prefixed, Segments};
 
 pub use cache::DecoderCache;
 pub use config::{Config, Family};
-pub use layers::{Attention, Block, FeedForward, Norm, Projection};
+pub use layers::{Attention, Block, FeedForward, Norm};
 
 use super::States;
-use super::t5::{Linear, embed};
+use super::linear::{Linear, Visit, embed};
 use super::weights::{Builder, Weights};
 use crate::batch::PackedBatch;
 use crate::error::Result;
@@ -52,7 +52,7 @@ impl Llama {
         let Config { vocab_size, d_model, initializer_range: std, .. } = *config;
         let mut at = root.at("model");
         let model = Trunk {
-            embed_tokens: Linear::new(at.at("embed_tokens"), d_model, vocab_size, std)?,
+            embed_tokens: Linear::new(at.at("embed_tokens"), [d_model, vocab_size], std)?,
             layers: (0..config.num_layers)
                 .map(|i| Block::new(at.at(format!("layers.{i}")), config))
                 .collect::<Result<_>>()?,
@@ -60,7 +60,7 @@ impl Llama {
         };
         let lm_head = match config.tie_word_embeddings {
             true => None,
-            false => Some(Linear::new(root.at("lm_head"), d_model, vocab_size, std)?),
+            false => Some(Linear::new(root.at("lm_head"), [d_model, vocab_size], std)?),
         };
         Ok(Self { model, lm_head, config: config.clone() })
     }
@@ -107,6 +107,12 @@ impl Llama {
             Some(block) => block.forward(x, view, &self.config),
             None => self.model.norm.forward(x),
         }
+    }
+
+    /// Visits the linear maps of all blocks.
+    pub(in crate::model) fn visit_maps(&mut self, visit: Visit<'_>) -> Result<()> {
+        let mut blocks = self.model.layers.iter_mut().enumerate();
+        blocks.try_for_each(|(i, block)| block.visit_maps(&format!("model.layers.{i}"), visit))
     }
 
     /// The same model without a head of its own: what reads a prompt.

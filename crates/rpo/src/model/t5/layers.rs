@@ -5,30 +5,14 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use rpo_ops::{
-    AttentionLayer, Gate, GatedFeedForward, RelativeBias, Segments, cross_attention, gated_feed_forward, linear, relu,
+    AttentionLayer, Gate, GatedFeedForward, RelativeBias, Segments, cross_attention, gated_feed_forward, relu,
     rms_norm, self_attention,
 };
 
-use super::super::weights::{Builder, Init};
 use super::config::{Config, FeedForward};
 use crate::error::Result;
-
-/// A matrix without bias, stored `(outputs, inputs)` as in the checkpoint.
-#[derive(Module, Debug)]
-pub struct Linear {
-    pub(crate) weight: Param<Tensor<2>>,
-}
-
-impl Linear {
-    pub(crate) fn new(mut at: Builder<'_>, inputs: usize, outputs: usize, std: f64) -> Result<Self> {
-        Ok(Self { weight: at.param("weight", [outputs, inputs], Init::Normal(std))? })
-    }
-
-    /// `(tokens, inputs)` to `(tokens, outputs)`.
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        linear(x, self.weight.val())
-    }
-}
+use crate::model::linear::{self, Linear, Visit};
+use crate::model::weights::{Builder, Init};
 
 /// T5's RMS norm.
 #[derive(Module, Debug)]
@@ -69,13 +53,13 @@ impl Attention {
         let std = factor * (d_model as f64).powf(-0.5);
         let buckets = config.relative_attention_num_buckets;
         Ok(Self {
-            q: Linear::new(at.at("q"), d_model, inner, factor * ((d_model * d_kv) as f64).powf(-0.5))?,
-            k: Linear::new(at.at("k"), d_model, inner, std)?,
-            v: Linear::new(at.at("v"), d_model, inner, std)?,
-            o: Linear::new(at.at("o"), inner, d_model, factor * (inner as f64).powf(-0.5))?,
+            q: Linear::new(at.at("q"), [d_model, inner], factor * ((d_model * d_kv) as f64).powf(-0.5))?,
+            k: Linear::new(at.at("k"), [d_model, inner], std)?,
+            v: Linear::new(at.at("v"), [d_model, inner], std)?,
+            o: Linear::new(at.at("o"), [inner, d_model], factor * (inner as f64).powf(-0.5))?,
             // A table of (buckets, heads), of the same form as a matrix that maps heads to buckets.
             relative_attention_bias: match with_bias {
-                true => Some(Linear::new(at.at("relative_attention_bias"), heads, buckets, std)?),
+                true => Some(Linear::new(at.at("relative_attention_bias"), [heads, buckets], std)?),
                 false => None,
             },
             heads,
@@ -103,10 +87,16 @@ impl Attention {
         self.o.forward(x)
     }
 
+    fn visit_maps(&mut self, at: &str, visit: Visit<'_>) -> Result<()> {
+        let Self { q, k, v, o, .. } = self;
+        linear::visit(at, [("q", q), ("k", k), ("v", v), ("o", o)], visit)
+    }
+
     /// The whole layer with the norm before it.
     fn layer(&self, norm: &LayerNorm) -> AttentionLayer {
-        let [q, k, v, o] = [&self.q, &self.k, &self.v, &self.o].map(|m| m.weight.val());
-        AttentionLayer { norm: norm.weight.val(), epsilon: norm.epsilon, heads: self.heads, q, k, v, o }
+        let [q, k, v, o] = [&self.q, &self.k, &self.v, &self.o].map(Linear::affine);
+        let (norm, epsilon, heads) = (norm.weight.val(), norm.epsilon, [self.heads; 2]);
+        AttentionLayer { norm, epsilon, heads, q, k, v, o, head_norms: None }
     }
 }
 
@@ -118,6 +108,11 @@ pub struct SelfAttentionLayer {
 }
 
 impl SelfAttentionLayer {
+    /// Visits its linear maps; `at` is its name.
+    pub(super) fn visit_maps(&mut self, at: &str, visit: Visit<'_>) -> Result<()> {
+        self.SelfAttention.visit_maps(&format!("{at}.SelfAttention"), visit)
+    }
+
     pub(crate) fn new(mut at: Builder<'_>, config: &Config, with_bias: bool) -> Result<Self> {
         Ok(Self {
             SelfAttention: Attention::new(at.at("SelfAttention"), config, with_bias)?,
@@ -139,6 +134,11 @@ pub struct CrossAttentionLayer {
 }
 
 impl CrossAttentionLayer {
+    /// Visits its linear maps; `at` is its name.
+    pub(super) fn visit_maps(&mut self, at: &str, visit: Visit<'_>) -> Result<()> {
+        self.EncDecAttention.visit_maps(&format!("{at}.EncDecAttention"), visit)
+    }
+
     pub(crate) fn new(mut at: Builder<'_>, config: &Config) -> Result<Self> {
         Ok(Self {
             EncDecAttention: Attention::new(at.at("EncDecAttention"), config, false)?,
@@ -168,14 +168,14 @@ impl Dense {
         let gated = feed_forward == FeedForward::GatedGelu;
         let std = factor * (d_model as f64).powf(-0.5);
         let mut inward = |name, present| match present {
-            true => Linear::new(at.at(name), d_model, d_ff, std).map(Some),
+            true => Linear::new(at.at(name), [d_model, d_ff], std).map(Some),
             false => Ok(None),
         };
         Ok(Self {
             wi: inward("wi", !gated)?,
             wi_0: inward("wi_0", gated)?,
             wi_1: inward("wi_1", gated)?,
-            wo: Linear::new(at.at("wo"), d_ff, d_model, factor * (d_ff as f64).powf(-0.5))?,
+            wo: Linear::new(at.at("wo"), [d_ff, d_model], factor * (d_ff as f64).powf(-0.5))?,
         })
     }
 }
@@ -188,6 +188,14 @@ pub struct FeedForwardLayer {
 }
 
 impl FeedForwardLayer {
+    /// Visits its linear maps; `at` is its name.
+    pub(super) fn visit_maps(&mut self, at: &str, visit: Visit<'_>) -> Result<()> {
+        let Dense { wi, wi_0, wi_1, wo } = &mut self.DenseReluDense;
+        let inward = [("wi", wi), ("wi_0", wi_0), ("wi_1", wi_1)];
+        let maps = inward.into_iter().filter_map(|(name, map)| map.as_mut().map(|map| (name, map)));
+        linear::visit(&format!("{at}.DenseReluDense"), maps.chain([("wo", wo)]), visit)
+    }
+
     pub(crate) fn new(mut at: Builder<'_>, config: &Config) -> Result<Self> {
         Ok(Self {
             DenseReluDense: Dense::new(at.at("DenseReluDense"), config)?,
@@ -201,7 +209,7 @@ impl FeedForwardLayer {
         match (wi, wi_0, wi_1) {
             (None, Some(gate), Some(up)) => {
                 let (norm, epsilon) = (self.layer_norm.weight.val(), self.layer_norm.epsilon);
-                let [gate, up, down] = [gate, up, wo].map(|m| m.weight.val());
+                let [gate, up, down] = [gate, up, wo].map(Linear::affine);
                 gated_feed_forward(x, GatedFeedForward { activation: Gate::Gelu, norm, epsilon, gate, up, down })
             }
             (Some(wi), None, None) => x.clone() + wo.forward(relu(wi.forward(self.layer_norm.forward(x)))),

@@ -5,14 +5,15 @@ mod config;
 mod layers;
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData, module::embedding};
+use burn::tensor::{Device, Tensor};
 use rpo_ops::{RelativeBias, Segments};
 
 pub use cache::DecoderCache;
 pub use config::{Config, Family, FeedForward};
-pub use layers::{Attention, CrossAttentionLayer, Dense, FeedForwardLayer, LayerNorm, Linear, SelfAttentionLayer};
+pub use layers::{Attention, CrossAttentionLayer, Dense, FeedForwardLayer, LayerNorm, SelfAttentionLayer};
 
 use super::States;
+use super::linear::{Linear, Visit, embed};
 use super::weights::{Builder, Weights};
 use crate::batch::PackedBatch;
 use crate::error::Result;
@@ -77,7 +78,7 @@ impl T5 {
         let mut root = Builder::new(weights, device);
         let Config { vocab_size, d_model, initializer_factor: factor, .. } = *config;
         let owns_bias = |block: usize| block == 0 || config.family == Family::Umt5;
-        let shared = Linear::new(root.at("shared"), d_model, vocab_size, factor)?;
+        let shared = Linear::new(root.at("shared"), [d_model, vocab_size], factor)?;
         let mut at = root.at("encoder");
         let encoder = Encoder {
             block: (0..config.num_layers)
@@ -95,9 +96,10 @@ impl T5 {
         };
         // transformers draws an untied head at the embedding's scale, so that a fresh model is confidently wrong;
         // this scale starts it near the uniform distribution, as T5's own code does.
+        let std = factor * (d_model as f64).powf(-0.5);
         let lm_head = match config.tie_word_embeddings {
             true => None,
-            false => Some(Linear::new(root.at("lm_head"), d_model, vocab_size, factor * (d_model as f64).powf(-0.5))?),
+            false => Some(Linear::new(root.at("lm_head"), [d_model, vocab_size], std)?),
         };
         Ok(Self { shared, encoder, decoder, lm_head, config: config.clone() })
     }
@@ -175,20 +177,26 @@ impl T5 {
         }
     }
 
+    /// Visits the linear maps of all blocks.
+    pub(in crate::model) fn visit_maps(&mut self, visit: Visit<'_>) -> Result<()> {
+        for (i, EncoderBlock { layer }) in self.encoder.block.iter_mut().enumerate() {
+            let at = |layer: usize| format!("encoder.block.{i}.layer.{layer}");
+            layer.0.visit_maps(&at(0), visit)?;
+            layer.1.visit_maps(&at(1), visit)?;
+        }
+        for (i, DecoderBlock { layer }) in self.decoder.block.iter_mut().enumerate() {
+            let at = |layer: usize| format!("decoder.block.{i}.layer.{layer}");
+            layer.0.visit_maps(&at(0), visit)?;
+            layer.1.visit_maps(&at(1), visit)?;
+            layer.2.visit_maps(&at(2), visit)?;
+        }
+        Ok(())
+    }
+
     /// The matrix of the head, `(vocabulary, d_model)`.
     pub fn head(&self) -> Tensor<2> {
         self.lm_head.as_ref().unwrap_or(&self.shared).weight.val()
     }
-}
-
-/// The rows of `table` for packed token ids: `(tokens)` to `(tokens, d_model)`.
-pub(crate) fn embed(table: &Linear, ids: &[u32]) -> Tensor<2> {
-    let table = table.weight.val();
-    let [_, d_model] = table.dims();
-    let n = ids.len();
-    let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
-    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, n]), &table.device());
-    embedding(table, ids).reshape([n, d_model])
 }
 
 impl Encoder {

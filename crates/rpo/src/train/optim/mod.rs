@@ -172,12 +172,12 @@ impl GradientSum {
         &self.by_name
     }
 
-    /// Checks that every parameter of `learner` was reached.
+    /// Checks that every parameter of `learner` that is trained was reached.
     ///
     /// # Errors
     /// Names one without a gradient: the loss does not depend on it, which is a mistake.
     pub fn complete(&self, learner: &Learner) -> std::result::Result<(), String> {
-        match learner.parameters().into_iter().find(|p| !self.by_name.contains_key(&p.name)) {
+        match learner.trained().into_iter().find(|p| !self.by_name.contains_key(&p.name)) {
             Some(p) => Err(format!("parameter `{}` received no gradient", p.name)),
             None => Ok(()),
         }
@@ -250,7 +250,7 @@ impl Optimizer {
     /// # Errors
     /// If the file cannot be written.
     pub fn save(&self, learner: &Learner, path: &Path) -> Result<()> {
-        let named = learner.parameters().into_iter().flat_map(|p| {
+        let named = learner.trained().into_iter().flat_map(|p| {
             let kinds = self.config.algorithm.state(&p.shape);
             let state = self.state.get(&p.name).into_iter().flatten();
             kinds.into_iter().zip(state).map(move |((kind, _), values)| (format!("{kind}.{}", p.name), values.clone()))
@@ -267,7 +267,7 @@ impl Optimizer {
         let device = learner.policy.device().inner();
         let mut state = BTreeMap::new();
         // A run that was stopped before its first step has no state yet.
-        let parameters = if step == 0 { Vec::new() } else { learner.parameters() };
+        let parameters = if step == 0 { Vec::new() } else { learner.trained() };
         for parameter in parameters {
             let read = |(kind, n): (&str, usize)| -> Result<Tensor<1>> {
                 let name = format!("{kind}.{}", parameter.name);

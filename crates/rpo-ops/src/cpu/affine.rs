@@ -1,0 +1,200 @@
+//! Maps by matrices of weights, stored `(outputs, inputs)`, and their gradients. All tensors are dense.
+//!
+//! A matrix `W` with an adapter (LoRA) acts as `W + scale B A`. For many tokens that sum is made anew each time it is needed,
+//! at the cost of reading `W`; for few, `x` goes through `A` and `B` by themselves. Of `A` and `B` alone there are gradients,
+//!
+//! ```text
+//! dB = scale G^T (x A^T)        dA = scale (G B)^T x
+//! ```
+//!
+//! which cost a small part of `dW = G^T x`.
+
+use burn_flex::FlexTensor;
+
+use super::memory::{Matrix, Store, multiply, product, rows_columns, tensor};
+use super::node::{Inputs, OfInputs, Operation};
+use super::pointwise::{column_sums, repeated};
+use crate::parameters;
+
+/// Where the parameters of a map stand among a node's inputs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Affine {
+    weight: usize,
+    bias: Option<usize>,
+    adapter: Option<Adapter>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Adapter {
+    a: usize,
+    b: usize,
+    scale: f32,
+}
+
+impl Affine {
+    /// Adds the parameters of `map` to `inputs`.
+    pub(super) fn of(map: parameters::Affine, inputs: &mut Inputs<burn::backend::Dispatch>) -> Self {
+        let parameters::Affine { weight, bias, adapter } = map;
+        Self {
+            weight: inputs.add(weight),
+            bias: bias.map(|bias| inputs.add(bias)),
+            adapter: adapter.map(|parameters::Adapter { a, b, scale }| Adapter {
+                a: inputs.add(a),
+                b: inputs.add(b),
+                scale: scale as f32,
+            }),
+        }
+    }
+
+    /// The matrix that acts on `tokens` tokens, and an adapter that acts beside it where that is less work.
+    fn parts(self, inputs: &[FlexTensor], tokens: usize) -> (FlexTensor, Option<Adapter>) {
+        let weight = &inputs[self.weight];
+        let Some(adapter) = self.adapter else { return (weight.clone(), None) };
+        let (outputs, width) = rows_columns(weight);
+        if tokens * (outputs + width) < outputs * width {
+            return (weight.clone(), Some(adapter));
+        }
+        let Adapter { a, b, scale } = adapter;
+        let mut sum = weight.storage::<f32>().to_vec();
+        multiply(matrix(&scaled(&inputs[b], scale)), matrix(&inputs[a]), &mut sum, width, Store::Add);
+        (tensor(sum, [outputs, width]), None)
+    }
+
+    /// `x weight^T + bias`.
+    pub(super) fn forward(self, inputs: &[FlexTensor], x: &FlexTensor) -> FlexTensor {
+        let ((n, _), (outputs, _)) = (rows_columns(x), rows_columns(&inputs[self.weight]));
+        match self.bias {
+            None => {
+                let (weight, beside) = self.parts(inputs, n);
+                let mut y = result(matrix(x), matrix(&weight).t());
+                forward_beside(beside, inputs, &mut y, x);
+                y
+            }
+            Some(bias) => {
+                let mut y = tensor(repeated(inputs[bias].storage(), n), [n, outputs]);
+                self.add_product(inputs, &mut y, x);
+                y
+            }
+        }
+    }
+
+    /// `residual + x weight^T + bias`.
+    pub(super) fn forward_onto(self, inputs: &[FlexTensor], residual: &FlexTensor, x: &FlexTensor) -> FlexTensor {
+        let (n, width) = rows_columns(residual);
+        let mut sum = residual.storage::<f32>().to_vec();
+        if let Some(bias) = self.bias {
+            let bias: &[f32] = inputs[bias].storage();
+            sum.chunks_exact_mut(width).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
+        }
+        let mut sum = tensor(sum, [n, width]);
+        self.add_product(inputs, &mut sum, x);
+        sum
+    }
+
+    /// Adds `x weight^T` to `sum`.
+    fn add_product(self, inputs: &[FlexTensor], sum: &mut FlexTensor, x: &FlexTensor) {
+        let (weight, beside) = self.parts(inputs, rows_columns(x).0);
+        add(sum, matrix(x), matrix(&weight).t());
+        forward_beside(beside, inputs, sum, x);
+    }
+
+    /// Gradient of `x`.
+    pub(super) fn of_input(self, inputs: &[FlexTensor], gradient: &FlexTensor) -> FlexTensor {
+        let (weight, beside) = self.parts(inputs, rows_columns(gradient).0);
+        let mut of_x = result(matrix(gradient), matrix(&weight));
+        backward_beside(beside, inputs, &mut of_x, gradient);
+        of_x
+    }
+
+    /// Adds [`Self::of_input`] to `sum`.
+    pub(super) fn of_input_onto(self, inputs: &[FlexTensor], sum: &mut FlexTensor, gradient: &FlexTensor) {
+        let (weight, beside) = self.parts(inputs, rows_columns(gradient).0);
+        add(sum, matrix(gradient), matrix(&weight));
+        backward_beside(beside, inputs, sum, gradient);
+    }
+
+    /// Whether the gradient of some parameter is wanted.
+    pub(super) fn learns(self, of: &OfInputs<'_>) -> bool {
+        let of_adapter = self.adapter.map(|Adapter { a, b, .. }| [a, b]);
+        let all = [self.weight].into_iter().chain(self.bias).chain(of_adapter.into_iter().flatten());
+        all.into_iter().any(|place| of.wants(place))
+    }
+
+    /// The gradients of the parameters.
+    pub(super) fn of_parameters(self, of: &mut OfInputs<'_>, gradient: &FlexTensor, x: &FlexTensor) {
+        if of.wants(self.weight) {
+            of.put(self.weight, result(matrix(gradient).t(), matrix(x)));
+        }
+        if let Some(bias) = self.bias.filter(|bias| of.wants(*bias)) {
+            of.put(bias, column_sums(gradient));
+        }
+        let Some(Adapter { a, b, scale }) = self.adapter else { return };
+        let inputs = of.inputs;
+        if of.wants(b) {
+            let narrow = scaled(&result(matrix(x), matrix(&inputs[a]).t()), scale);
+            of.put(b, result(matrix(gradient).t(), matrix(&narrow)));
+        }
+        if of.wants(a) {
+            let narrow = result(matrix(gradient), matrix(&scaled(&inputs[b], scale)));
+            of.put(a, result(matrix(&narrow).t(), matrix(x)));
+        }
+    }
+}
+
+/// Adds `scale (x A^T) B^T` to `y`.
+fn forward_beside(adapter: Option<Adapter>, inputs: &[FlexTensor], y: &mut FlexTensor, x: &FlexTensor) {
+    let Some(Adapter { a, b, scale }) = adapter else { return };
+    let narrow = scaled(&result(matrix(x), matrix(&inputs[a]).t()), scale);
+    add(y, matrix(&narrow), matrix(&inputs[b]).t());
+}
+
+/// Adds `scale (G B) A` to the gradient of `x`.
+fn backward_beside(adapter: Option<Adapter>, inputs: &[FlexTensor], of_x: &mut FlexTensor, gradient: &FlexTensor) {
+    let Some(Adapter { a, b, scale }) = adapter else { return };
+    let narrow = scaled(&result(matrix(gradient), matrix(&inputs[b])), scale);
+    add(of_x, matrix(&narrow), matrix(&inputs[a]));
+}
+
+fn matrix(x: &FlexTensor) -> Matrix<'_> {
+    let (rows, columns) = rows_columns(x);
+    Matrix::new(x.storage(), rows, columns, columns)
+}
+
+fn result(a: Matrix<'_>, b: Matrix<'_>) -> FlexTensor {
+    let shape = [a.rows(), b.columns()];
+    tensor(product(a, b), shape)
+}
+
+/// Adds `a b` to `sum`.
+fn add(sum: &mut FlexTensor, a: Matrix<'_>, b: Matrix<'_>) {
+    let (_, width) = rows_columns(sum);
+    multiply(a, b, sum.storage_mut(), width, Store::Add);
+}
+
+fn scaled(x: &FlexTensor, scale: f32) -> FlexTensor {
+    let (rows, columns) = rows_columns(x);
+    tensor(x.storage::<f32>().iter().map(|x| scale * x).collect(), [rows, columns])
+}
+
+/// A map alone.
+#[derive(Debug)]
+pub(super) struct Linear {
+    pub(super) x: usize,
+    pub(super) map: Affine,
+}
+
+impl Operation for Linear {
+    type Kept = ();
+
+    fn forward(&self, inputs: &[FlexTensor], _: bool) -> (FlexTensor, ()) {
+        (self.map.forward(inputs, &inputs[self.x]), ())
+    }
+
+    fn backward(&self, of: &mut OfInputs<'_>, (): (), gradient: FlexTensor) {
+        let inputs = of.inputs;
+        self.map.of_parameters(of, &gradient, &inputs[self.x]);
+        if of.wants(self.x) {
+            of.put(self.x, self.map.of_input(inputs, &gradient));
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Adapters against PEFT: scores and gradients, files in and out; and what becomes of the model that they change. The values
+//! were made by `goldens/make_lora.py`.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use common::{Golden, goldens, load, pack, relative_error, token_log_probs};
+use rpo::burn;
+use rpo::feedback::Split;
+use rpo::generate::{Decoding, generate};
+use rpo::model::checkpoint::{Checkpoint, StoredAs, save, save_adapter};
+use rpo::model::lora::Lora;
+use rpo::model::{Init, Model, NamedParameters, RandomWeights, Weights};
+use rpo::objective::{DroConfig, ObjectiveConfig, RpoConfig};
+use rpo::score::{LogProb, Scores, score};
+use rpo::stop::Stop;
+use rpo::train::optim::GradientSum;
+use rpo::train::{State, TrainConfig, fit, recompute};
+use safetensors::SafeTensors;
+
+const ADAPTED: [&str; 3] = ["gated_untied", "llama", "qwen2"];
+
+fn adapter(name: &str) -> Golden {
+    Golden::of(&format!("lora_{name}"))
+}
+
+/// The matrices of an adapter of PEFT by their names in an adapted model.
+struct Peft(Vec<u8>);
+
+impl Weights for Peft {
+    fn get(&mut self, name: &str, shape: &[usize], _: Init) -> rpo::Result<Vec<f32>> {
+        let tensors = SafeTensors::deserialize(&self.0).expect("safetensors");
+        let tensor = tensors.tensor(&format!("base_model.model.{name}")).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(tensor.shape(), shape, "{name}");
+        Ok(tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+}
+
+/// A golden model with the adapter of PEFT beside its matrices.
+fn adapted(name: &str, lora: &Lora, device: &Device) -> Model {
+    let file = goldens().join(format!("lora_{name}/adapter_model.safetensors"));
+    lora.attach(load(name, device), &mut Peft(std::fs::read(file).expect("adapter"))).expect("fits")
+}
+
+fn settings(name: &str) -> Lora {
+    match name {
+        "gated_untied" => {
+            Lora { rank: 4, alpha: Some(6.0), targets: ["q", "v", "wi_0", "wo"].map(String::from).to_vec() }
+        }
+        _ => Lora { rank: 3, ..Lora::default() },
+    }
+}
+
+fn check(name: &str, model: &Model) {
+    let batch = pack(model, &Golden::of(name).data());
+    let (got, want) = (token_log_probs(model, &batch).into_data(), adapter(name).floats("token_log_probs"));
+    let error = relative_error(&got, &want);
+    assert!(error < 1e-5, "{name}: log-probabilities differ by {error}");
+    let plain = token_log_probs(&load(name, &model.device()), &batch).into_data();
+    assert!(relative_error(&plain, &want) > 1e-2, "{name}: the adapter changes something");
+}
+
+#[test]
+fn an_adapter_of_peft_is_loaded_with_its_base_model() {
+    for name in ADAPTED {
+        let checkpoint = Checkpoint::open(&goldens().join(format!("lora_{name}"))).expect("an adapter");
+        check(name, &checkpoint.load(&Device::flex()).expect("merged"));
+    }
+}
+
+#[test]
+fn scores_and_gradients_equal_peft_and_the_rest_is_frozen() {
+    for name in ["gated_untied", "llama"] {
+        let (base, golden) = (Golden::of(name), adapter(name));
+        let tensors = SafeTensors::deserialize(&golden.0).expect("safetensors");
+        let wanted: Vec<&str> = tensors.names().into_iter().filter_map(|n| n.strip_prefix("grad.")).collect();
+        let weights = base.floats("loss_weights");
+        let loss = |scores: &Scores| (scores.ell(LogProb::Mean) * scores.constant(&weights)).sum();
+        for recomputed in [false, true] {
+            let model = adapted(name, &settings(name), &Device::flex().autodiff());
+            check(name, &model.inference());
+            let batch = pack(&model, &base.data());
+            let learner = rpo::score::Learner { policy: model, value: None };
+            let mut sum = GradientSum::default();
+            if recomputed {
+                recompute::gradients(&learner, &batch, |scores| Ok(loss(scores)), &mut sum).expect("computed");
+            } else {
+                let loss: Tensor<1> = loss(&score(&learner.policy, &batch));
+                assert!(relative_error(&loss.to_data(), &golden.floats("loss")) < 1e-5);
+                sum.add(learner.gradients(&mut loss.backward()));
+            }
+            sum.complete(&learner).expect("every trained parameter");
+            let got: BTreeMap<&str, &Tensor<1>> =
+                sum.by_name().iter().map(|(n, g)| (n.trim_start_matches("policy."), g)).collect();
+            assert_eq!(got.len(), wanted.len(), "{name}: nothing else");
+            for parameter in &wanted {
+                let got: TensorData = got[parameter].clone().into_data();
+                let error = relative_error(&got, &golden.floats(&format!("grad.{parameter}")));
+                assert!(error < 1e-4, "{name}, {recomputed}: gradient of {parameter} differs by {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn few_tokens_and_many_are_adapted_alike() {
+    // Few tokens go through the adapter by itself, many through the matrix with the adapter in it.
+    for name in ["gated_untied", "llama"] {
+        let (model, merged) = (adapted(name, &settings(name), &Device::flex()), merged(name));
+        let prompts = Golden::of(name).ids("prompt_ids", "prompt_lengths");
+        let answers =
+            |model: &Model| generate(model, &prompts, 0, &Decoding::default(), &Stop::new()).expect("answers");
+        assert_eq!(answers(&model), answers(&merged), "{name}");
+    }
+}
+
+fn merged(name: &str) -> Model {
+    Checkpoint::open(&goldens().join(format!("lora_{name}"))).and_then(|c| c.load(&Device::flex())).expect("merged")
+}
+
+fn values(model: &Model) -> BTreeMap<String, Vec<f32>> {
+    model.parameters().into_iter().map(|p| (p.name, p.values.into_data().try_to_vec().expect("f32"))).collect()
+}
+
+#[test]
+fn a_saved_adapter_is_the_same_again_and_a_saved_model_is_merged() {
+    for name in ["gated_untied", "llama"] {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let [alone, whole] = ["alone", "whole"].map(|n| dir.path().join(n));
+        let (lora, base) = (settings(name), Checkpoint::open(&goldens().join(name)).expect("golden"));
+        let model = adapted(name, &lora, &Device::flex());
+        save_adapter(&model, &lora, &base, &alone, |_| Ok(())).expect("saved");
+        save(&model, &base, StoredAs::F32, &whole, |_| Ok(())).expect("saved");
+        for path in [&alone, &whole] {
+            check(name, &Checkpoint::open(path).and_then(|c| c.load(&Device::flex())).expect("loads"));
+        }
+        let tensors = |path: &Path| std::fs::read(path).expect("adapter");
+        let theirs = tensors(&goldens().join(format!("lora_{name}/adapter_model.safetensors")));
+        let ours = tensors(&alone.join("adapter_model.safetensors"));
+        let (theirs, ours) =
+            (SafeTensors::deserialize(&theirs).expect("file"), SafeTensors::deserialize(&ours).expect("file"));
+        assert_eq!(ours.names().len(), theirs.names().len());
+        for key in theirs.names() {
+            assert_eq!(ours.tensor(key).expect("the same keys").data(), theirs.tensor(key).expect("listed").data());
+        }
+    }
+}
+
+#[test]
+fn training_changes_adapters_alone_and_begins_at_the_base_model() {
+    for name in ["gated_untied", "llama"] {
+        let data = Split { train: rated(name), ..Split::default() };
+        let start = load(name, &Device::flex().autodiff());
+        let lora = Lora { rank: 2, ..Lora::default() };
+        let config = TrainConfig { max_steps: Some(3), lora: lora.clone(), ..TrainConfig::default() };
+        let fresh = lora.attach(start.clone(), &mut RandomWeights::new(config.seed)).expect("attached");
+        let scores = |model: &Model| {
+            let model = model.inference();
+            token_log_probs(&model, &pack(&model, &data.train)).into_data().try_to_vec::<f32>().expect("f32")
+        };
+        assert_eq!(scores(&fresh), scores(&start), "{name}: an adapter begins as no change");
+        let before = values(&start);
+        for objective in [ObjectiveConfig::Rpo(RpoConfig::default()), ObjectiveConfig::Dro(DroConfig::default())] {
+            let trained = fit(&objective, &start, data.clone(), &config, &mut []).expect("trains");
+            let after = values(&trained);
+            assert!(after.len() > before.len() && before.iter().all(|(name, values)| &after[name] == values), "{name}");
+            assert_ne!(scores(&trained), scores(&start), "{name}");
+            assert_eq!(values(&start), before);
+            let needs = objective.build().expect("valid").needs();
+            let state = State::begin(start.clone(), needs, &config).expect("valid");
+            let adapters = state.learner.trained();
+            assert!(adapters.iter().all(|p| p.name.contains("lora_") || p.name.starts_with("value.head")), "{name}");
+        }
+    }
+}
+
+fn rated(name: &str) -> rpo::feedback::FeedbackSet {
+    let mut data = Golden::of(name).data();
+    let responses = data.groups.iter_mut().flat_map(|group| &mut group.responses);
+    responses.enumerate().for_each(|(i, response)| response.reward = [1.0, 0.0, 0.25][i % 3]);
+    data
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let model = || load("llama", &Device::flex());
+    let lora = Lora { rank: 2, targets: vec!["q_proj".into(), "wi_0".into()], ..Lora::default() };
+    let said = lora.attach(model(), &mut RandomWeights::new(0)).expect_err("no such map").to_string();
+    assert!(said.contains("`wi_0`") && said.contains("down_proj, gate_proj, k_proj, o_proj, q_proj"), "{said}");
+
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let copy = |name: &str| {
+        let from = goldens().join("lora_llama").join(name);
+        std::fs::copy(from, dir.path().join(name)).expect("copied");
+    };
+    copy("adapter_model.safetensors");
+    let config = std::fs::read_to_string(goldens().join("lora_llama/adapter_config.json")).expect("settings");
+    let load_with = |changes: &[(&str, &str)]| {
+        let base = goldens();
+        let text = changes.iter().fold(config.clone(), |text, (from, to)| {
+            assert!(text.contains(from), "{from}");
+            text.replace(from, to)
+        });
+        let text = text.replace("../", &format!("{}/", base.display()));
+        std::fs::write(dir.path().join("adapter_config.json"), text).expect("written");
+        Checkpoint::open(dir.path()).and_then(|c| c.load(&Device::flex())).map(|_| ()).map_err(|e| e.to_string())
+    };
+    load_with(&[]).expect("as it is");
+    for (changes, wanted) in [
+        (
+            &[("../llama", "../qwen3")][..],
+            "has shape [3, 24], but [3, 16] would fit `model.layers.0.self_attn.q_proj.weight`",
+        ),
+        (&[("../llama", "../gated_untied")], "28 tensors change nothing that the base model has"),
+        (&[("../llama", "../nothing")], "base_model_name_or_path is"),
+        (&[("\"use_dora\": false", "\"use_dora\": true")], "use_dora is true, which is not supported"),
+        (&[("\"LORA\"", "\"IA3\"")], "peft_type is `IA3`"),
+        (&[("\"init_lora_weights\": false", "\"init_lora_weights\": \"pissa\"")], "also changes the base model"),
+        (&[("\"lora_alpha\": 6", "\"lora_alpha\": null")], "lora_alpha is missing"),
+    ] {
+        let said = load_with(changes).expect_err("refused");
+        assert!(said.contains(wanted), "{said}");
+    }
+    std::fs::remove_file(dir.path().join("adapter_model.safetensors")).expect("removed");
+    assert!(load_with(&[]).expect_err("gone").contains("adapter_model.safetensors"));
+}
