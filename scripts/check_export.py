@@ -4,8 +4,8 @@ tokenizer that loads, and an answer without a setting more.
 
     python scripts/check_export.py DIR [--golden golden.safetensors] [--rpo target/release/rpo] [--prompt TEXT]
 
-With --golden also compares the log-probability of every response token with the values there, with --rpo the answer to the
-prompt with that of the program.
+With --golden also compares the log-probability of every response token with the values there (of encoder-decoder models), with
+--rpo the answer to the prompt with that of the program. A model with a chat template gets the prompt through it.
 """
 import argparse
 import subprocess
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("dir")
@@ -22,7 +22,11 @@ parser.add_argument("--golden")
 parser.add_argument("--rpo")
 parser.add_argument("--prompt", default="say yes please")
 a = parser.parse_args()
-model, info = AutoModelForSeq2SeqLM.from_pretrained(a.dir, output_loading_info=True)
+encodes = AutoConfig.from_pretrained(a.dir).is_encoder_decoder
+if a.golden and not encodes:
+    parser.error("--golden is for encoder-decoder models")
+family = AutoModelForSeq2SeqLM if encodes else AutoModelForCausalLM
+model, info = family.from_pretrained(a.dir, output_loading_info=True)
 problems = {k: info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs") if info[k]}
 if problems:
     sys.exit(f"FAILED: {a.dir}: {problems}")
@@ -44,14 +48,21 @@ if a.golden:
     said += f", log-probabilities within {error:.1e} of the golden values"
 if (Path(a.dir) / "tokenizer.json").exists():
     tokenizer = AutoTokenizer.from_pretrained(a.dir)
-    ids = tokenizer(a.prompt, return_tensors="pt").input_ids
-    if ids[0, -1] != model.config.eos_token_id:
+    chat = not encodes and tokenizer.chat_template is not None
+    if chat:
+        messages = [{"role": "user", "content": a.prompt}]
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
+    else:
+        ids = tokenizer(a.prompt, return_tensors="pt").input_ids
+    if encodes and ids[0, -1] != model.config.eos_token_id:
         # Tokenizers of other models than T5 do not end their texts; the program does.
         ids = torch.cat([ids, torch.tensor([[model.config.eos_token_id]])], 1)
-    answer = tokenizer.decode(model.eval().generate(ids, max_new_tokens=16)[0], skip_special_tokens=True)
+    out = model.eval().generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=16)[0]
+    answer = tokenizer.decode(out if encodes else out[ids.shape[1]:], skip_special_tokens=True)
     said += f", answers {answer!r}"
     if a.rpo:
         asked = [a.rpo, "generate", "--model", a.dir, "--max-new-tokens", "16", a.prompt]
+        asked += ["--chat-template", "always"] if chat else []
         own = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.rstrip("\n")
         if own.strip() != answer.strip():
             sys.exit(f"FAILED: {a.dir}: transformers answers {answer!r}, rpo {own!r}")

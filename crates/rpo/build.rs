@@ -6,7 +6,7 @@ use std::path::Path;
 
 fn main() -> std::io::Result<()> {
     let mut hasher = DefaultHasher::new();
-    for path in ["src/feedback", "src/tokenizer.rs"] {
+    for path in ["src/chat", "src/feedback", "src/tokenizer", "src/tokenizer.rs"] {
         println!("cargo:rerun-if-changed={path}");
         hash(Path::new(path), &mut hasher)?;
     }

@@ -12,7 +12,8 @@ use crate::{messages, progress};
 
 /// Write rated responses as plain JSON Lines: {"prompt": ..., "response": ..., "reward": ...}
 ///
-/// Reads whatever training reads, one row at a time, and writes the rows as training would take them.
+/// Reads whatever training reads, one row at a time, and writes the rows as training would take them; a prompt of chat messages
+/// stays a list of messages.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

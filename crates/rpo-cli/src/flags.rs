@@ -1,6 +1,8 @@
 //! The flags that every command which trains has in common, as settings.
 
 use anyhow::Result;
+use chrono::NaiveDate;
+use rpo::chat::{Chat, UseTemplate};
 use rpo::feedback::ReadOptions;
 use rpo::tokenizer::Cut;
 use toml::Value;
@@ -73,6 +75,13 @@ pub struct Flags {
     /// Which end of a longer prompt is cut; start keeps what was said last [default: end]
     #[arg(long, value_name = "END", value_parser = ["end", "start"])]
     truncate_prompts: Option<String>,
+    /// Whether the prompts of a decoder-only model go through its chat template: auto (chat messages do, plain texts do not),
+    /// always (a plain text is what a user says) or never (messages are written out as plain text) [default: auto]
+    #[arg(long, value_name = "WHEN", value_parser = ["auto", "always", "never"])]
+    chat_template: Option<String>,
+    /// The day that a chat template which asks for it is told [default: the day on which the run begins]
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    chat_date: Option<String>,
     /// Decides the order of the data [default: 42]
     #[arg(long)]
     seed: Option<i64>,
@@ -205,6 +214,34 @@ pub fn cut(value: &str) -> Result<Cut, String> {
     }
 }
 
+/// How prompts are written, for commands that are no runs.
+#[derive(clap::Args, Clone)]
+pub struct ChatFlags {
+    /// Whether the prompts of a decoder-only model go through its chat template: auto (chat messages do, plain texts do not),
+    /// always (a plain text is what a user says) or never (messages are written out as plain text)
+    #[arg(long, value_name = "auto|always|never", default_value = "auto", value_parser = use_template)]
+    pub chat_template: UseTemplate,
+    /// The day that a chat template which asks for it is told [default: today]
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    chat_date: Option<NaiveDate>,
+}
+
+impl ChatFlags {
+    /// How prompts are written today, if no day is given.
+    pub fn chat(&self) -> Chat {
+        Chat { template: self.chat_template, date: Some(self.chat_date.unwrap_or_else(settings::today)) }
+    }
+}
+
+fn use_template(value: &str) -> Result<UseTemplate, String> {
+    match value {
+        "auto" => Ok(UseTemplate::Auto),
+        "always" => Ok(UseTemplate::Always),
+        "never" => Ok(UseTemplate::Never),
+        _ => Err("it is auto, always or never".into()),
+    }
+}
+
 /// A flag that holds a number.
 pub fn real(value: Option<f64>) -> Option<Value> {
     value.map(Value::Float)
@@ -230,6 +267,8 @@ impl Flags {
             ("max-prompt-tokens", whole(self.max_prompt_tokens)),
             ("max-response-tokens", whole(self.max_response_tokens)),
             ("truncate-prompts", text(self.truncate_prompts)),
+            ("chat-template", text(self.chat_template)),
+            ("chat-date", text(self.chat_date)),
             ("train.epochs", whole(self.epochs)),
             ("train.max-steps", whole(self.max_steps)),
             ("train.batch-size", whole(self.batch_size)),

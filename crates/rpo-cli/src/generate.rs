@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use rpo::chat::Prompt;
 use rpo::feedback::read_prompts;
 use rpo::generate::{Decoding, EarlyStopping, StoredDecoding, generate};
 use rpo::model::checkpoint::Checkpoint;
 use rpo::tokenizer::Cut;
 use serde_json::json;
 
+use crate::flags::ChatFlags;
+use crate::remarks::plain_beside_template;
 use crate::{device, interrupt, progress};
 
 /// Let a model answer prompts: `rpo generate --model DIR "PROMPT"`
@@ -32,7 +35,7 @@ pub struct Arguments {
     /// The prompts
     #[arg(required_unless_present = "input")]
     prompts: Vec<String>,
-    /// A file of prompts: one a line, or a column of JSON Lines, CSV, Parquet …; - for standard input
+    /// A file of prompts: one a line, or a column of JSON Lines, CSV, Parquet … with texts or chat messages; - for standard input
     #[arg(long, value_name = "FILE", conflicts_with = "prompts")]
     input: Option<PathBuf>,
     /// Column of the prompts in --input
@@ -93,6 +96,8 @@ pub struct Arguments {
     /// Which end of a longer prompt is cut
     #[arg(long, value_name = "end|start", default_value = "end", value_parser = crate::flags::cut)]
     truncate_prompts: Cut,
+    #[command(flatten)]
+    chat: ChatFlags,
     /// Prompts answered together
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch_size: usize,
@@ -136,22 +141,27 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let decoding = decoding(arguments, &checkpoint)?;
     let prompts = match &arguments.input {
         Some(path) => read_prompts(path, &arguments.prompt_column, None)?,
-        None => arguments.prompts.clone(),
+        None => arguments.prompts.iter().map(|text| Prompt::from(text.as_str())).collect(),
     };
-    let tokenizer = checkpoint.tokenizer()?;
+    let tokenizer = checkpoint.tokenizer(arguments.chat.chat())?;
     let mut ids = Vec::new();
-    let mut cut = 0;
+    let (mut cut, mut plain) = (0, 0);
     for (i, prompt) in prompts.iter().enumerate() {
-        if prompt.trim().is_empty() {
+        if prompt.is_blank() {
             bail!("prompt {} is empty", i + 1);
         }
-        let encoded = tokenizer.prompt(prompt, arguments.max_prompt_tokens, arguments.truncate_prompts)?;
+        let encoded = tokenizer.ask(prompt, arguments.max_prompt_tokens, arguments.truncate_prompts);
+        let encoded = encoded.with_context(|| format!("prompt {}", i + 1))?;
         cut += usize::from(encoded.truncated());
+        plain += usize::from(!encoded.templated);
         ids.push(encoded.ids);
     }
     if cut > 0 {
         let (of, limit) = (prompts.len(), arguments.max_prompt_tokens);
         tracing::warn!("{cut} of {of} prompts were cut at {limit} tokens (--max-prompt-tokens)");
+    }
+    if plain > 0 && tokenizer.writing().has_template() {
+        tracing::warn!("{}", plain_beside_template(plain, prompts.len()));
     }
     let model = checkpoint.load(&device::find(&arguments.device)?)?;
     let ends = decoding.ends(&model.config());
@@ -167,7 +177,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             let response = tokenizer.decode(&answer)?;
             let reason = if ended { "stop" } else { "length" };
             let record =
-                json!({"prompt": prompt, "response": response, "tokens": answer.len(), "finish_reason": reason});
+                json!({"prompt": prompt.text(), "response": response, "tokens": answer.len(), "finish_reason": reason});
             match &mut file {
                 Some(file) => writeln!(file, "{record}").context("cannot write the answers")?,
                 None => bar.suspend(|| match (arguments.json, prompts.len() > 1) {

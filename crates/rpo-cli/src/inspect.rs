@@ -10,7 +10,7 @@ use rpo::inspect::{Bin, DataReport, Distribution, inspect};
 use rpo::model::checkpoint::Checkpoint;
 use rpo::tokenizer::{Cut, Tokenizer};
 
-use crate::flags::Layout;
+use crate::flags::{ChatFlags, Layout};
 use crate::messages::wrapped;
 use crate::progress;
 use crate::remarks::{remarks, warnings};
@@ -45,6 +45,8 @@ pub struct Data {
     #[arg(long, value_name = "end|start", default_value = "end", value_parser = crate::flags::cut)]
     truncate_prompts: Cut,
     #[command(flatten)]
+    chat: ChatFlags,
+    #[command(flatten)]
     columns: Layout,
     /// Print JSON instead
     #[arg(long)]
@@ -59,7 +61,7 @@ pub fn run(what: &What) -> Result<()> {
     // A model's own tokenizer is used as the model uses it.
     let tokenizer = match path.exists() && !path.join("config.json").is_file() {
         true => Tokenizer::load(&path)?,
-        false => Checkpoint::find(&data.tokenizer)?.tokenizer()?,
+        false => Checkpoint::find(&data.tokenizer)?.tokenizer(data.chat.chat())?,
     };
     let limits = Limits {
         prompt_tokens: data.max_prompt_tokens,

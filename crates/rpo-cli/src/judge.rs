@@ -1,12 +1,11 @@
 //! Who rates answers: a function, or a program of the user's.
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use rpo::tokenizer::Tokenizer;
 use rpo::train::Answered;
+use rpo::train::record::Reader;
 
 /// Rates answers: from prompts and responses to rewards.
 pub type Judge<'a> = dyn Fn(&[(String, String)]) -> Result<Vec<f64>> + 'a;
@@ -49,16 +48,10 @@ pub fn ask(command: &str, answers: &[(String, String)]) -> Result<Vec<f64>> {
     Ok(rewards)
 }
 
-/// The program `command` as the training loop, which knows token ids only, asks it. `prompts` are the user's own texts by
-/// their token ids.
-pub fn of_tokens(
-    command: &str,
-    tokenizer: &Tokenizer,
-    prompts: HashMap<Vec<u32>, String>,
-) -> impl Fn(&[Answered]) -> rpo::Result<Vec<f64>> {
+/// The program `command` as the training loop, which knows token ids only, asks it.
+pub fn of_tokens(command: &str, reader: Reader) -> impl Fn(&[Answered]) -> rpo::Result<Vec<f64>> {
     move |answers| {
-        let prompt = |ids: &Vec<u32>| prompts.get(ids).map_or_else(|| tokenizer.decode(ids), |text| Ok(text.clone()));
-        let texts = answers.iter().map(|(ids, answer)| Ok((prompt(ids)?, tokenizer.decode(answer)?)));
+        let texts = answers.iter().map(|(ids, answer)| Ok((reader.prompt(ids)?, reader.answer(answer)?)));
         let texts = texts.collect::<rpo::Result<Vec<_>>>()?;
         ask(command, &texts).map_err(|problem| rpo::Error::Data(format!("{problem:#}")))
     }

@@ -1,5 +1,6 @@
 //! What a run came to, in plain words: where the better model is, and whether there is one.
 
+use rpo::chat::UseTemplate;
 use rpo::train::{BestBy, Progress, Summary};
 
 use crate::settings::Settings;
@@ -36,11 +37,12 @@ fn lines(settings: &Settings, summary: &Summary) -> Vec<String> {
         (None, _) => {}
     }
     said.push(format!("last: {out}/last"));
+    let chat = if settings.chat_template == UseTemplate::Always { " --chat-template always" } else { "" };
     said.push(match better {
         _ if *interrupted => format!("interrupted; go on with: rpo train --resume {out}"),
-        true => format!("try it: rpo generate --model {out}/best \"your prompt\""),
+        true => format!("try it: rpo generate --model {out}/best{chat} \"your prompt\""),
         false if progress.waited > 0 => format!("use the start: {}", settings.model),
-        false => format!("try it: rpo generate --model {out}/last \"your prompt\""),
+        false => format!("try it: rpo generate --model {out}/last{chat} \"your prompt\""),
     });
     said
 }

@@ -20,6 +20,14 @@ fn met<const N: usize>(counted: [(usize, String); N]) -> Vec<String> {
     counted.into_iter().filter(|(n, _)| *n > 0).map(|(_, said)| said).collect()
 }
 
+/// What to say of prompts of a model with a chat template that do not go through it.
+pub fn plain_beside_template(prompts: usize, of: usize) -> String {
+    format!(
+        "{prompts} of {of} prompts are plain text although the model has a chat template: --chat-template always lets them go \
+         through it as what a user says, --chat-template never leaves them as they are and says nothing"
+    )
+}
+
 /// What was noticed while the data were read and what was counted.
 pub fn remarks(data: &ReadSummary) -> Vec<String> {
     let &ReadSummary {
@@ -39,9 +47,13 @@ pub fn remarks(data: &ReadSummary) -> Vec<String> {
         unknown_tokens,
         special_texts,
         folded_line_breaks,
+        templated_prompts,
+        prompts_beside_template,
         ..
     } = data;
     let counted = met([
+        (templated_prompts, format!("{templated_prompts} of {prompts} prompts go through the model's chat template")),
+        (prompts_beside_template, plain_beside_template(prompts_beside_template, prompts)),
         (
             without_tokens,
             format!("{without_tokens} rows hold no token in prompt or response, only such as </s>, and were left out"),
@@ -67,7 +79,10 @@ pub fn remarks(data: &ReadSummary) -> Vec<String> {
             ),
         ),
         (tied_prompts, format!("{tied_prompts} prompts have several responses, all with the same reward")),
-        (special_texts, format!("{special_texts} texts spell out special tokens such as </s> or <extra_id_0>")),
+        (
+            special_texts,
+            format!("{special_texts} texts spell out special tokens such as </s>, <|im_end|> or <extra_id_0>"),
+        ),
         (
             folded_line_breaks,
             format!("{folded_line_breaks} texts have line breaks, which are blanks to this tokenizer"),

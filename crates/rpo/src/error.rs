@@ -82,6 +82,9 @@ pub enum Error {
     /// A pass or a run was stopped from outside (see [`crate::stop::Stop`]) before it was done.
     #[error("stopped")]
     Stopped,
+    /// A prompt that cannot be written for the model: what is wrong with it, and what to do.
+    #[error("{0}")]
+    Prompt(String),
     /// A text that a tokenizer cannot encode, or ids that it cannot decode.
     #[error("tokenizer: {0}")]
     Text(String),

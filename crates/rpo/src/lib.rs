@@ -46,6 +46,7 @@
 //! | [`feedback`] | rows of `(prompt, response, reward)` from files, grouped by prompt |
 //! | [`mod@inspect`] | what a file of feedback holds |
 //! | [`advice`] | what it is fit for, and what would do harm |
+//! | [`chat`] | conversations, plainly and by a model's chat template |
 //! | [`tokenizer`] | text to token ids and back |
 //! | [`batch`] | prompts and responses laid end to end, each prompt once |
 //! | [`model`] | the models by family, and Hugging Face directories in and out |
@@ -62,6 +63,7 @@
 
 pub mod advice;
 pub mod batch;
+pub mod chat;
 pub mod diagnostics;
 pub mod error;
 pub mod evaluate;

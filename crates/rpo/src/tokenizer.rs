@@ -1,5 +1,7 @@
 //! Text to token ids and back, by a Hugging Face `tokenizer.json`. It knows nothing of models or feedback.
 
+mod chat;
+
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -7,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer as Inner;
 
+use crate::chat::Writing;
 use crate::error::{Error, Result};
 
 const PAD: &str = "<pad>";
@@ -38,6 +41,8 @@ pub struct Encoded {
     pub special: usize,
     /// A hash of the ids before any cut.
     pub whole: blake3::Hash,
+    /// Whether it is a prompt that the model's chat template wrote.
+    pub templated: bool,
 }
 
 impl Encoded {
@@ -56,6 +61,8 @@ const PIECE: usize = 1 << 20;
 pub struct Tokenizer {
     inner: Inner,
     eos: u32,
+    /// What ends an answer to a prompt that the chat template wrote.
+    turn_end: u32,
     unk: Option<u32>,
     /// What it begins texts with of its own (BOS), if anything.
     begin: Vec<u32>,
@@ -65,7 +72,9 @@ pub struct Tokenizer {
     special: HashSet<u32>,
     /// What earlier outputs may leave at the ends of a text: the names of padding, beginning and end.
     ends: Vec<String>,
-    /// Of the file.
+    /// How prompts are written.
+    writing: Writing,
+    /// Of the file and of how prompts are written.
     fingerprint: blake3::Hash,
 }
 
@@ -128,7 +137,8 @@ impl Tokenizer {
         let special = added.chain([eos]).chain(inner.token_to_id(&pad)).filter(|id| Some(*id) != unk).collect();
         let fingerprint = *blake3::Hasher::new().update(bytes).update(&eos.to_le_bytes()).finalize().as_bytes();
         let ends = [pad, end].into_iter().chain(names.bos).collect();
-        Ok(Self { inner, eos, unk, begin, ends_prompts: true, special, ends, fingerprint: fingerprint.into() })
+        let (writing, fingerprint) = (Writing::Plain, fingerprint.into());
+        Ok(Self { inner, eos, turn_end: eos, unk, begin, ends_prompts: true, special, ends, writing, fingerprint })
     }
 
     /// The same tokenizer for a model that continues its prompts: these begin as the tokenizer begins texts and do not end.
@@ -138,12 +148,12 @@ impl Tokenizer {
         Self { ends_prompts: false, fingerprint, ..self }
     }
 
-    /// Encodes a prompt in at most `limit` ids. What begins and ends prompts is there however it is cut, as in transformers.
+    /// Encodes a prompt that is written plainly in at most `limit` ids. What begins and ends prompts is there however it is cut, as in transformers.
     ///
     /// # Errors
     /// If the tokenizer's own model fails on the text.
     pub fn prompt(&self, text: &str, limit: usize, cut: Cut) -> Result<Encoded> {
-        let mut encoded = self.encode(text)?;
+        let mut encoded = self.encode(text, self.eos)?;
         let text = encoded.length - 1;
         let (begin, end): (&[u32], &[u32]) = match self.ends_prompts {
             true => (&[], &[self.eos]),
@@ -164,7 +174,11 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer's own model fails on the text.
     pub fn response(&self, text: &str, limit: usize) -> Result<Encoded> {
-        let mut encoded = self.encode(text)?;
+        self.ended(text, limit, self.eos)
+    }
+
+    fn ended(&self, text: &str, limit: usize, end: u32) -> Result<Encoded> {
+        let mut encoded = self.encode(text, end)?;
         encoded.ids.truncate(limit);
         Ok(self.counted(encoded))
     }
@@ -174,20 +188,24 @@ impl Tokenizer {
         Encoded { unknown, ..encoded }
     }
 
-    /// Encodes a whole text with its end. What earlier outputs leave at its ends, such as `<pad>` and `</s>`, is no part of it.
-    fn encode(&self, text: &str) -> Result<Encoded> {
-        let mut ids = Vec::new();
+    /// Encodes a whole text and `end`. What earlier outputs leave at its ends, such as `<pad>` and `</s>`, is no part of it.
+    fn encode(&self, text: &str, end: u32) -> Result<Encoded> {
         let text = without_ends(text, &self.ends);
-        let blank = text.chars().all(|c| c.is_whitespace() || c.is_control() || INVISIBLE.contains(&c));
+        let mut ids = self.ids(text)?;
+        let special = ids.iter().filter(|id| self.special.contains(id)).count();
+        ids.push(end);
+        let blank = is_blank(text) || ids.len() == 1;
+        Ok(Encoded { length: ids.len(), unknown: 0, blank, special, whole: hash(&ids), templated: false, ids })
+    }
+
+    /// The ids of a text as it stands.
+    fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
         for piece in pieces(text, PIECE) {
             let encoding = self.inner.encode_fast(piece, false).map_err(|e| Error::Text(e.to_string()))?;
             ids.extend_from_slice(encoding.get_ids());
         }
-        let special = ids.iter().filter(|id| self.special.contains(id)).count();
-        ids.push(self.eos);
-        let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-        let blank = blank || ids.len() == 1;
-        Ok(Encoded { length: ids.len(), unknown: 0, blank, special, whole: blake3::hash(&bytes), ids })
+        Ok(ids)
     }
 
     /// The text of `ids`, without special tokens.
@@ -206,7 +224,7 @@ impl Tokenizer {
         self.inner.decode(ids, false).map_err(|e| Error::Text(e.to_string()))
     }
 
-    /// A hash of the file that it was loaded from.
+    /// A hash of the file that it was loaded from and of how it writes prompts.
     pub fn fingerprint(&self) -> blake3::Hash {
         self.fingerprint
     }
@@ -261,6 +279,15 @@ const INVISIBLE: [char; 10] = [
     '\u{ad}', '\u{200b}', '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{2060}', '\u{feff}', '\u{180e}',
     '\u{2063}',
 ];
+
+/// Whether there is nothing to see in a text.
+fn is_blank(text: &str) -> bool {
+    text.chars().all(|c| c.is_whitespace() || c.is_control() || INVISIBLE.contains(&c))
+}
+
+fn hash(ids: &[u32]) -> blake3::Hash {
+    blake3::hash(&ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>())
+}
 
 /// `text` without any of `ends` at its ends and the blanks beside them.
 fn without_ends<'a>(text: &'a str, ends: &[String]) -> &'a str {

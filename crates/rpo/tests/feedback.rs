@@ -61,7 +61,7 @@ fn parquet_is_read_by_rows() {
     let mut writer = SerializedFileWriter::new(file, schema, std::sync::Arc::default()).expect("writer");
     let rows = expected();
     let mut group = writer.next_row_group().expect("group");
-    for text in [|r: &Feedback| r.prompt.clone(), |r: &Feedback| r.response.clone()] {
+    for text in [|r: &Feedback| r.prompt.text().into_owned(), |r: &Feedback| r.response.clone()] {
         let mut column = group.next_column().expect("column").expect("column");
         let values: Vec<_> = rows.iter().map(|r| text(r).as_str().into()).collect();
         column.typed::<ByteArrayType>().write_batch(&values, None, None).expect("write");
@@ -125,7 +125,11 @@ fn bad_files_are_told_apart() {
 fn noticed(text: &str, options: &ReadOptions) -> (Vec<(String, String, f64)>, String) {
     let (_dir, path) = write("x.jsonl", text);
     let mut rows = read_rows(&path.as_path().into(), options).expect("opens");
-    let all = rows.by_ref().map(|row| row.expect("readable")).map(|f| (f.prompt, f.response, f.reward)).collect();
+    let all = rows
+        .by_ref()
+        .map(|row| row.expect("readable"))
+        .map(|f| (f.prompt.text().into_owned(), f.response, f.reward))
+        .collect();
     (all, rows.notes().lines().join("\n"))
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use rpo::burn;
+use rpo::chat::Chat;
 use rpo::feedback::{FeedbackSet, Limits, ReadOptions, ReadSummary, Split};
 use rpo::model::checkpoint::{Checkpoint, StoredAs, init};
 use rpo::model::lora::Lora;
@@ -16,7 +17,7 @@ use rpo::score::LogProb;
 use rpo::stop::Stop;
 use rpo::tokenizer::word_level;
 use rpo::train::optim::{Adafactor, Algorithm, OptimizerConfig};
-use rpo::train::record::MetricsLog;
+use rpo::train::record::{MetricsLog, Reader};
 use rpo::train::{
     Answered, BestBy, Event, Judge, Observer, Passes, RunDir, Saving, State, Summary, Task, TrainConfig, Trainer,
 };
@@ -50,7 +51,7 @@ impl Bench {
     }
 
     fn data(&self) -> (Split, ReadSummary) {
-        let tokenizer = self.checkpoint().tokenizer().expect("tokenizer");
+        let tokenizer = self.checkpoint().tokenizer(Chat::default()).expect("tokenizer");
         let limits = Limits { prompt_tokens: 32, response_tokens: 32, cut_prompts: rpo::tokenizer::Cut::End };
         let path = self.path("data.jsonl");
         let (data, summary) =
@@ -113,7 +114,7 @@ impl Bench {
             (RunDir::create(&path).expect("run"), state)
         };
         let log = MetricsLog::open(&run.path("metrics.jsonl"), &state.progress).expect("log");
-        let mut log = log.with_answers(origin.tokenizer().expect("tokenizer"));
+        let mut log = log.with_answers(Reader::new(origin.tokenizer(Chat::default()).expect("tokenizer")));
         let saving = Some(Saving { run: &run, origin: &origin });
         let trainer = Trainer { task, config, saving, judge, stop };
         Ok(trainer.run(state, &mut [&mut log, observer])?.1)
@@ -204,7 +205,7 @@ fn every_objective_lowers_its_held_out_loss() {
         for model in ["best", "last"] {
             let saved = Checkpoint::open(&bench.path(name).join(model)).expect("saved");
             saved.load(&Device::flex()).expect("loads");
-            saved.tokenizer().expect("carries its tokenizer");
+            saved.tokenizer(Chat::default()).expect("carries its tokenizer");
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::{device, progress};
 /// What all contestants share.
 pub struct Arena<'a> {
     comparison: &'a Comparison,
-    /// Objectives by label, with the steps of their runs settled.
+    /// Objectives by label, with the steps of their runs and the day that a chat template is told settled.
     pub contestants: Vec<(String, Vec<Candidate>)>,
     /// Judged on the held-out part.
     split: Split,
@@ -89,12 +89,15 @@ pub struct Tried {
 impl<'a> Arena<'a> {
     /// Reads the data and settles what all runs have in common; checks what can be checked before anything is trained.
     pub fn open(comparison: &'a Comparison, judge: Option<&'a Judge<'a>>, stop: &'a Stop) -> Result<Self> {
-        let first = comparison.all().next().context("no objective to compare")?;
-        let split = prepare(first, true)?;
+        let mut first = comparison.all().next().context("no objective to compare")?.clone();
+        if comparison.resume && first.chat_date.is_none() {
+            first.chat_date = record::read::<Start>(&comparison.out.join(START))?.basis.chat_date;
+        }
+        let split = prepare(&mut first, true)?;
         if split.validation.groups.is_empty() {
             bail!("validation-fraction: without held-out prompts there is nothing to compare on");
         }
-        let tokenizer = Checkpoint::find(&first.model)?.tokenizer()?;
+        let tokenizer = Checkpoint::find(&first.model)?.tokenizer(first.chat())?;
         let prompts =
             held_out_prompts(first.held_out_source(), &first.columns, &tokenizer, first.limits(), &split.validation)?;
         let halves = comparison.contestants.iter().any(|(_, candidates)| candidates.len() > 1);
@@ -108,6 +111,7 @@ impl<'a> Arena<'a> {
         let mut contestants = comparison.contestants.clone();
         for settings in contestants.iter_mut().flat_map(|(_, candidates)| candidates).flatten() {
             with_equal_steps(settings, &split);
+            settings.chat_date = first.chat_date;
             settings.train.check(settings.objective.build()?.needs(), &split)?;
             record::check_settings(settings)?;
         }
@@ -117,7 +121,8 @@ impl<'a> Arena<'a> {
     /// What the start's log-probabilities and answers are, found in an earlier session or now.
     pub fn start(&self) -> Result<Start> {
         let Comparison { out, decoding, judged_by, resume, .. } = self.comparison;
-        let settings = self.comparison.all().next().context("no objective to compare")?;
+        let all = self.contestants.iter().flat_map(|(_, candidates)| candidates.iter().flatten());
+        let settings = all.into_iter().next().context("no objective to compare")?;
         let model = load(&Checkpoint::find(&settings.model)?, settings)?;
         let now = Start {
             basis: Basis {
@@ -125,6 +130,7 @@ impl<'a> Arena<'a> {
                 chooses_learning_rates: !self.choosing.is_empty(),
                 judge: self.judge.and_then(|_| judged_by.clone()),
                 decoding: decoding.clone(),
+                chat_date: settings.chat_date,
             },
             log_probs: self.log_probs(&model, settings)?,
             draws: Vec::new(),

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use chrono::NaiveDate;
 use rpo::generate::Decoding;
 use rpo::store::files::write_file;
 use serde::de::DeserializeOwned;
@@ -46,6 +47,9 @@ pub struct Basis {
     pub judge: Option<String>,
     /// How answers are drawn; the seed is the first draw's.
     pub decoding: Decoding,
+    /// The day that a chat template which asks for it is told.
+    #[serde(default)]
+    pub chat_date: Option<NaiveDate>,
 }
 
 impl Basis {
@@ -236,6 +240,7 @@ mod tests {
             chooses_learning_rates: false,
             judge: judge.map(str::to_string),
             decoding: Decoding::default(),
+            chat_date: None,
         };
         let (mine, out) = (basis(Some("sh a")), Path::new("out"));
         mine.check(&basis(Some("sh a")), out).expect("the same");

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use rpo::chat::UseTemplate;
 use rpo::feedback::ReadOptions;
 use rpo::generate::Decoding;
 use rpo::model::Config;
@@ -53,8 +54,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     make(out, *seed)?;
 
     println!("== SFT: learn to answer as the crowd does ==");
-    let sft = settings(out, "fresh", "sft", ObjectiveConfig::Sft(SftConfig::default()), 3e-3, *seed);
-    train(&sft, prepare(&sft, false)?, false, stop, &mut [])?;
+    let mut sft = settings(out, "fresh", "sft", ObjectiveConfig::Sft(SftConfig::default()), 3e-3, *seed);
+    let split = prepare(&mut sft, false)?;
+    train(&sft, split, false, stop, &mut [])?;
     stop.check()?;
     println!("\n== Learn from the ratings which answers to give ==");
     let contestants = objectives().map(|(label, objective)| {
@@ -152,6 +154,8 @@ fn settings(
         max_prompt_tokens: 64,
         truncate_prompts: rpo::tokenizer::Cut::End,
         max_response_tokens: 64,
+        chat_template: UseTemplate::default(),
+        chat_date: None,
         judge: None,
         objective,
         train: TrainConfig { epochs: 6, seed, optimizer, ..TrainConfig::default() },

@@ -7,12 +7,16 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use chrono::{Local, NaiveDate};
+use rpo::chat::{Chat, UseTemplate};
 use rpo::feedback::{Limits, ReadOptions, Source};
+use rpo::model::checkpoint::Checkpoint;
 use rpo::objective::ObjectiveConfig;
 use rpo::tokenizer::Cut;
 use rpo::train::TrainConfig;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
 
 pub use origin::{Given, Origin};
@@ -52,6 +56,14 @@ pub struct Settings {
     /// Which end of a longer prompt is cut: "end", as transformers does, or "start", which keeps what was said last.
     #[serde(default)]
     pub truncate_prompts: Cut,
+    /// Whether the prompts of a decoder-only model go through its chat template: "auto" (chat messages do, plain texts do not),
+    /// "always" (a plain text is what a user says) or "never" (chat messages are written out as plain text).
+    #[serde(default)]
+    pub chat_template: UseTemplate,
+    /// The day that a chat template which asks for it is told, as "2024-07-26"; by default the one on which the run begins.
+    #[serde(default, deserialize_with = "day")]
+    #[schemars(with = "Option<String>")]
+    pub chat_date: Option<NaiveDate>,
     /// Program that rates the policy's answers at every validation.
     #[serde(default)]
     pub judge: Option<String>,
@@ -68,6 +80,17 @@ pub struct Settings {
 fn cache() -> PathBuf {
     let home = |name: &str, below: &str| std::env::var_os(name).map(|dir| PathBuf::from(dir).join(below));
     home("XDG_CACHE_HOME", "rpo").or_else(|| home("HOME", ".cache/rpo")).unwrap_or_else(|| "rpo-cache".into())
+}
+
+/// The day it is here.
+pub fn today() -> NaiveDate {
+    Local::now().date_naive()
+}
+
+fn day<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<NaiveDate>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(from)? else { return Ok(None) };
+    let no_day = |_| D::Error::custom(format!("`{text}` is no day; write it like 2024-07-26"));
+    text.parse().map(Some).map_err(no_day)
 }
 
 fn cpu() -> String {
@@ -130,6 +153,19 @@ impl Settings {
     /// Where the held-out prompts are.
     pub fn held_out_source(&self) -> &Source {
         self.validation_data.as_ref().unwrap_or(&self.data)
+    }
+
+    /// How prompts are written.
+    pub fn chat(&self) -> Chat {
+        Chat { template: self.chat_template, date: self.chat_date }
+    }
+
+    /// Settles what day the chat template of `model` is told if it asks: today, unless it is given.
+    pub fn settle_day(&mut self, model: &Checkpoint) -> Result<()> {
+        if self.chat_date.is_none() && model.asks_for_the_day(self.chat_template)? {
+            self.chat_date = Some(today());
+        }
+        Ok(())
     }
 
     /// Limits of the tokenized texts.

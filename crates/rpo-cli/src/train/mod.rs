@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use rpo::feedback::{Split, held_out_prompts};
+use rpo::feedback::{FeedbackSet, Source, Split, held_out_prompts};
 use rpo::model::checkpoint::Checkpoint;
 use rpo::objective::ObjectiveConfig;
 use rpo::stop::Stop;
 use rpo::store::files::write_file;
 use rpo::tokenizer::Tokenizer;
-use rpo::train::record::{MetricsLog, TensorBoard};
-use rpo::train::{BestBy, Judge, Observer, RunDir, Saving, State, Summary, Task, Trainer};
+use rpo::train::record::{MetricsLog, Reader, TensorBoard};
+use rpo::train::{BestBy, Judge, Observer, RunDir, Saving, State, Summary, Task, Trainer, shown_prompts};
 use toml::Value;
 
 use self::resume::BegunWith;
@@ -146,7 +146,7 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
     let (file, resume, dry_run) = (arguments.config.clone(), arguments.resume.clone(), arguments.dry_run);
     let flags = arguments.flags()?;
     let origin = Origin { file: file.as_deref(), given: &flags };
-    let settings = match &resume {
+    let mut settings = match &resume {
         None => Settings::resolve(origin)?,
         Some(dir) => {
             let dir = run_to_resume(dir.as_deref(), origin)?;
@@ -154,7 +154,7 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
         }
     };
     let resume = resume.is_some();
-    let data = prepare(&settings, resume).map_err(|problem| origin.explain(problem)).or_else(|problem| {
+    let data = prepare(&mut settings, resume).map_err(|problem| origin.explain(problem)).or_else(|problem| {
         // What was changed may be the reason, and is what to say.
         if resume {
             resume::refuse(&settings.out, &resume::changed_settings(&settings)?)?;
@@ -188,16 +188,17 @@ fn run_to_resume(named: Option<&Path>, origin: Origin<'_>) -> Result<PathBuf> {
     }
 }
 
-/// Reads the data of `settings`; what is wrong with the settings is told before anything is read or written, and what is
-/// wrong with the data before anything is computed.
-pub fn prepare(settings: &Settings, resume: bool) -> Result<Split> {
+/// Reads the data of `settings`, in which it settles the day that a chat template is told; what is wrong with the settings is told
+/// before anything is read or written, and what is wrong with the data before anything is computed.
+pub fn prepare(settings: &mut Settings, resume: bool) -> Result<Split> {
     if !resume {
         RunDir::check_new(&settings.out)?;
     }
     check(settings)?;
     device::find(&settings.device)?;
     let origin = Checkpoint::find(&settings.model)?;
-    let split = data::read(settings, &origin.tokenizer()?)?;
+    settings.settle_day(&origin)?;
+    let split = data::read(settings, &origin.tokenizer(settings.chat())?)?;
     let start = origin.config()?.start();
     [&split.train, &split.validation].into_iter().try_for_each(|set| start.check(set))?;
     if settings.judge.is_some() && split.validation.groups.is_empty() {
@@ -244,8 +245,8 @@ pub fn train(
         println!("{name}: {}", (value * 1e6).round() / 1e6);
     }
     header::lines(settings, &model, &task).iter().for_each(|line| println!("{line}"));
-    let tokenizer = origin.tokenizer()?;
-    let judge = judge(settings, &task.data, &tokenizer)?;
+    let reader = reader(settings, &task.data, origin.tokenizer(settings.chat())?)?;
+    let judge = settings.judge.as_deref().map(|command| judge::of_tokens(command, reader.clone()));
     let resumed = resume.then(|| RunDir::open(&settings.out)).transpose()?;
     let (run, state) = match resumed {
         Some(run) => {
@@ -264,11 +265,12 @@ pub fn train(
     }
     save_settings(settings, &run.path(resume::SETTINGS))?;
     begun_with.write(&run)?;
-    let mut log = MetricsLog::open(&run.path("metrics.jsonl"), &state.progress)?.with_answers(tokenizer.clone());
-    let mut tensorboard = TensorBoard::create(&run.path("tensorboard"))?.with_answers(tokenizer.clone());
+    let mut log = MetricsLog::open(&run.path("metrics.jsonl"), &state.progress)?.with_answers(reader.clone());
+    let mut tensorboard = TensorBoard::create(&run.path("tensorboard"))?.with_answers(reader);
     let mut display = TrainingProgress::new();
     let saving = Some(Saving { run: &run, origin: &origin });
-    let trainer = Trainer { task, config: &settings.train, saving, judge: judge.as_deref(), stop };
+    let trainer =
+        Trainer { task, config: &settings.train, saving, judge: judge.as_ref().map(|judge| judge as &Judge<'_>), stop };
     let mut all: Vec<&mut dyn Observer> = vec![&mut log, &mut tensorboard, &mut display];
     for observer in observers {
         all.push(&mut **observer);
@@ -278,25 +280,27 @@ pub fn train(
     Ok(summary)
 }
 
-/// Who rates the policy's answers, if anybody.
-fn judge<'a>(settings: &'a Settings, split: &Split, tokenizer: &'a Tokenizer) -> Result<Option<Box<Judge<'a>>>> {
-    let Some(command) = &settings.judge else { return Ok(None) };
-    let ids = split.validation.groups.iter().map(|g| g.prompt.clone());
-    let prompts = ids
-        .zip(held_out_prompts(
-            settings.held_out_source(),
-            &settings.columns,
-            tokenizer,
-            settings.limits(),
-            &split.validation,
-        )?)
-        .collect();
-    Ok(Some(Box::new(judge::of_tokens(command, tokenizer, prompts))))
+/// What turns token ids into what people and judges read: held-out prompts for a judge as the user wrote them, and those that
+/// are shown where a chat template wrote what the model reads.
+fn reader(settings: &Settings, split: &Split, tokenizer: Tokenizer) -> Result<Reader> {
+    let own = |source: &Source, set: &FeedbackSet| {
+        let texts = held_out_prompts(source, &settings.columns, &tokenizer, settings.limits(), set)?;
+        Ok::<_, rpo::Error>(set.groups.iter().map(|group| group.prompt.clone()).zip(texts).collect::<Vec<_>>())
+    };
+    let known = if settings.judge.is_some() {
+        own(settings.held_out_source(), &split.validation)?
+    } else if settings.train.sample_every.is_some() && tokenizer.writing().has_template() {
+        let source = if split.validation.groups.is_empty() { &settings.data } else { settings.held_out_source() };
+        own(source, &shown_prompts(split))?
+    } else {
+        Vec::new()
+    };
+    Ok(Reader::new(tokenizer).with_prompts(known))
 }
 
 /// Leaves the settings as resolved, with the revisions of data sets that come from the hub.
 fn save_settings(settings: &Settings, path: &Path) -> Result<()> {
-    let validation_data = settings.validation_data.as_ref().map(rpo::feedback::Source::pinned).transpose()?;
+    let validation_data = settings.validation_data.as_ref().map(Source::pinned).transpose()?;
     let settings = Settings { data: settings.data.pinned()?, validation_data, ..settings.clone() };
     Ok(write_file(path, settings.to_toml()?.as_bytes())?)
 }

@@ -15,6 +15,8 @@ use crate::settings::{Origin, Settings, differences, merge, over, published};
 
 /// The settings of a run as resolved.
 pub const SETTINGS: &str = "config.toml";
+/// The setting that runs of earlier versions do not have.
+const CHAT_TEMPLATE: &str = "chat-template";
 /// What a run was begun with, beside its settings.
 const BEGUN_WITH: &str = "run.json";
 
@@ -61,6 +63,8 @@ impl BegunWith {
 pub fn settings(dir: &Path, origin: Origin<'_>) -> Result<Settings> {
     RunDir::open(dir)?;
     let (path, mut base) = saved(dir)?;
+    // Before there was the setting, messages were written out.
+    base.entry(CHAT_TEMPLATE).or_insert_with(|| "never".into());
     let mut given = merge(origin)?;
     if matches!(given.remove("published"), Some(Value::Boolean(true))) {
         let published = published(&over(base.clone(), given.clone()))?;
@@ -88,6 +92,7 @@ fn saved(dir: &Path) -> Result<(PathBuf, Table)> {
 /// the run is, which is told.
 pub fn changed_settings(now: &Settings) -> Result<Vec<String>> {
     let (path, table) = saved(&now.out)?;
+    let knew_templates = table.contains_key(CHAT_TEMPLATE);
     let then = Settings::from_table(table, Origin::file(&path))?;
     let expected = Settings {
         model: now.model.clone(),
@@ -96,6 +101,7 @@ pub fn changed_settings(now: &Settings) -> Result<Vec<String>> {
         out: now.out.clone(),
         cache: now.cache.clone(),
         device: now.device.clone(),
+        chat_template: if knew_templates { then.chat_template } else { now.chat_template },
         train: TrainConfig { epochs: now.train.epochs, max_steps: now.train.max_steps, ..then.train },
         ..then
     };

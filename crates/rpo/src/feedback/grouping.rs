@@ -85,14 +85,20 @@ impl<'a> Grouping<'a> {
             while chunk.len() < TOGETHER && bytes < TOGETHER_BYTES {
                 let Some(row) = rows.next() else { break };
                 let row = row?;
-                bytes += row.prompt.len() + row.response.len();
+                bytes += row.prompt.size() + row.response.len();
                 chunk.push(row);
                 places.push(rows.at());
             }
             if chunk.is_empty() {
                 return Ok(rows.notes().lines());
             }
-            let without_tokens = self.add(&chunk, observe)?;
+            let without_tokens = self.add(&chunk, observe).map_err(|(row, problem)| match problem {
+                Error::Prompt(problem) => {
+                    let (path, place) = places[row].clone();
+                    Error::Row { path, place, problem }
+                }
+                other => other,
+            })?;
             if let (Some(&row), true) = (without_tokens.first(), rows.strict()) {
                 let (path, place) = places.swap_remove(row);
                 return Err(Error::Row { path, place, problem: NO_TOKEN.into() });
@@ -102,23 +108,35 @@ impl<'a> Grouping<'a> {
     }
 
     /// Adds rows in order, but for those without a token in prompt or response, which it counts and returns.
-    pub(crate) fn add(&mut self, rows: &[Feedback], observe: &mut dyn FnMut(&Added<'_>)) -> Result<Vec<usize>> {
-        let texts: Vec<Hash> = rows.iter().map(|row| blake3::hash(row.prompt.as_bytes())).collect();
+    ///
+    /// # Errors
+    /// The number of a row that cannot be written or tokenized, and why.
+    pub(crate) fn add(
+        &mut self,
+        rows: &[Feedback],
+        observe: &mut dyn FnMut(&Added<'_>),
+    ) -> std::result::Result<Vec<usize>, (usize, Error)> {
+        let writing = self.tokenizer.writing();
+        let hash = |row: &Feedback| writing.text(&row.prompt).map(|text| blake3::hash(text.as_bytes()));
+        let texts: Vec<Result<Hash>> = rows.par_iter().map(hash).collect();
+        // The first row that cannot be written is told, whichever was tried first.
+        let texts = texts.into_iter().enumerate().map(|(i, text)| text.map_err(|problem| (i, problem)));
+        let texts = texts.collect::<std::result::Result<Vec<Hash>, _>>()?;
         // Of each new prompt text, the first row that has it.
         let mut new = HashSet::new();
         let is_new: Vec<bool> =
             texts.iter().map(|text| !self.by_text.contains_key(text) && new.insert(*text)).collect();
         let (tokenizer, limits) = (self.tokenizer, self.limits);
         let encode = |(row, is_new): (&Feedback, &bool)| -> Result<_> {
-            let prompt = is_new.then(|| tokenizer.prompt(&row.prompt, limits.prompt_tokens, limits.cut_prompts));
-            Ok((prompt.transpose()?, tokenizer.response(&row.response, limits.response_tokens)?))
+            let prompt = is_new.then(|| tokenizer.ask(&row.prompt, limits.prompt_tokens, limits.cut_prompts));
+            Ok((prompt.transpose()?, tokenizer.answer(&row.prompt, &row.response, limits.response_tokens)?))
         };
         let encoded: Vec<_> = rows.par_iter().zip(&is_new).map(encode).collect();
         let mut left_out = Vec::new();
         // New prompts of which no row was added yet.
         let mut prompts: HashMap<Hash, Encoded> = HashMap::new();
         for (i, ((row, text), encoded)) in rows.iter().zip(texts).zip(encoded).enumerate() {
-            let (prompt, response) = encoded?;
+            let (prompt, response) = encoded.map_err(|problem| (i, problem))?;
             prompts.extend(prompt.map(|prompt| (text, prompt)));
             let number = self.read;
             self.read += 1;
@@ -134,7 +152,7 @@ impl<'a> Grouping<'a> {
             self.by_text.insert(text, group);
             let broken = |text: &str| self.folds_line_breaks && text.trim().contains(['\n', '\r']);
             self.summary.folded_line_breaks +=
-                usize::from(prompt.is_some() && broken(&row.prompt)) + usize::from(broken(&row.response));
+                usize::from(prompt.is_some() && broken(&row.prompt.text())) + usize::from(broken(&row.response));
             self.place(group, &response, row.reward);
             self.summary.rows += 1;
             self.summary.special_texts += usize::from(response.special > 0);
@@ -154,6 +172,9 @@ impl<'a> Grouping<'a> {
             self.summary.folded_by_cut += usize::from(is_uncut_new);
             return group;
         }
+        let beside_template = self.tokenizer.writing().has_template() && !prompt.templated;
+        self.summary.templated_prompts += usize::from(prompt.templated);
+        self.summary.prompts_beside_template += usize::from(beside_template);
         self.summary.unknown_tokens += prompt.unknown;
         self.summary.truncated_prompts += usize::from(prompt.truncated());
         self.by_ids.insert(prompt.ids.clone(), self.groups.len());

@@ -141,6 +141,10 @@ pub struct ReadSummary {
     pub cut_prompts: usize,
     /// Prompts with a single response.
     pub single_responses: usize,
+    /// Prompts that the model's chat template wrote.
+    pub templated_prompts: usize,
+    /// Prompts that are plain text although the model has a chat template.
+    pub prompts_beside_template: usize,
     /// Prompts that were cut at the limit.
     pub truncated_prompts: usize,
     /// Responses that were cut at the limit.
@@ -233,7 +237,7 @@ impl FeedbackSet {
     /// If a text cannot be tokenized or there is no row.
     pub fn from_rows(rows: &[Feedback], tokenizer: &Tokenizer, limits: Limits) -> Result<(Self, ReadSummary)> {
         let mut grouping = Grouping::new(tokenizer, limits)?;
-        grouping.add(rows, &mut |_| ())?;
+        grouping.add(rows, &mut |_| ()).map_err(|(_, problem)| problem)?;
         grouping.finish("rows in memory")
     }
 

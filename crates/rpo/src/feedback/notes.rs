@@ -1,12 +1,13 @@
 //! A rated response as text, and what was noticed while such rows were read.
 
 use super::layout::reward::Scales;
+use crate::chat::Prompt;
 
 /// A response to a prompt with its reward.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Feedback {
     /// What was asked.
-    pub prompt: String,
+    pub prompt: Prompt,
     /// What was answered.
     pub response: String,
     /// How good that is; more is better.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::layout::{find, messages};
 use super::records::{self, Format, Records, of_json, records};
+use crate::chat::Prompt;
 use crate::error::{Error, Result};
 
 /// The prompts at `path`, `-` being standard input: the column `column` of data files, JSON Lines under any name among them, as
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// If the file cannot be read, a record lacks the column or has no text there (which, and what to do), or there is none.
-pub fn read_prompts(path: &Path, column: &str, format: Option<Format>) -> Result<Vec<String>> {
+pub fn read_prompts(path: &Path, column: &str, format: Option<Format>) -> Result<Vec<Prompt>> {
     let open = |cause| Error::Read { path: path.into(), cause };
     let bad = |problem| Error::File { path: path.into(), problem };
     let nothing = || bad("it holds no prompt; write one a line".into());
@@ -40,8 +41,8 @@ pub fn read_prompts(path: &Path, column: &str, format: Option<Format>) -> Result
     }
 }
 
-fn lines(text: &str) -> Vec<String> {
-    text.trim_start_matches('\u{feff}').lines().filter(|line| !line.trim().is_empty()).map(str::to_string).collect()
+fn lines(text: &str) -> Vec<Prompt> {
+    text.trim_start_matches('\u{feff}').lines().filter(|line| !line.trim().is_empty()).map(Prompt::from).collect()
 }
 
 /// Whether the first line is a JSON object: then it is not what a person would ask.
@@ -50,7 +51,7 @@ fn holds_json(text: &str) -> bool {
     first.is_some_and(|line| serde_json::from_str::<Map<String, Value>>(line).is_ok())
 }
 
-fn of_records(path: &Path, column: &str, records: Records) -> Result<Vec<String>> {
+fn of_records(path: &Path, column: &str, records: Records) -> Result<Vec<Prompt>> {
     let row = |place, problem| Error::Row { path: path.into(), place, problem };
     let prompts = records.map(|(place, record)| {
         record.and_then(|record| prompt(&record, column)).map_err(|problem| row(place, problem))
@@ -58,10 +59,10 @@ fn of_records(path: &Path, column: &str, records: Records) -> Result<Vec<String>
     prompts.collect()
 }
 
-fn prompt(record: &Map<String, Value>, column: &str) -> std::result::Result<String, String> {
-    match find(record, column).map(|value| messages::text(&value)) {
-        Some(Ok(text)) if text.trim().is_empty() => Err(format!("`{column}` is empty")),
-        Some(text) => text.map_err(|problem| format!("`{column}` is {problem}")),
+fn prompt(record: &Map<String, Value>, column: &str) -> std::result::Result<Prompt, String> {
+    match find(record, column).map(|value| messages::prompt(&value)) {
+        Some(Ok(prompt)) if prompt.is_blank() => Err(format!("`{column}` is empty")),
+        Some(prompt) => prompt.map_err(|problem| format!("`{column}` is {problem}")),
         None => {
             let found: Vec<&str> = record.keys().map(String::as_str).collect();
             Err(format!("no `{column}`; there are: {}. Name the right one with --prompt-column", found.join(", ")))
@@ -72,6 +73,7 @@ fn prompt(record: &Map<String, Value>, column: &str) -> std::result::Result<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::Turn;
 
     #[test]
     fn prompts_come_as_lines_or_in_a_column() {
@@ -87,7 +89,8 @@ mod tests {
             assert_eq!(read(name, json, "prompt"), Ok(vec!["tell\nme".into(), "no".into()]), "{name}");
         }
         let chat = r#"{"input":{"messages":[{"role":"user","content":"tell me"}]}}"#;
-        assert_eq!(read("chat.jsonl", chat, "input.messages"), Ok(vec!["tell me".into()]));
+        let messages = Prompt::Turns(vec![Turn::new("user", "tell me")]);
+        assert_eq!(read("chat.jsonl", chat, "input.messages"), Ok(vec![messages]));
         assert_eq!(read("a.csv", "q,a\n\"tell, me\",x\n", "q"), Ok(vec!["tell, me".into()]));
         let said = read("c.jsonl", json, "question").expect_err("no such column");
         assert!(

@@ -24,9 +24,9 @@ pub fn held_out_prompts(
     for (row, feedback) in read_rows(source, options)?.enumerate() {
         let prompt = feedback?.prompt;
         let Some(groups) = wanted.get(&row) else { continue };
-        let ids = tokenizer.prompt(&prompt, limits.prompt_tokens, limits.cut_prompts)?.ids;
+        let ids = tokenizer.ask(&prompt, limits.prompt_tokens, limits.cut_prompts)?.ids;
         for &i in groups.iter().filter(|&&i| held_out.groups[i].prompt == ids) {
-            texts[i] = Some(prompt.clone());
+            texts[i] = Some(prompt.text().into_owned());
         }
     }
     let texts: Option<Vec<String>> = texts.into_iter().collect();

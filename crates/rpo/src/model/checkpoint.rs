@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::Device;
 
 use super::lora::{self, Adapter, Lora};
 use super::{Config, Init, Model, NamedParameters, RandomWeights, Weights};
+use crate::chat::{Chat, ChatTemplate, UseTemplate, Writing};
 use crate::error::{Error, Result};
 use crate::store::files::{previous, replace_dir, write_file};
 use crate::store::hub;
@@ -19,7 +21,9 @@ const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION: &str = "generation_config.json";
 /// What else belongs to a model and is carried along unchanged.
-const COMPANIONS: [&str; 5] = [TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", "spiece.model", GENERATION];
+const COMPANIONS: [&str; 6] =
+    [TOKENIZER, TOKENIZER_CONFIG, "chat_template.jinja", "special_tokens_map.json", "spiece.model", GENERATION];
+
 /// A directory that holds a model, or an adapter in PEFT's format beside the model that it changes.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
@@ -99,20 +103,58 @@ impl Checkpoint {
         self.base.as_ref().map_or_else(|| Config::read(&self.dir.join(CONFIG)), |base| base.config())
     }
 
-    /// Reads the tokenizer and checks that it fits the model.
+    /// Reads the tokenizer and checks that it fits the model. A decoder-only model's prompts are written as `chat` says.
     ///
     /// # Errors
-    /// If it cannot be read, has more tokens than the embedding has rows, or ends sequences with another id.
-    pub fn tokenizer(&self) -> Result<Tokenizer> {
-        if let Some(base) = self.base.as_ref().filter(|_| !self.dir.join(TOKENIZER).is_file()) {
-            return base.tokenizer();
+    /// If it cannot be read, has more tokens than the embedding has rows, or ends sequences with another id, or if all prompts
+    /// are to go through a chat template and there is none.
+    pub fn tokenizer(&self, chat: Chat) -> Result<Tokenizer> {
+        if let Some(base) = self.base_with_tokenizer() {
+            return base.tokenizer(chat);
         }
         let (tokenizer, config) = (Tokenizer::load(&self.dir)?, self.config()?);
         check_vocabulary(&tokenizer, &config, &self.dir)?;
-        Ok(match config {
-            Config::T5(_) => tokenizer,
-            Config::Llama(_) => tokenizer.decoder_only(),
-        })
+        match config {
+            Config::T5(_) if chat.template == UseTemplate::Always => {
+                Err(no_template("an encoder-decoder model reads plain text"))
+            }
+            Config::T5(_) => Ok(tokenizer),
+            Config::Llama(_) => Ok(tokenizer.decoder_only().written(self.writing(chat)?, &config.ends())),
+        }
+    }
+
+    /// The model that an adapter changes, if the adapter has no tokenizer of its own.
+    fn base_with_tokenizer(&self) -> Option<&Self> {
+        self.base.as_deref().filter(|_| !self.dir.join(TOKENIZER).is_file())
+    }
+
+    /// How prompts are written for a decoder-only model.
+    fn writing(&self, chat: Chat) -> Result<Writing> {
+        let texts = match chat.template {
+            UseTemplate::Never => return Ok(Writing::Plain),
+            UseTemplate::Auto => false,
+            UseTemplate::Always => true,
+        };
+        match ChatTemplate::find(&self.dir, chat.date) {
+            Some(template) => Ok(Writing::Template { template: Arc::new(template), texts }),
+            None if texts => Err(no_template(&format!(
+                "{} has none (no chat_template.jinja, no chat_template in {TOKENIZER_CONFIG}); put one there",
+                self.dir.display()
+            ))),
+            None => Ok(Writing::NoTemplate(self.dir.clone())),
+        }
+    }
+
+    /// Whether prompts that are written as `template` says may go through a chat template that asks what day it is.
+    ///
+    /// # Errors
+    /// See [`Config::read`].
+    pub fn asks_for_the_day(&self, template: UseTemplate) -> Result<bool> {
+        if let Some(base) = self.base_with_tokenizer() {
+            return base.asks_for_the_day(template);
+        }
+        let asks = || ChatTemplate::find(&self.dir, None).is_some_and(|template| template.asks_for_the_day());
+        Ok(matches!(self.config()?, Config::Llama(_)) && template != UseTemplate::Never && asks())
     }
 
     /// Loads the model, an adapter merged into what it changes. A stored head that differs from the embedding is used, whatever `tie_word_embeddings` says: so does
@@ -157,6 +199,11 @@ impl Checkpoint {
         }
         Ok(())
     }
+}
+
+/// That prompts cannot go through a chat template.
+fn no_template(why: &str) -> Error {
+    Error::Setting { field: "chat-template", problem: format!("always: {why}, or leave the setting out") }
 }
 
 /// Checks that `tokenizer` and `config` are made for each other.

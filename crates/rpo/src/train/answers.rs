@@ -1,7 +1,7 @@
 //! What the policy itself says to a few prompts, for a judge to rate and for people to read. Token ids only.
 
 use crate::error::Result;
-use crate::feedback::FeedbackSet;
+use crate::feedback::{FeedbackSet, Split};
 use crate::generate::{Decoding, generate};
 use crate::model::Model;
 use crate::statistics::mean;
@@ -16,15 +16,20 @@ pub type Judge<'a> = dyn Fn(&[Answered]) -> Result<Vec<f64>> + 'a;
 /// How many prompts a judge gets answers to at each validation, at most.
 pub(super) const JUDGED: usize = 64;
 /// How many prompts people get answers to.
-pub(super) const SHOWN: usize = 4;
+const SHOWN: usize = 4;
 /// Prompts answered together.
 const TOGETHER: usize = 16;
 
 /// At most `wanted` prompts, evenly spread over the data.
-pub(super) fn some_prompts(data: &FeedbackSet, wanted: usize) -> Vec<Vec<u32>> {
+pub(super) fn some_prompts(data: &FeedbackSet, wanted: usize) -> FeedbackSet {
     let n = data.groups.len();
     let few = wanted.min(n);
-    (0..few).map(|i| data.groups[i * n / few].prompt.clone()).collect()
+    FeedbackSet { groups: (0..few).map(|i| data.groups[i * n / few].clone()).collect() }
+}
+
+/// The prompts whose answers are shown to people: held-out ones, if there are any.
+pub fn shown_prompts(data: &Split) -> FeedbackSet {
+    some_prompts(if data.validation.groups.is_empty() { &data.train } else { &data.validation }, SHOWN)
 }
 
 /// An answer to each prompt, drawn with the published settings. `seed` decides the random numbers, so that answers at
@@ -59,8 +64,9 @@ mod tests {
     fn prompts_are_spread_over_the_data() {
         let group = |id| PromptGroup { prompt: vec![id], first_row: 0, responses: Vec::new() };
         let data = FeedbackSet { groups: (0..10).map(group).collect() };
-        assert_eq!(some_prompts(&data, 4).concat(), [0, 2, 5, 7]);
-        assert_eq!(some_prompts(&data, 20).len(), 10);
-        assert!(some_prompts(&FeedbackSet::default(), 4).is_empty());
+        let ids = |wanted| some_prompts(&data, wanted).groups.into_iter().flat_map(|g| g.prompt).collect::<Vec<_>>();
+        assert_eq!(ids(4), [0, 2, 5, 7]);
+        assert_eq!(ids(20).len(), 10);
+        assert!(some_prompts(&FeedbackSet::default(), 4).groups.is_empty());
     }
 }

@@ -8,7 +8,7 @@ use super::{BestBy, Event, Means, Progress, Trainer};
 use crate::batch::{PackedBatch, length_buckets};
 use crate::diagnostics::{Diagnostics, Metrics};
 use crate::error::Result;
-use crate::feedback::{FeedbackSet, Split};
+use crate::feedback::FeedbackSet;
 use crate::objective::Step;
 use crate::reference::References;
 use crate::score::{Learner, LogProb, Seen, score_set};
@@ -28,14 +28,15 @@ impl Trainer<'_> {
     /// Leaves in `data` what the objective uses; what is looked at beside the loss stays in view.
     pub(super) fn part(&mut self) -> Watched {
         let uses = |row| self.task.objective.uses(row);
-        let Split { train, validation } = &self.task.data;
+        let ids = |set: FeedbackSet| set.groups.into_iter().map(|group| group.prompt).collect();
+        let validation = &self.task.data.validation;
         let mut unused = validation.clone();
         unused.retain(|r| !uses(r.row));
         let watched = Watched {
             diagnostics: Diagnostics::new(&self.task.data),
             unused,
-            judged: answers::some_prompts(validation, answers::JUDGED),
-            shown: answers::some_prompts(if validation.groups.is_empty() { train } else { validation }, answers::SHOWN),
+            judged: ids(answers::some_prompts(validation, answers::JUDGED)),
+            shown: ids(answers::shown_prompts(&self.task.data)),
         };
         for split in std::iter::once(&mut self.task.data).chain(&mut self.task.mismatched) {
             split.train.retain(|r| uses(r.row));

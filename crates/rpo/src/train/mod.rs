@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use burn::tensor::Tensor;
 
-pub use answers::{Answered, Judge};
+pub use answers::{Answered, Judge, shown_prompts};
 pub use config::{BestBy, TrainConfig};
 pub use event::{Event, Means, Observer, Pending, Progress, StepReport, Summary};
 pub use measure::Costs;

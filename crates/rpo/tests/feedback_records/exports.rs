@@ -20,7 +20,8 @@ type Found = (Vec<(String, String, f64)>, String);
 /// What is found, or what is wrong.
 fn read_source(source: &Source, options: &ReadOptions) -> Result<Found, String> {
     let mut rows = read_rows(source, options).map_err(|e| e.to_string())?;
-    let all: Result<Vec<_>, _> = rows.by_ref().map(|row| row.map(|f| (f.prompt, f.response, f.reward))).collect();
+    let all: Result<Vec<_>, _> =
+        rows.by_ref().map(|row| row.map(|f| (f.prompt.text().into_owned(), f.response, f.reward))).collect();
     Ok((all.map_err(|e| e.to_string())?, rows.notes().lines().join("\n")))
 }
 

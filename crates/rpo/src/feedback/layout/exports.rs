@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::messages::{dialogue, turns};
 use super::path::find;
 use super::reward::mean;
+use crate::chat::Prompt;
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -60,10 +61,12 @@ fn flat(value: &Value, texts: &mut Vec<String>) {
 }
 
 /// The answer that an Open WebUI feedback rates, and what was said before it.
-pub(super) fn open_webui(record: &Map<String, Value>) -> Result<(String, String)> {
+pub(super) fn open_webui(record: &Map<String, Value>) -> Result<(Prompt, String)> {
     let chat = ["snapshot.chat.chat", "snapshot.chat"].iter().find_map(|path| find(record, path));
     // A feedback without its chat is left out like any other row without a prompt.
-    let Some(chat) = chat.filter(|chat| !chat.is_null()) else { return Ok(Default::default()) };
+    let Some(chat) = chat.filter(|chat| !chat.is_null()) else {
+        return Ok((Prompt::Text(String::new()), String::new()));
+    };
     let rated = find(record, "meta.message_id");
     let rated = rated.as_deref().and_then(Value::as_str);
     let history = chat.get("history");

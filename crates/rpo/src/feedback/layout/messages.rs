@@ -1,36 +1,31 @@
-//! Chat messages as plain texts, which is what T5 reads.
-//!
-//! A single turn is its content. Several are written one below the other under the names of who speaks, the system's text
-//! before them without a name and parted by an empty line:
-//!
-//! ```text
-//! You are brief.
-//!
-//! User: Hi
-//! Assistant: Hello!
-//! User: And grass?
-//! ```
+//! Chat messages in whatever way exports write them, as turns.
 
 use serde_json::{Map, Value};
 
 use super::path::as_json;
+use crate::chat::{Prompt, Turn, plain};
 use crate::feedback::records::kind;
 
 type Result<T> = std::result::Result<T, String>;
 
-/// What somebody said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Turn {
-    /// `User`, `Assistant`, `System`, `Tool` or another name.
-    pub speaker: String,
-    pub text: String,
+/// A value as a prompt: texts as they are, messages as turns, null as nothing.
+pub(in crate::feedback) fn prompt(value: &Value) -> Result<Prompt> {
+    Ok(match turns(value)? {
+        Some(turns) => Prompt::Turns(turns),
+        None => Prompt::Text(no_messages(value)?),
+    })
 }
 
-/// A value as a text: texts as they are, messages rendered, null as nothing.
-pub(in crate::feedback) fn text(value: &Value) -> Result<String> {
-    if let Some(turns) = turns(value)? {
-        return Ok(render(&turns));
+/// A value as a text: texts as they are, messages written plainly, null as nothing.
+pub(super) fn text(value: &Value) -> Result<String> {
+    match turns(value)? {
+        Some(turns) => Ok(plain(&turns)),
+        None => no_messages(value),
     }
+}
+
+/// A value that holds no messages as a text.
+fn no_messages(value: &Value) -> Result<String> {
     match value {
         Value::Null => Ok(String::new()),
         Value::Array(list) if list.is_empty() => Ok(String::new()),
@@ -45,8 +40,7 @@ pub(in crate::feedback) fn text(value: &Value) -> Result<String> {
 
 /// The turns of a value that is a message, a list of messages, an object with a list `messages`, or JSON of one of the latter.
 ///
-/// Messages have `role` and `content`, or `from` and `value`; the parts of a content must be texts. Blank turns are left out,
-/// but for the last, which is an answer that is empty.
+/// Messages have `role` and `content`, or `from` and `value`; the parts of a content must be texts.
 pub(super) fn turns(value: &Value) -> Result<Option<Vec<Turn>>> {
     match value {
         // An answer may itself be JSON; what is taken for messages are lists whose speakers are known.
@@ -58,11 +52,7 @@ pub(super) fn turns(value: &Value) -> Result<Option<Vec<Turn>>> {
             _ => Ok(None),
         },
         Value::Array(list) if !list.is_empty() && list.iter().all(is_message) => {
-            let turns: Result<Vec<Turn>> = list.iter().filter_map(Value::as_object).map(turn).collect();
-            let turns = turns?;
-            let last = turns.len() - 1;
-            let kept = turns.into_iter().enumerate().filter(|(i, turn)| *i == last || !turn.text.trim().is_empty());
-            Ok(Some(kept.map(|(_, turn)| turn).collect()))
+            list.iter().filter_map(Value::as_object).map(turn).collect::<Result<Vec<Turn>>>().map(Some)
         }
         Value::Object(map) if is_message(value) => Ok(Some(vec![turn(map)?])),
         Value::Object(map) => match map.get("messages") {
@@ -92,7 +82,10 @@ fn turn(message: &Map<String, Value>) -> Result<Turn> {
     let field = |names: [&str; 2]| names.iter().find_map(|name| message.get(*name));
     let speaker = field(["role", "from"]).and_then(Value::as_str).unwrap_or_default();
     let text = field(["content", "value"]).map_or(Ok(String::new()), content)?;
-    Ok(Turn { speaker: named(speaker), text })
+    // Tables fill what a message lacks with nulls.
+    let is_own = |name: &str, value: &Value| ["role", "from", "content", "value"].contains(&name) || value.is_null();
+    let more = message.iter().filter(|(name, value)| !is_own(name, value)).map(|(name, v)| (name.clone(), v.clone()));
+    Ok(Turn { role: named(speaker), text, more: more.collect() })
 }
 
 /// A message's content: a text, or parts that are texts.
@@ -116,13 +109,13 @@ fn content(value: &Value) -> Result<String> {
 
 /// Who speaks, and what exports call them.
 const SPEAKERS: [(&str, &[&str]); 4] = [
-    ("User", &["user", "human", "prompter"]),
+    ("user", &["user", "human", "prompter"]),
     (
-        "Assistant",
+        "assistant",
         &["assistant", "gpt", "model", "bot", "chatbot", "ai", "chatgpt", "claude", "bard", "gemini", "bing", "llm"],
     ),
-    ("System", &["system", "developer"]),
-    ("Tool", &["tool", "function", "observation", "function_call", "function_response", "tool_call", "tool_response"]),
+    ("system", &["system", "developer"]),
+    ("tool", &["tool", "function", "observation", "function_call", "function_response", "tool_call", "tool_response"]),
 ];
 
 fn named(role: &str) -> String {
@@ -131,56 +124,40 @@ fn named(role: &str) -> String {
     known.map_or(role, |(speaker, _)| *speaker).into()
 }
 
-/// Turns as one text, as the head of this file says.
-pub(super) fn render(turns: &[Turn]) -> String {
-    let (system, spoken) = match turns {
-        [first, rest @ ..] if first.speaker == "System" && !rest.is_empty() => (Some(&first.text), rest),
-        all => (None, all),
-    };
-    let spoken = match spoken {
-        [only] => only.text.clone(),
-        several => several.iter().map(|turn| format!("{}: {}", turn.speaker, turn.text)).collect::<Vec<_>>().join("\n"),
-    };
-    system.map_or(spoken.clone(), |system| format!("{system}\n\n{spoken}"))
-}
-
-/// A prompt and its response, if the response's messages repeat those of the prompt before its own.
-pub(super) fn prompt_and_response(prompt: &Value, response: &Value) -> Result<(String, String)> {
+/// A prompt and its response; if the response's messages repeat those of the prompt before its own, without these.
+pub(super) fn prompt_and_response(asked: &Value, response: &Value) -> Result<(Prompt, String)> {
     let Some(answer) = turns(response)?.filter(|answer| answer.len() > 1) else {
-        return Ok((text(prompt)?, text(response)?));
+        return Ok((prompt(asked)?, text(response)?));
     };
     let (before, last) = answer.split_at(answer.len() - 1);
-    match turns(prompt)? {
-        Some(asked) if answer.len() > asked.len() && answer.starts_with(&asked) => {
-            Ok((render(&asked), render(&answer[asked.len()..])))
+    match prompt(asked)? {
+        Prompt::Turns(asked) if answer.len() > asked.len() && asked.iter().zip(&answer).all(|(a, b)| a.says(b)) => {
+            let response = plain(&answer[asked.len()..]);
+            Ok((Prompt::Turns(asked), response))
         }
-        None if prompt.as_str().is_some_and(|p| before.iter().any(|t| t.text.trim() == p.trim())) => {
-            Ok((render(before), render(last)))
+        Prompt::Text(_) if asked.as_str().is_some_and(|p| before.iter().any(|t| t.text.trim() == p.trim())) => {
+            Ok((Prompt::Turns(before.to_vec()), plain(last)))
         }
         // Nothing but an empty answer follows what was asked.
-        _ if last.iter().all(|turn| turn.text.trim().is_empty()) => Ok((text(prompt)?, String::new())),
-        _ => Ok((text(prompt)?, render(&answer))),
+        asked if last.iter().all(|turn| turn.text.trim().is_empty()) => Ok((asked, String::new())),
+        asked => Ok((asked, plain(&answer))),
     }
 }
 
 /// What was said before a dialogue's last turn, and that turn if it is an answer; else all of it and nothing.
-pub(super) fn dialogue(value: &Value) -> Result<(String, String)> {
-    let turns = turns(value)?.ok_or_else(|| format!("{}, not a list of messages", kind(value)))?;
-    match turns.split_last() {
-        None => Ok((String::new(), String::new())),
-        Some((last, before)) if last.speaker == "Assistant" => Ok((render(before), last.text.clone())),
-        // It ends without an answer.
-        Some(_) => Ok((render(&turns), String::new())),
-    }
+pub(super) fn dialogue(value: &Value) -> Result<(Prompt, String)> {
+    let mut turns = turns(value)?.ok_or_else(|| format!("{}, not a list of messages", kind(value)))?;
+    let answer = turns.pop_if(|last| last.role == "assistant");
+    Ok((Prompt::Turns(turns), answer.map(|turn| turn.text).unwrap_or_default()))
 }
 
 /// The turns of a dialogue written as `\n\nHuman: ...\n\nAssistant: ...`; `None` for any other text.
 pub(super) fn transcript(text: &str) -> Option<Vec<Turn>> {
-    const MARKS: [(&str, &str); 2] = [("\n\nHuman:", "User"), ("\n\nAssistant:", "Assistant")];
+    const MARKS: [(&str, &str); 2] = [("\n\nHuman:", "user"), ("\n\nAssistant:", "assistant")];
     let text = if text.starts_with("Human:") { format!("\n\n{text}") } else { text.to_string() };
     let mut marks: Vec<(usize, usize, &str)> = MARKS
         .iter()
-        .flat_map(|(mark, speaker)| text.match_indices(mark).map(|(at, _)| (at, at + mark.len(), *speaker)))
+        .flat_map(|(mark, role)| text.match_indices(mark).map(|(at, _)| (at, at + mark.len(), *role)))
         .collect();
     marks.sort_unstable();
     let begins = marks.first().is_some_and(|(at, ..)| text[..*at].trim().is_empty());
@@ -188,10 +165,7 @@ pub(super) fn transcript(text: &str) -> Option<Vec<Turn>> {
         return None;
     }
     let ends = marks.iter().skip(1).map(|(at, ..)| *at).chain([text.len()]);
-    let turn = |((_, from, speaker), to): (&(usize, usize, &str), usize)| Turn {
-        speaker: (*speaker).into(),
-        text: text[*from..to].trim().into(),
-    };
+    let turn = |((_, from, role), to): (&(usize, usize, &str), usize)| Turn::new(role, text[*from..to].trim());
     Some(marks.iter().zip(ends).map(turn).collect())
 }
 
@@ -205,6 +179,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn plainly(found: Result<(Prompt, String)>) -> (String, String) {
+        let (prompt, response) = found.expect("texts");
+        (prompt.text().into_owned(), response)
+    }
+
+    #[test]
+    fn turns_keep_who_speaks_what_is_said_and_what_else_a_message_has() {
+        let called = json!([{"function": {"name": "f"}}]);
+        let found = turns(&json!([
+            {"from": "human", "value": "Hi", "weight": null},
+            {"role": "assistant", "content": null, "tool_calls": called},
+        ]));
+        let [asked, answered] = found.expect("messages").expect("messages").try_into().expect("two");
+        assert_eq!(asked, Turn::new("user", "Hi"));
+        assert_eq!((answered.text.as_str(), &answered.more["tool_calls"]), ("", &called));
+        let asked = prompt(&json!([{"role": "user", "content": "Hi"}])).expect("a prompt");
+        assert_eq!(asked, Prompt::Turns(vec![Turn::new("user", "Hi")]));
+    }
 
     #[test]
     fn turns_are_written_under_the_names_of_who_speaks() {
@@ -237,11 +230,11 @@ mod tests {
 
         let both = json!([user("Hi"), assistant("Hello!")]);
         for prompt in [json!("Hi"), json!([user("Hi")])] {
-            assert_eq!(prompt_and_response(&prompt, &both), Ok(("Hi".into(), "Hello!".into())));
+            assert_eq!(plainly(prompt_and_response(&prompt, &both)), ("Hi".into(), "Hello!".into()));
         }
-        assert_eq!(dialogue(&both), Ok(("Hi".into(), "Hello!".into())));
-        assert_eq!(dialogue(&json!([user("Hi")])), Ok(("Hi".into(), String::new())));
-        assert_eq!(dialogue(&json!([user("Hi"), assistant("")])), Ok(("Hi".into(), String::new())));
+        assert_eq!(plainly(dialogue(&both)), ("Hi".into(), "Hello!".into()));
+        assert_eq!(plainly(dialogue(&json!([user("Hi")]))), ("Hi".into(), String::new()));
+        assert_eq!(plainly(dialogue(&json!([user("Hi"), assistant("")]))), ("Hi".into(), String::new()));
         for prompt in [json!("Hi"), json!([user("Hi")]), json!("other")] {
             let empty = json!([user("Hi"), assistant("")]);
             assert_eq!(prompt_and_response(&prompt, &empty).expect("texts").1, "", "an empty answer is no question");

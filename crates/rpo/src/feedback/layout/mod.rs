@@ -20,6 +20,7 @@ use serde_json::{Map, Value};
 
 use super::notes::{Feedback, Notes};
 use super::records::{Format, object};
+use crate::chat::Prompt;
 use known::recognise;
 use lists::elements;
 use pairs::Pair;
@@ -280,7 +281,7 @@ impl Layout {
                     || response.as_deref().and_then(|response| find(record, response)).is_some_and(|r| !r.is_null());
                 let list = list.filter(|(_, list)| elements(list).is_ok_and(|list| !list.is_empty()) || !flat());
                 if let Some((name_of_list, list)) = list {
-                    let prompt = messages::text(&prompt).map_err(|p| said(name, p))?;
+                    let prompt = messages::prompt(&prompt).map_err(|p| said(name, p))?;
                     let elements = elements(&list).map_err(|p| said(name_of_list, p))?;
                     let text = text.as_deref().unwrap_or("text");
                     return self.nested(record, &prompt, elements, text, notes);
@@ -289,7 +290,7 @@ impl Layout {
                 let answer = at(column);
                 let python = [&prompt, &answer].into_iter().filter(|v| messages::python(v)).count();
                 notes.count(PYTHON, python);
-                messages::text(&prompt).map_err(|p| said(name, p))?;
+                messages::prompt(&prompt).map_err(|p| said(name, p))?;
                 let texts = messages::prompt_and_response(&prompt, &answer).map_err(|p| said(column, p))?;
                 let reward = self.reward(record, notes)?;
                 Ok(self.complete(texts, reward, 0, notes)?.into_iter().collect())
@@ -353,13 +354,13 @@ impl Layout {
     /// A rated response, unless it lacks something, which is counted; `unit` is 0 for rows and 1 for responses.
     fn complete(
         &self,
-        (prompt, response): (String, String),
+        (prompt, response): (Prompt, String),
         reward: Option<f64>,
         unit: usize,
         notes: &mut Notes,
     ) -> Result<Option<Feedback>> {
         let lack = match reward {
-            _ if prompt.trim().is_empty() => NO_PROMPT,
+            _ if prompt.is_blank() => NO_PROMPT,
             _ if response.trim().is_empty() => NO_RESPONSE[unit],
             None => UNRATED[unit],
             Some(reward) => return Ok(Some(Feedback { prompt, response, reward })),

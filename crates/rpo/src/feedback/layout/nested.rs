@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::path::find;
 use super::reward::Terms;
 use super::{Layout, Result, Reward, messages};
+use crate::chat::Prompt;
 use crate::feedback::notes::{Feedback, Notes};
 
 impl Layout {
@@ -14,13 +15,13 @@ impl Layout {
     pub(super) fn nested(
         &self,
         record: &Map<String, Value>,
-        prompt: &str,
+        prompt: &Prompt,
         elements: Vec<Value>,
         text: &str,
         notes: &mut Notes,
     ) -> Result<Vec<Feedback>> {
         if elements.is_empty() {
-            return Ok(self.complete((prompt.into(), String::new()), None, 0, notes)?.into_iter().collect());
+            return Ok(self.complete((prompt.clone(), String::new()), None, 0, notes)?.into_iter().collect());
         }
         let total = elements.len();
         let mut beside = None;
@@ -47,7 +48,7 @@ impl Layout {
                 }
                 (rated, _) => rated,
             };
-            rows.extend(self.complete((prompt.into(), response), reward, 1, notes).map_err(located)?);
+            rows.extend(self.complete((prompt.clone(), response), reward, 1, notes).map_err(located)?);
         }
         Ok(rows)
     }

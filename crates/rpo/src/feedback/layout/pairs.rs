@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::messages::{Turn, prompt_and_response, render, text, transcript, turns};
+use super::messages::{self, prompt_and_response, text, transcript, turns};
 use super::path::find;
+use crate::chat::{Prompt, Turn, plain};
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -23,25 +24,23 @@ impl Pair {
         record: &Map<String, Value>,
         prompt: Option<&str>,
         named: bool,
-    ) -> Result<(String, [String; 2])> {
+    ) -> Result<(Prompt, [String; 2])> {
         let null = || std::borrow::Cow::Owned(Value::Null);
         let [a, b] = self.responses.each_ref().map(|column| find(record, column).unwrap_or_else(null));
         let asked = prompt.and_then(|column| find(record, column));
-        let asked_text = asked.as_deref().map(text).transpose()?.filter(|asked| !asked.trim().is_empty());
+        let asked_prompt = asked.as_deref().map(messages::prompt).transpose()?.filter(|asked| !asked.is_blank());
         let dialogue = |turns: &Option<Vec<Turn>>| turns.as_ref().is_some_and(|turns| turns.len() > 1);
         let (a_spoken, b_spoken) = (spoken(&a)?, spoken(&b)?);
         if let (Some(a), Some(b), true) = (&a_spoken, &b_spoken, dialogue(&a_spoken) && dialogue(&b_spoken)) {
             let most = a.len().min(b.len()) - 1;
-            let common = a[..most].iter().zip(&b[..most]).take_while(|(a, b)| a == b).count();
-            let repeats_prompt = a[..common].iter().any(|turn| turn.speaker == "User");
-            let own = asked_text.as_ref().filter(|_| named || !repeats_prompt);
+            let common = a[..most].iter().zip(&b[..most]).take_while(|(a, b)| a.says(b)).count();
+            let repeats_prompt = a[..common].iter().any(|turn| turn.role == "user");
+            let own = asked_prompt.as_ref().filter(|_| named || !repeats_prompt);
             let common = if repeats_prompt { common } else { 0 };
-            return Ok(match own {
-                Some(asked) => (asked.clone(), [a, b].map(|turns| render(&turns[common..]))),
-                None => (render(&a[..common]), [a, b].map(|turns| render(&turns[common..]))),
-            });
+            let asked = own.cloned().unwrap_or_else(|| Prompt::Turns(a[..common].to_vec()));
+            return Ok((asked, [a, b].map(|turns| plain(&turns[common..]))));
         }
-        if let (Some(asked), Some(_)) = (&asked, &asked_text) {
+        if let (Some(asked), Some(_)) = (&asked, &asked_prompt) {
             let (prompt, a) = prompt_and_response(asked, &a)?;
             return Ok((prompt, [a, prompt_and_response(asked, &b)?.1]));
         }
@@ -54,8 +53,8 @@ impl Pair {
         let Some((turns, at)) = alone else { return Ok(common_beginning(&text(&a)?, &text(&b)?)) };
         let (before, last) = turns.split_at(turns.len() - 1);
         let mut answers = [String::new(), String::new()];
-        answers[at] = render(last);
-        Ok((render(before), answers))
+        answers[at] = plain(last);
+        Ok((Prompt::Turns(before.to_vec()), answers))
     }
 }
 
@@ -65,7 +64,7 @@ pub(super) fn spoken(value: &Value) -> Result<Option<Vec<Turn>>> {
 }
 
 /// Texts that begin alike, parted before the first word in which they differ.
-fn common_beginning(a: &str, b: &str) -> (String, [String; 2]) {
+fn common_beginning(a: &str, b: &str) -> (Prompt, [String; 2]) {
     let same = a.char_indices().zip(b.chars()).take_while(|((_, x), y)| x == y);
     let end = same.last().map_or(0, |((at, c), _)| at + c.len_utf8());
     let cut = a[..end].rfind(char::is_whitespace).unwrap_or(0);

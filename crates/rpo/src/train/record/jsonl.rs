@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::Reader;
 use crate::error::{Error, Result};
 use crate::store::files::write_file;
-use crate::tokenizer::Tokenizer;
 use crate::train::{Event, Means, Observer, Progress};
 
 /// Appends to `metrics.jsonl`.
@@ -22,7 +22,7 @@ use crate::train::{Event, Means, Observer, Progress};
 pub struct MetricsLog {
     path: PathBuf,
     file: File,
-    tokenizer: Option<Tokenizer>,
+    reader: Option<Reader>,
 }
 
 impl MetricsLog {
@@ -38,13 +38,13 @@ impl MetricsLog {
             write_file(path, kept.as_bytes())?;
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(|e| Error::write(path, e))?;
-        Ok(Self { path: path.into(), file, tokenizer: None })
+        Ok(Self { path: path.into(), file, reader: None })
     }
 
-    /// Also writes answers; without a tokenizer they are left out.
+    /// Also writes answers; without a reader they are left out.
     #[must_use]
-    pub fn with_answers(self, tokenizer: Tokenizer) -> Self {
-        Self { tokenizer: Some(tokenizer), ..self }
+    pub fn with_answers(self, reader: Reader) -> Self {
+        Self { reader: Some(reader), ..self }
     }
 
     fn write_means(&mut self, mut line: Map<String, Value>, means: &Means) -> Result<()> {
@@ -94,9 +94,9 @@ impl Observer for MetricsLog {
                 self.write_means(object(json!({"split": "validation", "step": step})), means)
             }
             Event::Samples { step, prompts, answers } => {
-                let Some(tokenizer) = self.tokenizer.clone() else { return Ok(()) };
+                let Some(reader) = self.reader.clone() else { return Ok(()) };
                 for (prompt, answer) in prompts.iter().zip(*answers) {
-                    let (prompt, answer) = (tokenizer.decode(prompt)?, tokenizer.decode(answer)?);
+                    let (prompt, answer) = (reader.prompt(prompt)?, reader.answer(answer)?);
                     self.write(&json!({"split": "sample", "step": step, "prompt": prompt, "answer": answer}))?;
                 }
                 Ok(())

@@ -8,8 +8,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::Reader;
 use crate::error::{Error, Result};
-use crate::tokenizer::Tokenizer;
 use crate::train::{Event, Means, Observer};
 
 /// Writes scalars `train/...` and `validation/...` and texts `sample/...` that TensorBoard shows. Every start of a run makes a new file, as
@@ -17,7 +17,7 @@ use crate::train::{Event, Means, Observer};
 pub struct TensorBoard {
     path: PathBuf,
     file: File,
-    tokenizer: Option<Tokenizer>,
+    reader: Option<Reader>,
 }
 
 impl TensorBoard {
@@ -29,15 +29,15 @@ impl TensorBoard {
         std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
         let path = dir.join(format!("events.out.tfevents.{:.6}.rpo", now()));
         let file = File::create(&path).map_err(|e| Error::write(&path, e))?;
-        let mut log = Self { path, file, tokenizer: None };
+        let mut log = Self { path, file, reader: None };
         log.record(&[double(1, now()), bytes(3, b"brain.Event:2")].concat())?;
         Ok(log)
     }
 
-    /// Also writes answers; without a tokenizer they are left out.
+    /// Also writes answers; without a reader they are left out.
     #[must_use]
-    pub fn with_answers(self, tokenizer: Tokenizer) -> Self {
-        Self { tokenizer: Some(tokenizer), ..self }
+    pub fn with_answers(self, reader: Reader) -> Self {
+        Self { reader: Some(reader), ..self }
     }
 
     fn scalars(&mut self, step: usize, scalars: &[(String, f64)]) -> Result<()> {
@@ -76,13 +76,13 @@ impl Observer for TensorBoard {
             }
             Event::Validation { step, means, .. } => self.scalars(*step, &named("validation", means)),
             Event::Samples { step, prompts, answers } => {
-                let Some(tokenizer) = &self.tokenizer else { return Ok(()) };
+                let Some(reader) = &self.reader else { return Ok(()) };
                 let mut summary = Vec::new();
                 for (i, (prompt, answer)) in prompts.iter().zip(*answers).enumerate() {
                     let said = format!(
                         "Prompt:\n\n{}\n\nAnswer:\n\n{}\n",
-                        verbatim(&tokenizer.decode(prompt)?),
-                        verbatim(&tokenizer.decode(answer)?)
+                        verbatim(&reader.prompt(prompt)?),
+                        verbatim(&reader.answer(answer)?)
                     );
                     summary.extend(text(&format!("sample/{}", i + 1), &said));
                 }
