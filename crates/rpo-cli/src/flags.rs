@@ -54,7 +54,7 @@ pub struct Flags {
     /// Linear maps that get adapters, such as q,v of T5 or q_proj,v_proj [default: all of the blocks]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     lora_targets: Option<Vec<String>>,
-    /// Number format of the weights in best/ [default: f32]
+    /// Number format of the weights in best/; with --lora-rank, bf16 also halves the memory of the frozen model [default: f32]
     #[arg(long, value_name = "FORMAT", value_parser = ["f32", "bf16", "f16"])]
     store: Option<String>,
     /// Steps of linear warm-up [default: 150, but at most a tenth of all]

@@ -10,7 +10,8 @@ use crate::{RelativeBias, Segments, index_tensor};
 
 pub(crate) fn linear(x: Tensor<2>, map: Affine) -> Tensor<2> {
     let Affine { weight, bias, adapter } = map;
-    let mut y = x.clone().matmul(weight.transpose());
+    // Only a frozen matrix is held in less than what is computed in.
+    let mut y = x.clone().matmul(weight.cast(x.dtype()).transpose());
     if let Some(Adapter { a, b, scale }) = adapter {
         y = y + x.matmul(a.transpose()).matmul(b.transpose()).mul_scalar(scale);
     }

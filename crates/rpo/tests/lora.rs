@@ -6,10 +6,10 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor, TensorData};
-use common::{Golden, goldens, load, pack, relative_error, token_log_probs};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use common::{Golden, data, goldens, load, pack, relative_error, token_log_probs};
 use rpo::burn;
-use rpo::feedback::Split;
+use rpo::feedback::{FeedbackSet, Split};
 use rpo::generate::{Decoding, generate};
 use rpo::model::checkpoint::{Checkpoint, StoredAs, save, save_adapter};
 use rpo::model::lora::Lora;
@@ -122,7 +122,8 @@ fn merged(name: &str) -> Model {
 }
 
 fn values(model: &Model) -> BTreeMap<String, Vec<f32>> {
-    model.parameters().into_iter().map(|p| (p.name, p.values.into_data().try_to_vec().expect("f32"))).collect()
+    let wide = |x: Tensor<1>| x.cast(FloatDType::F32).into_data().try_to_vec().expect("f32");
+    model.parameters().into_iter().map(|p| (p.name, wide(p.values))).collect()
 }
 
 #[test]
@@ -177,11 +178,60 @@ fn training_changes_adapters_alone_and_begins_at_the_base_model() {
     }
 }
 
-fn rated(name: &str) -> rpo::feedback::FeedbackSet {
-    let mut data = Golden::of(name).data();
+fn rated(name: &str) -> FeedbackSet {
+    with_rewards(Golden::of(name).data())
+}
+
+/// Two prompts with three responses each, of tokens that `model` has.
+fn rated_by(model: &Model) -> FeedbackSet {
+    let ids = |from: u32, n: u32| (from..from + n).map(|i| 2 + i * 7 % 19).collect::<Vec<u32>>();
+    let prompts = [ids(1, 5), ids(4, 3)];
+    let responses: Vec<Vec<u32>> = (0..6).map(|i| ids(i * 5, 2 + i)).collect();
+    assert!(model.config().vocab_size() > 20);
+    with_rewards(data(&prompts, &responses, &[0, 0, 0, 1, 1, 1]))
+}
+
+fn with_rewards(mut data: FeedbackSet) -> FeedbackSet {
     let responses = data.groups.iter_mut().flat_map(|group| &mut group.responses);
     responses.enumerate().for_each(|(i, response)| response.reward = [1.0, 0.0, 0.25][i % 3]);
     data
+}
+
+/// A model that is held in bfloat16 scores, learns and is saved as the same one in `f32` whose matrices were rounded before.
+#[test]
+fn a_model_held_in_bfloat16_is_its_rounded_self() {
+    for name in ["gated_untied", "llama", "umt5"] {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let base = Checkpoint::open(&goldens().join(name)).expect("golden");
+        let [rounded, saved] = ["rounded", "saved"].map(|n| dir.path().join(n));
+        let wide = base.load(&Device::flex()).expect("loads");
+        save(&wide, &base, StoredAs::Bf16, &rounded, |_| Ok(())).expect("saved");
+        let device = Device::flex().autodiff();
+        let held = Checkpoint::open(&rounded).expect("a model").load_rounded(&device).expect("loads");
+        let want = Checkpoint::open(&rounded).and_then(|c| c.load(&device)).expect("loads");
+        assert_ne!(values(&want), values(&wide), "{name}: rounding changes something");
+        let lora = Lora { rank: 2, ..Lora::default() };
+        let config = TrainConfig { max_steps: Some(2), lora: lora.clone(), ..TrainConfig::default() };
+        let data = Split { train: rated_by(&wide), ..Split::default() };
+        let train = |start: &Model| {
+            fit(&ObjectiveConfig::Dro(DroConfig::default()), start, data.clone(), &config, &mut []).expect("trains")
+        };
+        let (held, want) = (train(&held), train(&want));
+        assert!(held.parameters().iter().any(|p| p.values.dtype() == DType::BF16), "{name}");
+        for (key, values) in values(&want) {
+            let got = &self::values(&held)[&key];
+            let error = relative_error(&TensorData::new(got.clone(), [got.len()]), &values);
+            assert!(error < 1e-5 || values.iter().all(|v| *v == 0.0), "{name}: {key} differs by {error}");
+        }
+        // Both are answered from and saved alike.
+        let prompts: Vec<Vec<u32>> = data.train.groups.iter().map(|group| group.prompt.clone()).collect();
+        let answers = |model: &Model| {
+            generate(&model.inference(), &prompts, 0, &Decoding::default(), &Stop::new()).expect("answers")
+        };
+        assert_eq!(answers(&held), answers(&want), "{name}");
+        save(&held, &base, StoredAs::Bf16, &saved, |_| Ok(())).expect("saved");
+        Checkpoint::open(&saved).and_then(|c| c.load(&Device::flex())).expect("loads");
+    }
 }
 
 #[test]

@@ -12,13 +12,12 @@ use rpo::train::{Costs, State, Task, Trainer};
 use super::header;
 use super::passes::cache;
 use crate::settings::Settings;
-use crate::{device, interrupt, progress};
+use crate::{interrupt, progress};
 
 /// Prints the settings of a run on `split`, its steps, and estimates of its time and memory.
 pub fn report(settings: &Settings, split: Split) -> Result<()> {
-    let device = device::find(&settings.device)?;
     let bar = progress::busy("measuring a few micro-batches");
-    let model = Checkpoint::find(&settings.model)?.load(&device.autodiff())?;
+    let model = super::load(settings, &Checkpoint::find(&settings.model)?)?;
     // Tokens that passes have to score.
     let mut missing = 0;
     let task = Task::new(&settings.objective, split, settings.train.seed, |passes| {

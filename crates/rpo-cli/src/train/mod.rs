@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use rpo::feedback::{FeedbackSet, Source, Split, held_out_prompts};
-use rpo::model::checkpoint::Checkpoint;
+use rpo::model::Model;
+use rpo::model::checkpoint::{Checkpoint, StoredAs};
 use rpo::objective::ObjectiveConfig;
 use rpo::stop::Stop;
 use rpo::store::files::write_file;
@@ -229,10 +230,9 @@ pub fn train(
     stop: &Stop,
     observers: &mut [&mut dyn Observer],
 ) -> Result<Summary> {
-    let device = device::find(&settings.device)?;
     let origin = Checkpoint::find(&settings.model)?;
     let loading = progress::busy("loading the model");
-    let model = origin.load(&device.autodiff())?;
+    let model = load(settings, &origin)?;
     let begun_with = BegunWith::of(&split, &model)?;
     loading.finish_and_clear();
     if resume {
@@ -278,6 +278,16 @@ pub fn train(
     let (_, summary) = trainer.run(state, &mut all)?;
     display.finish();
     Ok(summary)
+}
+
+/// The model to start from, ready for training; one that is only adapted is held in the format in which it will be stored.
+fn load(settings: &Settings, origin: &Checkpoint) -> Result<Model> {
+    let device = device::find(&settings.device)?.autodiff();
+    let train = &settings.train;
+    Ok(match train.lora.is_on() && train.store == StoredAs::Bf16 {
+        true => origin.load_rounded(&device)?,
+        false => origin.load(&device)?,
+    })
 }
 
 /// What turns token ids into what people and judges read: held-out prompts for a judge as the user wrote them, and those that

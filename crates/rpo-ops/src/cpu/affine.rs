@@ -11,7 +11,7 @@
 
 use burn_flex::FlexTensor;
 
-use super::memory::{Matrix, Store, multiply, product, rows_columns, tensor};
+use super::memory::{Matrix, Store, multiply, product, rows_columns, tensor, widened};
 use super::node::{Inputs, OfInputs, Operation};
 use super::pointwise::{column_sums, repeated};
 use crate::parameters;
@@ -46,18 +46,17 @@ impl Affine {
         }
     }
 
-    /// The matrix that acts on `tokens` tokens, and an adapter that acts beside it where that is less work.
+    /// The matrix in `f32` that acts on `tokens` tokens, and an adapter that acts beside it where that is less work.
     fn parts(self, inputs: &[FlexTensor], tokens: usize) -> (FlexTensor, Option<Adapter>) {
-        let weight = &inputs[self.weight];
-        let Some(adapter) = self.adapter else { return (weight.clone(), None) };
-        let (outputs, width) = rows_columns(weight);
+        let mut weight = widened(&inputs[self.weight]);
+        let Some(adapter) = self.adapter else { return (weight, None) };
+        let (outputs, width) = rows_columns(&weight);
         if tokens * (outputs + width) < outputs * width {
-            return (weight.clone(), Some(adapter));
+            return (weight, Some(adapter));
         }
         let Adapter { a, b, scale } = adapter;
-        let mut sum = weight.storage::<f32>().to_vec();
-        multiply(matrix(&scaled(&inputs[b], scale)), matrix(&inputs[a]), &mut sum, width, Store::Add);
-        (tensor(sum, [outputs, width]), None)
+        add(&mut weight, matrix(&scaled(&inputs[b], scale)), matrix(&inputs[a]));
+        (weight, None)
     }
 
     /// `x weight^T + bias`.

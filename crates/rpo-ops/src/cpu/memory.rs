@@ -3,16 +3,31 @@
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
 use gemm::Parallelism;
+use half::{bf16, slice::HalfFloatSliceExt};
+use rayon::prelude::*;
+
+/// Values that one task widens.
+const TASK: usize = 64 * 1024;
 
 /// Products with fewer multiplications than this are not worth more than one thread.
 const PARALLEL_FROM: usize = 192 * 192 * 192;
 
 /// The tensor with its values in row-major order from the beginning of its memory; copied only if they are not.
 pub(super) fn dense(tensor: FlexTensor) -> FlexTensor {
-    let whole = tensor.layout().start_offset() == 0
-        && tensor.is_contiguous()
-        && tensor.storage::<f32>().len() == tensor.layout().num_elements();
+    let bytes = tensor.layout().num_elements() * tensor.dtype().size();
+    let whole = tensor.layout().start_offset() == 0 && tensor.is_contiguous() && tensor.bytes().len() == bytes;
     if whole { tensor } else { tensor.to_contiguous() }
+}
+
+/// A dense tensor in `f32`; only a frozen matrix is held in less.
+pub(super) fn widened(tensor: &FlexTensor) -> FlexTensor {
+    if tensor.dtype() == DType::F32 {
+        return tensor.clone();
+    }
+    let values: &[bf16] = tensor.storage();
+    let mut wide = vec![0f32; values.len()];
+    wide.par_chunks_mut(TASK).zip(values.par_chunks(TASK)).for_each(|(wide, values)| values.convert_to_f32_slice(wide));
+    FlexTensor::new(Bytes::from_elems(wide), tensor.layout().clone(), DType::F32)
 }
 
 /// A tensor of these values.

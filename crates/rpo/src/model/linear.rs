@@ -3,7 +3,7 @@
 #![allow(non_snake_case, reason = "PEFT's keys")]
 
 use burn::module::{Module, Param};
-use burn::tensor::{Int, Tensor, TensorData, module::embedding};
+use burn::tensor::{FloatDType, Int, Tensor, TensorData, module::embedding};
 use rpo_ops::{Affine, linear};
 
 use super::weights::{Builder, Init, Weights};
@@ -37,15 +37,20 @@ struct Factor {
 impl Linear {
     /// Without bias.
     pub(super) fn new(mut at: Builder<'_>, [inputs, outputs]: [usize; 2], std: f64) -> Result<Self> {
-        Ok(Self { weight: at.param("weight", [outputs, inputs], Init::Normal(std))?, bias: None, adapter: None })
+        Ok(Self { weight: at.matrix("weight", [outputs, inputs], Init::Normal(std))?, bias: None, adapter: None })
     }
 
     /// With a bias, if `biased`.
     pub(super) fn biased(mut at: Builder<'_>, shape: [usize; 2], init: Init, biased: bool) -> Result<Self> {
         let [inputs, outputs] = shape;
-        let weight = at.param("weight", [outputs, inputs], init)?;
+        let weight = at.matrix("weight", [outputs, inputs], init)?;
         let bias = if biased { Some(at.param("bias", [outputs], Init::Constant(0.0))?) } else { None };
         Ok(Self { weight, bias, adapter: None })
+    }
+
+    /// Its matrix, `(outputs, inputs)`, in what is computed in.
+    pub(super) fn table(&self) -> Tensor<2> {
+        self.weight.val().cast(FloatDType::F32)
     }
 
     /// `[outputs, inputs]`.
@@ -104,5 +109,5 @@ pub(crate) fn embed(table: &Linear, ids: &[u32]) -> Tensor<2> {
     let n = ids.len();
     let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
     let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, n]), &table.device());
-    embedding(table, ids).reshape([n, d_model])
+    embedding(table, ids).reshape([n, d_model]).cast(FloatDType::F32)
 }

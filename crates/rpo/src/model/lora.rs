@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -159,7 +159,8 @@ pub(crate) fn merged(model: &Model) -> Result<Vec<Parameter>> {
         let [a, b] = FACTORS.map(|factor| factors.get(&format!("{name}{factor}")));
         match (scales.get(name), a, b) {
             (Some(scale), Some(a), Some(b)) => {
-                let values = parameter.values + flat(b.clone().matmul(a.clone()).mul_scalar(*scale));
+                let values =
+                    parameter.values.cast(FloatDType::F32) + flat(b.clone().matmul(a.clone()).mul_scalar(*scale));
                 Parameter { values, ..parameter }
             }
             _ => parameter,
@@ -238,7 +239,10 @@ impl Adapter {
         let mut problem = None;
         let model = model.map_parameters(|name, shape, values| match self.change(name, shape, &values.device()) {
             Ok(None) => values,
-            Ok(Some(change)) => values + change,
+            Ok(Some(change)) => {
+                let held = values.dtype();
+                (values.cast(FloatDType::F32) + change).cast(held)
+            }
             Err(e) => {
                 problem.get_or_insert(e);
                 values

@@ -1,7 +1,7 @@
 //! Where the model's tensors come from: a fresh random initialisation here, a checkpoint in `checkpoint`.
 
 use burn::module::Param;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal, StandardUniform};
@@ -26,6 +26,11 @@ pub trait Weights {
     /// # Errors
     /// If the source has no such tensor or one of another shape.
     fn get(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Vec<f32>>;
+
+    /// Whether matrices are rounded to bfloat16 and held so: they take half the memory, and cannot be trained.
+    fn rounded(&self) -> bool {
+        false
+    }
 }
 
 /// Fresh weights as transformers' `_init_weights` draws them; equal for equal seeds on every platform.
@@ -90,5 +95,14 @@ impl<'a> Builder<'a> {
     ) -> Result<Param<Tensor<D>>> {
         let values = self.weights.get(&format!("{}{name}", self.prefix), &shape, init)?;
         Ok(Param::from_data(TensorData::new(values, shape), self.device))
+    }
+
+    /// A matrix, which may be held in bfloat16.
+    pub(crate) fn matrix(&mut self, name: &str, shape: [usize; 2], init: Init) -> Result<Param<Tensor<2>>> {
+        let matrix = self.param(name, shape, init)?;
+        Ok(match self.weights.rounded() {
+            true => matrix.set_require_grad(false).map(|matrix| matrix.cast(FloatDType::BF16)),
+            false => matrix,
+        })
     }
 }

@@ -81,7 +81,8 @@ pub struct TrainConfig {
     pub sample_every: Option<usize>,
     /// Decides the order of the data.
     pub seed: u64,
-    /// Number format of the weights in `best/`; those of `last/`, from which a run goes on, are kept as they are.
+    /// Number format of the weights in `best/`. With adapters, `bf16` also holds the model that they change so, in half the
+    /// memory. What is trained is kept in `f32`, and so is `last/`, from which a run goes on.
     pub store: StoredAs,
     /// Adapters that are trained instead of the whole model.
     pub lora: Lora,

@@ -122,7 +122,7 @@ impl Llama {
 
     /// The matrix of the head, `(vocabulary, d_model)`.
     pub fn head(&self) -> Tensor<2> {
-        self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens).weight.val()
+        self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens).table()
     }
 }
 

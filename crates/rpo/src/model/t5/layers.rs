@@ -69,7 +69,7 @@ impl Attention {
     /// The position bias, if this layer has the table: in T5 and mT5 the first of a stack, in umT5 every one.
     pub(crate) fn bias(&self, max_distance: usize, causal: bool) -> Option<RelativeBias> {
         let table = self.relative_attention_bias.as_ref()?;
-        Some(RelativeBias::new(table.weight.val(), max_distance, causal))
+        Some(RelativeBias::new(table.table(), max_distance, causal))
     }
 
     /// Queries `(query tokens, inner)` of a residual stream.

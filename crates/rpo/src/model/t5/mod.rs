@@ -195,7 +195,7 @@ impl T5 {
 
     /// The matrix of the head, `(vocabulary, d_model)`.
     pub fn head(&self) -> Tensor<2> {
-        self.lm_head.as_ref().unwrap_or(&self.shared).weight.val()
+        self.lm_head.as_ref().unwrap_or(&self.shared).table()
     }
 }
 
