@@ -58,7 +58,10 @@ fn what_such_a_model_cannot_do_is_told() {
     let said = place.complaint("generate --model model say");
     assert!(said.contains("prompt 1 has a single token"), "{said}");
     for (setting, said) in [
-        ("\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4}", "rope_scaling of type `yarn`; supported are"),
+        (
+            "\"rope_scaling\":{\"rope_type\":\"longrope\",\"factor\":4}",
+            "rope_scaling of type `longrope`; supported are",
+        ),
         ("\"hidden_act\":\"gelu\"", "hidden_act `gelu`"),
     ] {
         place.write("model/config.json", &CONFIG.replace("\"bos_token_id\":3", setting));

@@ -21,7 +21,7 @@ use rpo::train::recompute::gradients;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
-const MODELS: [&str; 4] = ["llama", "llama3", "qwen2", "qwen3"];
+const MODELS: [&str; 5] = ["llama", "llama3", "qwen2", "qwen3", "yarn"];
 
 #[test]
 fn logits_and_log_probs_equal_transformers() {

@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 COMMON = dict(num_hidden_layers=2, bos_token_id=0, eos_token_id=1, max_position_embeddings=512)
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=64)
+YARN = dict(rope_type="yarn", factor=16.0, original_max_position_embeddings=32)
 MODELS = {
     "llama": LlamaConfig(**COMMON, vocab_size=53, hidden_size=24, intermediate_size=28, num_attention_heads=6,
                          num_key_value_heads=2, tie_word_embeddings=False, rms_norm_eps=1e-5),
@@ -29,6 +30,8 @@ MODELS = {
                           attention_bias=True),
     "qwen2": Qwen2Config(**COMMON, vocab_size=47, hidden_size=16, intermediate_size=20, num_attention_heads=4,
                          num_key_value_heads=2, tie_word_embeddings=True),
+    "yarn": Qwen2Config(**COMMON, vocab_size=37, hidden_size=12, intermediate_size=16, num_attention_heads=1,
+                        num_key_value_heads=1, tie_word_embeddings=True, rope_scaling=YARN, rope_theta=100.0),
     "qwen3": Qwen3Config(**COMMON, vocab_size=43, hidden_size=16, intermediate_size=20, num_attention_heads=4,
                          num_key_value_heads=1, head_dim=8, tie_word_embeddings=False),
 }

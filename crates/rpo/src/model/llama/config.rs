@@ -4,7 +4,8 @@ use rpo_ops::Rotary;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::super::raw::written;
+use super::rope::rotary;
+use crate::model::raw::written;
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -92,6 +93,7 @@ struct Raw {
     head_dim: Option<usize>,
     hidden_act: Option<String>,
     rms_norm_eps: Option<f64>,
+    max_position_embeddings: Option<f64>,
     rope_theta: Option<f64>,
     rope_scaling: Option<Map<String, Value>>,
     rope_parameters: Option<Map<String, Value>>,
@@ -154,7 +156,7 @@ impl Config {
             num_key_heads: fields.num_key_value_heads.unwrap_or(if family == Family::Llama { heads } else { 32 }),
             head_width,
             epsilon: fields.rms_norm_eps.unwrap_or(1e-6),
-            rotary: rotary(head_width, theta, &scaling)?,
+            rotary: rotary(head_width, theta, fields.max_position_embeddings, &scaling)?,
             biased: fields.attention_bias || family == Family::Qwen2,
             biased_output: fields.attention_bias && family != Family::Qwen2,
             tie_word_embeddings: fields.tie_word_embeddings,
@@ -243,39 +245,6 @@ fn ids(ids: &[u32]) -> Value {
     }
 }
 
-/// The angles by which positions turn heads of this width. Long contexts are reached by `linear` scaling of positions, or by
-/// that of Llama 3, which leaves fast frequencies as they are and slows down slow ones (`_compute_llama3_parameters` in
-/// transformers).
-fn rotary(width: usize, theta: f64, scaling: &Map<String, Value>) -> Result<Rotary> {
-    let kind = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str).unwrap_or("default");
-    let number = |name: &str| {
-        let found = scaling.get(name).and_then(Value::as_f64);
-        found.ok_or_else(|| format!("rope_scaling of type `{kind}` needs a number `{name}`"))
-    };
-    let plain = (0..width / 2).map(|i| theta.powf(-2.0 * i as f64 / width as f64));
-    let frequencies: Vec<f64> = match kind {
-        "default" => plain.collect(),
-        "linear" => {
-            let factor = number("factor")?;
-            plain.map(|frequency| frequency / factor).collect()
-        }
-        "llama3" => {
-            let [factor, low, high] = [number("factor")?, number("low_freq_factor")?, number("high_freq_factor")?];
-            let context = number("original_max_position_embeddings")?;
-            let scaled = |frequency: f64| {
-                let turns = context * frequency / std::f64::consts::TAU;
-                let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
-                (1.0 - kept) * frequency / factor + kept * frequency
-            };
-            plain.map(scaled).collect()
-        }
-        other => {
-            return Err(format!("rope_scaling of type `{other}`; supported are `default`, `linear` and `llama3`"));
-        }
-    };
-    Ok(Rotary { frequencies: frequencies.into_iter().map(|f| f as f32).collect(), magnitude: 1.0 })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -302,25 +271,6 @@ mod tests {
         let qwen = qwen.expect("valid");
         assert!(qwen.biased && !qwen.biased_output && qwen.eos_token_ids == [3, 4]);
         assert_eq!(parse(&MINIMAL.replace("llama", "qwen3")).expect("valid").head_width, 128);
-    }
-
-    #[test]
-    fn frequencies_by_hand() {
-        let of = |scaling: &str| {
-            let Value::Object(scaling) = serde_json::from_str(scaling).expect("JSON") else { panic!("an object") };
-            rotary(4, 10_000.0, &scaling).map(|rotary| rotary.frequencies)
-        };
-        assert_eq!(of("{}"), Ok(vec![1.0, 0.01]));
-        assert_eq!(of(r#"{"type":"linear","factor":4}"#), Ok(vec![0.25, 0.0025]));
-        // Over 8192 positions the first turns 1304 times, more than 4, and stays; the second 13, also.
-        let llama3 = r#"{"rope_type":"llama3","factor":8,"low_freq_factor":LOW,"high_freq_factor":HIGH,
-            "original_max_position_embeddings":8192}"#;
-        let with = |low: &str, high: &str| of(&llama3.replace("LOW", low).replace("HIGH", high));
-        assert_eq!(with("1", "4"), Ok(vec![1.0, 0.01]));
-        // Slower than 20 turns: an eighth.
-        assert_eq!(with("20", "40"), Ok(vec![1.0, 0.00125]));
-        assert!(of(r#"{"rope_type":"yarn","factor":4}"#).expect_err("unknown").contains("`yarn`"));
-        assert!(of(r#"{"rope_type":"linear"}"#).expect_err("no factor").contains("`factor`"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod cache;
 mod config;
 mod layers;
+mod rope;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
