@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Checks that a directory written by rpo is what transformers expects: no missing, unexpected or mismatched tensor, a
-tokenizer that loads, and an answer without a setting more.
+tokenizer that loads, and an answer without a setting more. A directory with an adapter is loaded by peft beside its base model.
 
     python scripts/check_export.py DIR [--golden golden.safetensors] [--rpo target/release/rpo] [--prompt TEXT]
 
@@ -8,6 +8,7 @@ With --golden also compares the log-probability of every response token with the
 --rpo the answer to the prompt with that of the program. A model with a chat template gets the prompt through it.
 """
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -22,14 +23,25 @@ parser.add_argument("--golden")
 parser.add_argument("--rpo")
 parser.add_argument("--prompt", default="say yes please")
 a = parser.parse_args()
-encodes = AutoConfig.from_pretrained(a.dir).is_encoder_decoder
+adapter = Path(a.dir) / "adapter_config.json"
+source = json.loads(adapter.read_text())["base_model_name_or_path"] if adapter.exists() else a.dir
+encodes = AutoConfig.from_pretrained(source).is_encoder_decoder
 if a.golden and not encodes:
     parser.error("--golden is for encoder-decoder models")
 family = AutoModelForSeq2SeqLM if encodes else AutoModelForCausalLM
-model, info = family.from_pretrained(a.dir, output_loading_info=True)
+model, info = family.from_pretrained(source, output_loading_info=True)
 problems = {k: info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs") if info[k]}
 if problems:
     sys.exit(f"FAILED: {a.dir}: {problems}")
+if adapter.exists():
+    from peft import PeftModel, get_peft_model_state_dict
+
+    model = PeftModel.from_pretrained(model, a.dir)
+    stored = load_file(Path(a.dir) / "adapter_model.safetensors")
+    loaded = get_peft_model_state_dict(model)
+    if stored.keys() != loaded.keys() or not all(torch.equal(stored[k], loaded[k]) for k in stored):
+        sys.exit(f"FAILED: {a.dir}: peft has other adapters than the file")
+    model = model.merge_and_unload()
 said = f"{sum(p.numel() for p in model.parameters())} parameters, no missing or unexpected key"
 if a.golden:
     g = load_file(a.golden)
