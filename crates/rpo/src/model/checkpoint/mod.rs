@@ -1,28 +1,27 @@
-//! Hugging Face directories in and out: `config.json`, `model.safetensors` (or shards), tokenizer files.
+//! Hugging Face directories in and out: `config.json`, `model.safetensors` (or shards), tokenizer files; and adapters in PEFT's
+//! format beside the model that they change.
+
+mod find;
+mod names;
+mod save;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
+use find::{download, is_hub_id, what_directory, what_file};
+use names::{CONFIG, TOKENIZER, TOKENIZER_CONFIG};
+pub use save::{init, save, save_adapter};
 
-use super::lora::{self, Adapter, Lora};
-use super::{Config, Init, Model, NamedParameters, RandomWeights, Weights};
+use super::lora::{self, Adapter};
+use super::{Config, Init, Model, Weights};
 use crate::chat::{Chat, ChatTemplate, UseTemplate, Writing};
 use crate::error::{Error, Result};
-use crate::store::files::{previous, replace_dir, write_file};
-use crate::store::hub;
+use crate::store::files::previous;
+use crate::store::shards::Shards;
 pub use crate::store::shards::StoredAs;
-use crate::store::shards::{self, Shards};
 use crate::tokenizer::Tokenizer;
-
-const CONFIG: &str = "config.json";
-const TOKENIZER: &str = "tokenizer.json";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const GENERATION: &str = "generation_config.json";
-/// What else belongs to a model and is carried along unchanged.
-const COMPANIONS: [&str; 6] =
-    [TOKENIZER, TOKENIZER_CONFIG, "chat_template.jinja", "special_tokens_map.json", "spiece.model", GENERATION];
 
 /// A directory that holds a model, or an adapter in PEFT's format beside the model that it changes.
 #[derive(Clone, Debug)]
@@ -196,23 +195,6 @@ impl Checkpoint {
         shards.check_all_taken(|name| config.redundant().contains(&name) || tied == Some(name))?;
         Ok(model)
     }
-
-    /// Copies tokenizer and generation settings of this model into `dir`.
-    ///
-    /// # Errors
-    /// If a file cannot be copied.
-    fn copy_companions(&self, dir: &Path) -> Result<()> {
-        self.base.as_ref().map_or(Ok(()), |base| base.copy_companions(dir))?;
-        for name in COMPANIONS {
-            let (from, to) = (self.dir.join(name), dir.join(name));
-            if from.is_file() {
-                let bytes = fs::read(&from).map_err(|e| Error::read(&from, e))?;
-                let bytes = if name == TOKENIZER_CONFIG { readable_by_all(bytes) } else { bytes };
-                write_file(&to, &bytes)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// That prompts cannot go through a chat template.
@@ -241,81 +223,6 @@ pub fn check_vocabulary(tokenizer: &Tokenizer, config: &Config, dir: &Path) -> R
         return Ok(());
     };
     Err(Error::File { path: dir.join(CONFIG), problem })
-}
-
-/// Makes a fresh model: weights decided by `seed`, tokenizer copied from `tokenizer`.
-///
-/// # Errors
-/// If `out` exists, tokenizer and configuration do not fit, or writing fails.
-pub fn init(config: &Config, tokenizer: &Path, seed: u64, stored_as: StoredAs, out: &Path) -> Result<usize> {
-    if out.exists() {
-        return Err(Error::Exists { path: out.into() });
-    }
-    let source =
-        if tokenizer.is_dir() { tokenizer.to_path_buf() } else { tokenizer.parent().unwrap_or(tokenizer).into() };
-    check_vocabulary(&Tokenizer::load(tokenizer)?, config, tokenizer)?;
-    let model = Model::new(config, &mut RandomWeights::new(seed), &Device::flex())?;
-    replace_dir(out, |dir| {
-        Checkpoint { name: String::new(), dir: source, base: None }.copy_companions(dir)?;
-        if tokenizer.is_file() {
-            let json = fs::read(tokenizer).map_err(|e| Error::read(tokenizer, e))?;
-            write_file(&dir.join(TOKENIZER), &json)?;
-        }
-        write_model(&model, stored_as, dir)
-    })?;
-    Ok(model.parameters().iter().map(|p| p.shape.iter().product::<usize>()).sum())
-}
-
-/// Saves `model`, adapters merged, as a Hugging Face directory at `out`, with the tokenizer files of the model it came from; what stood
-/// there before stays until the new one is complete. `more` may add files.
-///
-/// # Errors
-/// If writing fails; then `out` is as it was.
-pub fn save(
-    model: &Model,
-    origin: &Checkpoint,
-    stored_as: StoredAs,
-    out: &Path,
-    more: impl FnOnce(&Path) -> Result<()>,
-) -> Result<()> {
-    replace_dir(out, |dir| {
-        origin.copy_companions(dir)?;
-        write_model(model, stored_as, dir)?;
-        more(dir)
-    })
-}
-
-fn write_model(model: &Model, stored_as: StoredAs, dir: &Path) -> Result<()> {
-    let dtype = match stored_as {
-        StoredAs::F32 => "float32",
-        StoredAs::Bf16 => "bfloat16",
-        StoredAs::F16 => "float16",
-    };
-    write_file(&dir.join(CONFIG), model.config().to_json(dtype).as_bytes())?;
-    // transformers 5 looks for the special tokens here alone.
-    if !dir.join(GENERATION).exists() {
-        write_file(&dir.join(GENERATION), model.config().generation_json().as_bytes())?;
-    }
-    shards::write(lora::merged(model)?, stored_as, dir)
-}
-
-/// Saves the adapters of `model` as a directory at `out` that PEFT reads, with the tokenizer files of the model that they
-/// change; otherwise as [`save`].
-///
-/// # Errors
-/// If writing fails; then `out` is as it was.
-pub fn save_adapter(
-    model: &Model,
-    lora: &Lora,
-    origin: &Checkpoint,
-    out: &Path,
-    more: impl FnOnce(&Path) -> Result<()>,
-) -> Result<()> {
-    replace_dir(out, |dir| {
-        origin.copy_companions(dir)?;
-        lora.write(model, origin.name(), dir)?;
-        more(dir)
-    })
 }
 
 /// Whether a tensor `name` is stored that differs from the first of `others` that is.
@@ -347,111 +254,11 @@ impl Weights for StoredWeights<'_> {
     }
 }
 
-/// Whether `name` can be meant for a model on the hub: `owner/name` or `name`, and nothing of a path about it.
-fn is_hub_id(name: &str) -> bool {
-    let parts: Vec<&str> = name.split('/').collect();
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let named = parts.iter().all(|part| !part.is_empty() && part.chars().all(allowed));
-    // `runs/first` beside a directory `runs` is a mistyped path.
-    let beside = parts.len() == 2 && Path::new(parts[0]).is_dir();
-    parts.len() <= 2 && named && !name.starts_with('.') && !beside
-}
-
-/// Why a file is no model directory, and what to do.
-fn what_file(path: &Path) -> String {
-    match path.extension().and_then(|e| e.to_str()) {
-        Some("gguf") => "a GGUF file; a Hugging Face directory with safetensors is needed".into(),
-        Some("safetensors" | "bin" | "json") => "a file; name the directory that it lies in".into(),
-        _ => "a file, not a model directory".into(),
-    }
-}
-
-/// Whether a directory looks like that of a model or of an adapter.
-fn is_model(dir: &Path) -> bool {
-    [CONFIG, lora::CONFIG].iter().any(|name| dir.join(name).is_file())
-}
-
-/// Why a directory without `config.json` is no model, and what to do.
-fn what_directory(dir: &Path) -> String {
-    if !dir.exists() {
-        return "there is no such directory".into();
-    }
-    if let Some(run) = ["best", "last"].map(|n| dir.join(n)).into_iter().find(|d| is_model(d)) {
-        return format!("this is the directory of a training run; its model is {}", run.display());
-    }
-    let holds = |extension: &str| {
-        fs::read_dir(dir).into_iter().flatten().flatten().any(|e| e.path().extension().is_some_and(|x| x == extension))
-    };
-    match (holds("gguf"), holds("onnx"), holds("safetensors")) {
-        (true, ..) => {
-            format!("it holds GGUF files and no {CONFIG}; a Hugging Face directory with safetensors is needed")
-        }
-        (_, true, _) => format!("it holds an ONNX export and no {CONFIG}; use the model that was exported"),
-        (.., true) => format!("it holds weights but no {CONFIG}; copy that from the model that they belong to"),
-        _ => format!("it holds no {CONFIG}"),
-    }
-}
-
-/// A `tokenizer_config.json` that transformers 4 and 5 both read: 5 writes class names and lists that stop 4.
-fn readable_by_all(bytes: Vec<u8>) -> Vec<u8> {
-    let Ok(serde_json::Value::Object(mut settings)) = serde_json::from_slice(&bytes) else { return bytes };
-    let mut changed = Vec::new();
-    if settings.get("tokenizer_class").and_then(|c| c.as_str()) == Some("TokenizersBackend") {
-        settings.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
-        changed.push("tokenizer_class");
-    }
-    if settings.get("extra_special_tokens").is_some_and(serde_json::Value::is_array)
-        && let Some(tokens) = settings.remove("extra_special_tokens")
-    {
-        settings.insert("additional_special_tokens".into(), tokens);
-        changed.push("extra_special_tokens");
-    }
-    match (changed.is_empty(), serde_json::to_vec_pretty(&settings)) {
-        (false, Ok(written)) => {
-            tracing::debug!(
-                "{TOKENIZER_CONFIG}: {} written so that transformers 4 reads it too",
-                changed.join(" and ")
-            );
-            written
-        }
-        _ => bytes,
-    }
-}
-
-/// Directory of the hub's snapshot, with all the files a model needs.
-fn download(id: &str) -> std::result::Result<PathBuf, String> {
-    let cache = hub::cache().model(id.to_string());
-    let api = if hub::is_offline() { None } else { Some(hub::api()?.model(id.to_string())) };
-    let get = |file: &str| -> std::result::Result<PathBuf, String> {
-        if let Some(path) = cache.get(file) {
-            return Ok(path);
-        }
-        let Some(api) = &api else {
-            return Err(format!("HF_HUB_OFFLINE is set and `{file}` is not in the local hub cache"));
-        };
-        tracing::info!("downloading {file} of {id}");
-        api.get(file).map_err(|e| format!("no such directory here, and the hub did not give `{file}`: {e}"))
-    };
-    let config = get(CONFIG)?;
-    get(TOKENIZER)?;
-    if get(shards::SINGLE).is_err() {
-        let index = get(shards::INDEX)?;
-        for shard in shards::names(&index).map_err(|e| e.to_string())? {
-            get(&shard)?;
-        }
-    }
-    for name in COMPANIONS {
-        // These may be absent from a repository that is complete without them.
-        let _ = get(name);
-    }
-    config.parent().map(Path::to_path_buf).ok_or_else(|| "the hub cache has no directory".into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::host;
-    use crate::model::Parameter;
+    use crate::model::{NamedParameters, Parameter, RandomWeights};
     use crate::store::shards::{INDEX, SINGLE, write_shards};
 
     fn config() -> Config {
@@ -573,37 +380,5 @@ mod tests {
         write_shards(parameters, StoredAs::F32, usize::MAX, dir.path()).expect("write");
         let Config::T5(found) = load().config() else { panic!("a T5") };
         assert!(found.tie_word_embeddings);
-    }
-
-    #[test]
-    fn settings_of_a_tokenizer_are_written_for_all_versions_of_transformers() {
-        let new =
-            br#"{"tokenizer_class":"TokenizersBackend","extra_special_tokens":["<extra_id_0>"],"eos_token":"</s>"}"#;
-        let written: serde_json::Value = serde_json::from_slice(&readable_by_all(new.to_vec())).expect("JSON");
-        assert_eq!(written["tokenizer_class"], "PreTrainedTokenizerFast");
-        assert_eq!(written["additional_special_tokens"][0], "<extra_id_0>");
-        assert!(written.get("extra_special_tokens").is_none() && written["eos_token"] == "</s>");
-        let old = br#"{"tokenizer_class": "T5Tokenizer"}"#.to_vec();
-        assert_eq!(readable_by_all(old.clone()), old);
-    }
-
-    #[test]
-    fn what_is_no_model_is_refused_with_a_hint() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let best = dir.path().join("best");
-        fs::create_dir(&best).expect("create");
-        write(&best, StoredAs::F32, usize::MAX);
-        let said = Checkpoint::open(dir.path()).expect_err("a run is no model").to_string();
-        assert!(said.contains("training run") && said.contains("best"), "{said}");
-        let weights = best.join(SINGLE);
-        let said = Checkpoint::find(&weights.display().to_string()).expect_err("a file").to_string();
-        assert!(said.contains("name the directory"), "{said}");
-        for (name, hub) in
-            [("google/flan-t5-small", true), ("t5-small", true), ("./t5", false), ("/a", false), ("a/b/c", false)]
-        {
-            assert_eq!(is_hub_id(name), hub, "{name}");
-        }
-        let said = Checkpoint::find("no/such/place").expect_err("no such place").to_string();
-        assert!(said.contains("no such directory"), "{said}");
     }
 }

@@ -1,0 +1,154 @@
+//! Models and adapters as directories that transformers and PEFT read.
+
+use std::fs;
+use std::path::Path;
+
+use burn::tensor::Device;
+
+use super::names::{COMPANIONS, CONFIG, GENERATION, TOKENIZER, TOKENIZER_CONFIG};
+use super::{Checkpoint, check_vocabulary};
+use crate::error::{Error, Result};
+use crate::model::lora::{self, Lora};
+use crate::model::{Config, Model, NamedParameters, RandomWeights};
+use crate::store::files::{replace_dir, write_file};
+use crate::store::shards::{self, StoredAs};
+use crate::tokenizer::Tokenizer;
+
+/// Makes a fresh model: weights decided by `seed`, tokenizer copied from `tokenizer`.
+///
+/// # Errors
+/// If `out` exists, tokenizer and configuration do not fit, or writing fails.
+pub fn init(config: &Config, tokenizer: &Path, seed: u64, stored_as: StoredAs, out: &Path) -> Result<usize> {
+    if out.exists() {
+        return Err(Error::Exists { path: out.into() });
+    }
+    let source =
+        if tokenizer.is_dir() { tokenizer.to_path_buf() } else { tokenizer.parent().unwrap_or(tokenizer).into() };
+    check_vocabulary(&Tokenizer::load(tokenizer)?, config, tokenizer)?;
+    let model = Model::new(config, &mut RandomWeights::new(seed), &Device::flex())?;
+    replace_dir(out, |dir| {
+        copy_files(&source, dir)?;
+        if tokenizer.is_file() {
+            let json = fs::read(tokenizer).map_err(|e| Error::read(tokenizer, e))?;
+            write_file(&dir.join(TOKENIZER), &json)?;
+        }
+        write_model(&model, stored_as, dir)
+    })?;
+    Ok(model.parameters().iter().map(|p| p.shape.iter().product::<usize>()).sum())
+}
+
+/// Saves `model`, adapters merged, as a Hugging Face directory at `out`, with the tokenizer files of the model it came from; what stood
+/// there before stays until the new one is complete. `more` may add files.
+///
+/// # Errors
+/// If writing fails; then `out` is as it was.
+pub fn save(
+    model: &Model,
+    origin: &Checkpoint,
+    stored_as: StoredAs,
+    out: &Path,
+    more: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    replace_dir(out, |dir| {
+        copy_companions(origin, dir)?;
+        write_model(model, stored_as, dir)?;
+        more(dir)
+    })
+}
+
+fn write_model(model: &Model, stored_as: StoredAs, dir: &Path) -> Result<()> {
+    let dtype = match stored_as {
+        StoredAs::F32 => "float32",
+        StoredAs::Bf16 => "bfloat16",
+        StoredAs::F16 => "float16",
+    };
+    write_file(&dir.join(CONFIG), model.config().to_json(dtype).as_bytes())?;
+    // transformers 5 looks for the special tokens here alone.
+    if !dir.join(GENERATION).exists() {
+        write_file(&dir.join(GENERATION), model.config().generation_json().as_bytes())?;
+    }
+    shards::write(lora::merged(model)?, stored_as, dir)
+}
+
+/// Saves the adapters of `model` as a directory at `out` that PEFT reads, with the tokenizer files of the model that they
+/// change; otherwise as [`save`].
+///
+/// # Errors
+/// If writing fails; then `out` is as it was.
+pub fn save_adapter(
+    model: &Model,
+    lora: &Lora,
+    origin: &Checkpoint,
+    out: &Path,
+    more: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    replace_dir(out, |dir| {
+        copy_companions(origin, dir)?;
+        lora.write(model, origin.name(), dir)?;
+        more(dir)
+    })
+}
+
+/// Copies tokenizer and generation settings of `from`, and of what it changes if it is an adapter, into `dir`.
+///
+/// # Errors
+/// If a file cannot be copied.
+fn copy_companions(from: &Checkpoint, dir: &Path) -> Result<()> {
+    from.base.as_ref().map_or(Ok(()), |base| copy_companions(base, dir))?;
+    copy_files(&from.dir, dir)
+}
+
+fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    for name in COMPANIONS {
+        let (from, to) = (from.join(name), to.join(name));
+        if from.is_file() {
+            let bytes = fs::read(&from).map_err(|e| Error::read(&from, e))?;
+            let bytes = if name == TOKENIZER_CONFIG { readable_by_all(bytes) } else { bytes };
+            write_file(&to, &bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// A `tokenizer_config.json` that transformers 4 and 5 both read: 5 writes class names and lists that stop 4.
+fn readable_by_all(bytes: Vec<u8>) -> Vec<u8> {
+    let Ok(serde_json::Value::Object(mut settings)) = serde_json::from_slice(&bytes) else { return bytes };
+    let mut changed = Vec::new();
+    if settings.get("tokenizer_class").and_then(|c| c.as_str()) == Some("TokenizersBackend") {
+        settings.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
+        changed.push("tokenizer_class");
+    }
+    if settings.get("extra_special_tokens").is_some_and(serde_json::Value::is_array)
+        && let Some(tokens) = settings.remove("extra_special_tokens")
+    {
+        settings.insert("additional_special_tokens".into(), tokens);
+        changed.push("extra_special_tokens");
+    }
+    match (changed.is_empty(), serde_json::to_vec_pretty(&settings)) {
+        (false, Ok(written)) => {
+            tracing::debug!(
+                "{TOKENIZER_CONFIG}: {} written so that transformers 4 reads it too",
+                changed.join(" and ")
+            );
+            written
+        }
+        _ => bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_a_tokenizer_are_written_for_all_versions_of_transformers() {
+        let new =
+            br#"{"tokenizer_class":"TokenizersBackend","extra_special_tokens":["<extra_id_0>"],"eos_token":"</s>"}"#;
+        let written: serde_json::Value = serde_json::from_slice(&readable_by_all(new.to_vec())).expect("JSON");
+        assert_eq!(written["tokenizer_class"], "PreTrainedTokenizerFast");
+        assert_eq!(written["additional_special_tokens"][0], "<extra_id_0>");
+        assert!(written.get("extra_special_tokens").is_none() && written["eos_token"] == "</s>");
+        let old = br#"{"tokenizer_class": "T5Tokenizer"}"#.to_vec();
+        assert_eq!(readable_by_all(old.clone()), old);
+    }
+}
