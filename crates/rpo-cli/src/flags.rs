@@ -48,7 +48,7 @@ pub struct Flags {
     /// with them merged, best/adapter/ they alone, as PEFT reads them
     #[arg(long, value_name = "RANK")]
     lora_rank: Option<i64>,
-    /// What the adapters' products are multiplied by, times the rank [default: twice the rank]
+    /// The product B A of an adapter is multiplied by ALPHA / RANK [default: twice the rank]
     #[arg(long, value_name = "ALPHA")]
     lora_alpha: Option<f64>,
     /// Linear maps that get adapters, such as q,v of T5 or q_proj,v_proj [default: all of the blocks]

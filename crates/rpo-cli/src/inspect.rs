@@ -59,7 +59,7 @@ pub fn run(what: &What) -> Result<()> {
     let options = data.columns.options()?;
     let path = PathBuf::from(&data.tokenizer);
     // A model's own tokenizer is used as the model uses it.
-    let tokenizer = match path.exists() && !path.join("config.json").is_file() {
+    let tokenizer = match path.exists() && !Checkpoint::is_at(&path) {
         true => Tokenizer::load(&path)?,
         false => Checkpoint::find(&data.tokenizer)?.tokenizer(data.chat.chat())?,
     };

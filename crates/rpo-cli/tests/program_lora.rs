@@ -30,9 +30,15 @@ fn adapters_are_trained_gone_on_with_and_merged() {
     assert_eq!(asked("run/best").lines().count(), asked("run/best/adapter").lines().count());
     assert!(!asked("run/last").is_empty());
 
-    // What was adapted can be adapted or trained again.
-    place.ok("train kto --model run/last --data data.jsonl --batch-size 8 --out again --max-steps 2 --lora-rank 1");
+    // What was adapted can be trained again, and adapted when it is merged.
+    place.ok("train kto --model run/best --data data.jsonl --batch-size 8 --out again --max-steps 2 --lora-rank 1");
     place.ok("train sft --model again/last --data data.jsonl --batch-size 8 --out whole --max-steps 2");
+    let said = place.complaint("train kto --model run/last --data data.jsonl --out chain --lora-rank 1");
+    assert!(said.contains("run/last is an adapter") && said.contains("start from the merged model"), "{said}");
+    for name in ["run/last", "run/best", "run/best/adapter"] {
+        let said = place.ok(&format!("inspect data data.jsonl --tokenizer {name}"));
+        assert!(said.contains("20 prompts"), "{said}");
+    }
     let compare = "compare --model model --data data.jsonl --out compared --objectives sft,rpo,dro --max-steps 2";
     place.ok(&format!("{compare} --validation-fraction 0.3 --batch-size 8 --lora-rank 2"));
     std::fs::remove_dir_all(place.path("model")).expect("removed");
@@ -48,6 +54,11 @@ fn what_adapters_cannot_be_is_told() {
     assert!(said.contains("no linear map of this model is called `attn`; there are k, o, q, v, wi_0"), "{said}");
     let said = place.complaint(&format!("{train} --lora-alpha -1"));
     assert!(said.contains("--lora-alpha") || said.contains("lora.alpha"), "{said}");
+    let said = place.complaint("train rpo --model model --data data.jsonl --out run --lora-alpha 3");
+    assert!(said.contains("`lora.rank` is 0, which trains the whole model"), "{said}");
+    let said = place.complaint("train rpo --model model --data data.jsonl --out run --lora-rank 9223372036854775807");
+    assert!(said.contains("above the rank of any matrix that is adapted, 32 at most"), "{said}");
+    assert!(!place.path("run").exists());
     let said = place.complaint("train rpo --model model --data data.jsonl --out run --lora-rank -3");
     assert!(said.contains("--lora-rank"), "{said}");
 }

@@ -18,7 +18,7 @@ use rpo::objective::{DroConfig, ObjectiveConfig, RpoConfig};
 use rpo::score::{LogProb, Scores, score};
 use rpo::stop::Stop;
 use rpo::train::optim::GradientSum;
-use rpo::train::{State, TrainConfig, fit, recompute};
+use rpo::train::{State, Task, TrainConfig, fit, recompute};
 use safetensors::SafeTensors;
 
 const ADAPTED: [&str; 3] = ["gated_untied", "llama", "qwen2"];
@@ -151,6 +151,19 @@ fn a_saved_adapter_is_the_same_again_and_a_saved_model_is_merged() {
 }
 
 #[test]
+fn adapters_of_some_layers_are_named_in_full() {
+    let targets = vec!["layers.0.self_attn.q_proj".to_string(), "down_proj".to_string()];
+    let lora = Lora { rank: 2, targets, ..Lora::default() };
+    let base = Checkpoint::open(&goldens().join("llama")).expect("golden");
+    let model = lora.attach(base.load(&Device::flex()).expect("loads"), &mut RandomWeights::new(0)).expect("fits");
+    let dir = tempfile::tempdir().expect("temporary directory");
+    save_adapter(&model, &lora, &base, &dir.path().join("a"), |_| Ok(())).expect("saved");
+    let text = std::fs::read_to_string(dir.path().join("a/adapter_config.json")).expect("settings");
+    let settings: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(settings["target_modules"], serde_json::json!(["down_proj", "model.layers.0.self_attn.q_proj"]));
+}
+
+#[test]
 fn training_changes_adapters_alone_and_begins_at_the_base_model() {
     for name in ["gated_untied", "llama"] {
         let data = Split { train: rated(name), ..Split::default() };
@@ -170,8 +183,8 @@ fn training_changes_adapters_alone_and_begins_at_the_base_model() {
             assert!(after.len() > before.len() && before.iter().all(|(name, values)| &after[name] == values), "{name}");
             assert_ne!(scores(&trained), scores(&start), "{name}");
             assert_eq!(values(&start), before);
-            let needs = objective.build().expect("valid").needs();
-            let state = State::begin(start.clone(), needs, &config).expect("valid");
+            let task = Task::new(&objective, data.clone(), 1, |passes| passes.compute(&start, 512)).expect("defined");
+            let state = State::begin(start.clone(), &task, &config).expect("valid");
             let adapters = state.learner.trained();
             assert!(adapters.iter().all(|p| p.name.contains("lora_") || p.name.starts_with("value.head")), "{name}");
         }
@@ -240,6 +253,11 @@ fn what_does_not_fit_is_refused_by_name() {
     let lora = Lora { rank: 2, targets: vec!["q_proj".into(), "wi_0".into()], ..Lora::default() };
     let said = lora.attach(model(), &mut RandomWeights::new(0)).expect_err("no such map").to_string();
     assert!(said.contains("`wi_0`") && said.contains("down_proj, gate_proj, k_proj, o_proj, q_proj"), "{said}");
+    let said = Lora { rank: 25, ..Lora::default() }.attach(model(), &mut RandomWeights::new(0)).expect_err("too high");
+    assert!(said.to_string().contains("25 is above the rank of any matrix that is adapted, 24 at most"), "{said}");
+    for off in [Lora { alpha: Some(2.0), ..Lora::default() }, Lora { targets: vec!["q".into()], ..Lora::default() }] {
+        assert!(off.validate().expect_err("off").to_string().contains("`lora.rank` is 0"), "{off:?}");
+    }
 
     let dir = tempfile::tempdir().expect("temporary directory");
     let copy = |name: &str| {
@@ -255,6 +273,7 @@ fn what_does_not_fit_is_refused_by_name() {
             text.replace(from, to)
         });
         let text = text.replace("../", &format!("{}/", base.display()));
+        let text = text.replace("\"adapter\"", &format!("\"{}\"", dir.path().display()));
         std::fs::write(dir.path().join("adapter_config.json"), text).expect("written");
         Checkpoint::open(dir.path()).and_then(|c| c.load(&Device::flex())).map(|_| ()).map_err(|e| e.to_string())
     };
@@ -270,10 +289,40 @@ fn what_does_not_fit_is_refused_by_name() {
         (&[("\"LORA\"", "\"IA3\"")], "peft_type is `IA3`"),
         (&[("\"init_lora_weights\": false", "\"init_lora_weights\": \"pissa\"")], "also changes the base model"),
         (&[("\"lora_alpha\": 6", "\"lora_alpha\": null")], "lora_alpha is missing"),
+        (
+            &[("\"alpha_pattern\": {}", "\"alpha_pattern\": {\"^model.*q_proj\": 3}")],
+            "`^model.*q_proj`, but only names",
+        ),
+        (
+            &[("\"alpha_pattern\": {}", "\"alpha_pattern\": {\"q_proj\": 3, \"self_attn.q_proj\": 4}")],
+            "two values in alpha_pattern, of `q_proj` and `self_attn.q_proj`",
+        ),
+        (&[("\"bias\": \"none\"", "\"bias\": \"lora_only\"")], "bias is \"lora_only\""),
+        (&[("\"revision\": null", "\"revision\": \"v2\"")], "revision is \"v2\", which is not supported"),
+        (&[("../llama", "adapter")], "8 adapters that change each other; is it a circle?"),
     ] {
         let said = load_with(changes).expect_err("refused");
         assert!(said.contains(wanted), "{said}");
     }
-    std::fs::remove_file(dir.path().join("adapter_model.safetensors")).expect("removed");
+    let file = dir.path().join("adapter_model.safetensors");
+    let whole = std::fs::read(&file).expect("tensors");
+    let mut broken = whole.clone();
+    let last = broken.len() - 4;
+    broken[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&file, broken).expect("written");
+    assert!(load_with(&[]).expect_err("broken").contains("holds NaN: the adapter is broken"));
+    std::fs::write(&file, [2u64.to_le_bytes().as_slice(), b"{}"].concat()).expect("written");
+    assert!(load_with(&[]).expect_err("empty").contains("it holds no tensor"));
+    // A whole model beside an adapter is used as it is; with its settings alone, the adapter is.
+    std::fs::write(&file, whole).expect("written");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(goldens().join("llama").join(name), dir.path().join(name)).expect("copied");
+        let found = Checkpoint::open(dir.path()).expect("a model");
+        assert_eq!(found.is_adapter(), name == "config.json");
+    }
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::remove_file(dir.path().join(name)).expect("removed");
+    }
+    std::fs::remove_file(&file).expect("removed");
     assert!(load_with(&[]).expect_err("gone").contains("adapter_model.safetensors"));
 }

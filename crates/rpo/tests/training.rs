@@ -110,7 +110,7 @@ impl Bench {
             let state = run.resume(config, task.objective.as_mut(), model)?;
             (run, state)
         } else {
-            let state = State::begin(model, task.objective.needs(), config).expect("valid");
+            let state = State::begin(model, &task, config).expect("valid");
             (RunDir::create(&path).expect("run"), state)
         };
         let log = MetricsLog::open(&run.path("metrics.jsonl"), &state.progress).expect("log");

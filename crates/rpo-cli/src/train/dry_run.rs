@@ -28,7 +28,7 @@ pub fn report(settings: &Settings, split: Split) -> Result<()> {
         Ok::<_, anyhow::Error>(References::zeros(passes.all))
     })?;
     let header = header::lines(settings, &model, &task);
-    let state = State::begin(model, task.objective.needs(), &settings.train)?;
+    let state = State::begin(model, &task, &settings.train)?;
     let trainer = Trainer { task, config: &settings.train, saving: None, judge: None, stop: interrupt::stop() };
     let costs = trainer.measure(state)?;
     bar.finish_and_clear();

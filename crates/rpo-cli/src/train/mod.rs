@@ -198,6 +198,14 @@ pub fn prepare(settings: &mut Settings, resume: bool) -> Result<Split> {
     check(settings)?;
     device::find(&settings.device)?;
     let origin = Checkpoint::find(&settings.model)?;
+    if settings.train.lora.is_on() && origin.is_adapter() {
+        let problem = format!(
+            "{} is an adapter, and an adapter of an adapter is none that PEFT could load; start from the merged model, which is \
+             best/ of the run that made it",
+            settings.model
+        );
+        return Err(rpo::Error::Setting { field: "lora.rank", problem }.into());
+    }
     settings.settle_day(&origin)?;
     let split = data::read(settings, &origin.tokenizer(settings.chat())?)?;
     let start = origin.config()?.start();
@@ -255,7 +263,7 @@ pub fn train(
         }
         // Made only now, so that unusable data leave no directory in the way of the next attempt.
         None => {
-            let state = State::begin(model, task.objective.needs(), &settings.train)?;
+            let state = State::begin(model, &task, &settings.train)?;
             (RunDir::create(&settings.out)?, state)
         }
     };
@@ -284,10 +292,12 @@ pub fn train(
 fn load(settings: &Settings, origin: &Checkpoint) -> Result<Model> {
     let device = device::find(&settings.device)?.autodiff();
     let train = &settings.train;
-    Ok(match train.lora.is_on() && train.store == StoredAs::Bf16 {
+    let model = match train.lora.is_on() && train.store == StoredAs::Bf16 {
         true => origin.load_rounded(&device)?,
         false => origin.load(&device)?,
-    })
+    };
+    train.lora.check(&model)?;
+    Ok(model)
 }
 
 /// What turns token ids into what people and judges read: held-out prompts for a judge as the user wrote them, and those that

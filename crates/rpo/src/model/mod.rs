@@ -9,6 +9,7 @@ mod linear;
 pub mod llama;
 pub mod lora;
 mod parameters;
+pub(crate) mod peft;
 mod raw;
 pub mod t5;
 mod value;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Tensor;
 use half::{bf16, f16};
 use safetensors::{Dtype, View};
 use schemars::JsonSchema;
@@ -33,16 +34,32 @@ pub enum StoredAs {
     F16,
 }
 
+/// A tensor that is to be stored, whose values are asked for only when it is its turn.
+pub(crate) struct Stored {
+    /// Its key.
+    pub(crate) name: String,
+    /// Its dimensions.
+    pub(crate) shape: Vec<usize>,
+    /// Its values in row-major order.
+    pub(crate) values: Box<dyn Fn() -> Tensor<1>>,
+}
+
+impl From<Parameter> for Stored {
+    fn from(Parameter { name, shape, values }: Parameter) -> Self {
+        Self { name, shape, values: Box::new(move || values.clone()) }
+    }
+}
+
 /// Writes one file, or shards with their index.
 ///
 /// # Errors
 /// If a tensor cannot be read back from its device or a file not written.
-pub(crate) fn write(tensors: Vec<Parameter>, stored_as: StoredAs, dir: &Path) -> Result<()> {
+pub(crate) fn write(tensors: Vec<Stored>, stored_as: StoredAs, dir: &Path) -> Result<()> {
     write_shards(tensors, stored_as, SHARD_BYTES, dir)
 }
 
 /// One file, or shards of at most `shard_bytes` with their index.
-pub(crate) fn write_shards(tensors: Vec<Parameter>, stored_as: StoredAs, shard_bytes: usize, dir: &Path) -> Result<()> {
+pub(crate) fn write_shards(tensors: Vec<Stored>, stored_as: StoredAs, shard_bytes: usize, dir: &Path) -> Result<()> {
     let unread = Unread::default();
     let converted = |tensor| Converted { tensor, format: stored_as, unread: &unread };
     let tensors: Vec<Converted> = tensors.into_iter().map(converted).collect();
@@ -77,16 +94,16 @@ pub(crate) fn write_shards(tensors: Vec<Parameter>, stored_as: StoredAs, shard_b
 ///
 /// # Errors
 /// As [`write`].
-pub(crate) fn write_single(tensors: Vec<Parameter>, stored_as: StoredAs, path: &Path) -> Result<()> {
+pub(crate) fn write_single(tensors: Vec<Stored>, stored_as: StoredAs, path: &Path) -> Result<()> {
     let unread = Unread::default();
-    let converted = |tensor: Parameter| (tensor.name.clone(), Converted { tensor, format: stored_as, unread: &unread });
+    let converted = |tensor: Stored| (tensor.name.clone(), Converted { tensor, format: stored_as, unread: &unread });
     write_safetensors(tensors.into_iter().map(converted), path)?;
     unread.result()
 }
 
 /// A tensor on its way into a file, converted only when it is its turn.
 struct Converted<'a> {
-    tensor: Parameter,
+    tensor: Stored,
     format: StoredAs,
     unread: &'a Unread,
 }
@@ -105,10 +122,23 @@ impl View for Converted<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let bytes = host(self.tensor.values.clone()).map(|values| match self.format {
-            StoredAs::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            StoredAs::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
-            StoredAs::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+        let bytes = host((self.tensor.values)()).and_then(|values| {
+            let (bytes, largest): (Vec<u8>, f32) = match self.format {
+                StoredAs::F32 => (values.iter().flat_map(|v| v.to_le_bytes()).collect(), f32::MAX),
+                StoredAs::Bf16 => {
+                    (values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(), bf16::MAX.to_f32())
+                }
+                StoredAs::F16 => {
+                    (values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(), f16::MAX.to_f32())
+                }
+            };
+            match values.iter().find(|value| value.is_finite() && value.abs() > largest) {
+                None => Ok(bytes),
+                Some(value) => Err(Error::Data(format!(
+                    "tensor `{}` holds {value}, beyond what this number format can, {largest}; store it as bf16 or f32",
+                    self.tensor.name
+                ))),
+            }
         });
         self.unread.bytes(bytes, self.data_len())
     }

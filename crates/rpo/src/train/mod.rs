@@ -50,7 +50,7 @@ pub fn fit(
 ) -> Result<Model> {
     start.start().check(&data.train)?;
     let task = Task::new(objective, data, config.seed, |passes| passes.compute(start, config.micro_batch_tokens))?;
-    let state = State::begin(start.clone(), task.objective.needs(), config)?;
+    let state = State::begin(start.clone(), &task, config)?;
     let stop = Stop::new();
     let trainer = Trainer { task, config, saving: None, judge: None, stop: &stop };
     Ok(trainer.run(state, observers)?.0.learner.policy)
@@ -100,7 +100,6 @@ impl Trainer<'_> {
         tell(Event::Start { done: progress.step, steps })?;
         if progress.step == 0 {
             progress.best_by = self.config.best_by;
-            packing::check(&learner.policy, &self.task.data.train)?;
         }
         loop {
             let saves = due(progress.step) && progress.pending != Pending::NOTHING;

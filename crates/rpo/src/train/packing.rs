@@ -1,6 +1,5 @@
 //! A check before the first step that packing changes nothing, on the run's own model, data and device.
 
-use super::DIVERGED;
 use crate::batch::{PackedBatch, Span};
 use crate::error::{Error, Result};
 use crate::feedback::FeedbackSet;
@@ -38,17 +37,20 @@ pub(super) fn check(policy: &Model, data: &FeedbackSet) -> Result<()> {
 }
 
 fn compare(packed: &[Seen], alone: &[Seen]) -> Result<()> {
-    let bad = |problem: String| Err(Error::Step { step: 1, problem });
+    let bad = |problem: String| Err(Error::Data(problem));
     for (packed, alone) in packed.iter().zip(alone) {
         debug_assert_eq!(packed.row, alone.row);
         let (row, [a, b]) = (packed.row + 1, [packed.log_prob, alone.log_prob]);
         if !(a.is_finite() && b.is_finite()) {
-            return bad(format!("the log-probability of the response of row {row} is {a}; {DIVERGED}"));
+            return bad(format!(
+                "the model to start from gives the response of row {row} the log-probability {a}: its weights are broken, or too \
+                 large for this number format"
+            ));
         }
         if (a - b).abs() > TOLERANCE * b.abs().max(1.0) {
             return bad(format!(
                 "the response of row {row} has log-probability {a} in a batch, but {b} by itself: this device or this program \
-                 computes wrongly. Nothing was trained; please report it, with the model's config.json"
+                 computes wrongly. Please report it, with the model's config.json"
             ));
         }
     }
@@ -89,7 +91,12 @@ mod tests {
         let seen = |log_prob| vec![Seen { row: 4, log_prob }];
         let said = compare(&seen(-3.0), &seen(-3.1)).expect_err("differs").to_string();
         assert!(said.contains("row 5 has log-probability -3 in a batch, but -3.1 by itself"), "{said}");
-        assert!(compare(&seen(f32::NAN), &seen(-3.0)).expect_err("no number").to_string().contains("is NaN"));
+        assert!(
+            compare(&seen(f32::NAN), &seen(-3.0))
+                .expect_err("no number")
+                .to_string()
+                .contains("log-probability NaN: its weights")
+        );
         compare(&seen(-300.0), &seen(-301.0)).expect("rounding");
     }
 }

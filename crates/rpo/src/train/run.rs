@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use super::{BestBy, Progress, State, TrainConfig, learner};
 use crate::error::{Error, Result};
 use crate::model::checkpoint::{self, Checkpoint, StoredAs};
-use crate::model::lora::Adapter;
+use crate::model::peft::Adapter;
 use crate::model::{Model, NamedParameters, ValueNetwork};
 use crate::objective::Objective;
 use crate::score::Learner;

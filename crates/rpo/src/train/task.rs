@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::TrainConfig;
 use super::event::Progress;
 use super::optim::Optimizer;
+use super::packing;
 use crate::error::Result;
 use crate::feedback::Split;
 use crate::model::{Model, RandomWeights, ValueNetwork};
@@ -119,14 +120,15 @@ pub struct State {
 }
 
 impl State {
-    /// The state in which a run of an objective with these needs begins at `start`, whose device must track gradients.
+    /// The state in which a run of `task` begins at `start`, whose device must track gradients.
     ///
     /// # Errors
-    /// If a setting is impossible.
-    pub fn begin(start: Model, needs: Needs, config: &TrainConfig) -> Result<Self> {
+    /// If a setting is impossible, or packing changes what `start` says of the task's data.
+    pub fn begin(start: Model, task: &Task, config: &TrainConfig) -> Result<Self> {
         let policy = config.lora.attach(start, &mut RandomWeights::new(config.seed))?;
+        packing::check(&policy, &task.data.train)?;
         Ok(Self {
-            learner: learner(policy, needs, config.seed)?,
+            learner: learner(policy, task.objective.needs(), config.seed)?,
             optimizer: Optimizer::new(config.optimizer.clone())?,
             progress: Progress::default(),
         })

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::names::{COMPANIONS, CONFIG, TOKENIZER};
-use crate::model::lora;
+use crate::model::peft;
 use crate::store::{hub, shards};
 
 /// Whether `name` can be meant for a model on the hub: `owner/name` or `name`, and nothing of a path about it.
@@ -27,8 +27,8 @@ pub(super) fn what_file(path: &Path) -> String {
 }
 
 /// Whether a directory looks like that of a model or of an adapter.
-fn is_model(dir: &Path) -> bool {
-    [CONFIG, lora::CONFIG].iter().any(|name| dir.join(name).is_file())
+pub(super) fn is_model(dir: &Path) -> bool {
+    [CONFIG, peft::CONFIG].iter().any(|name| dir.join(name).is_file())
 }
 
 /// Why a directory without `config.json` is no model, and what to do.
@@ -66,7 +66,18 @@ pub(super) fn download(id: &str) -> std::result::Result<PathBuf, String> {
         tracing::info!("downloading {file} of {id}");
         api.get(file).map_err(|e| format!("no such directory here, and the hub did not give `{file}`: {e}"))
     };
-    let config = get(CONFIG)?;
+    let config = match get(CONFIG) {
+        Ok(config) => config,
+        Err(problem) => {
+            // An adapter has no configuration of its own.
+            let adapter = get(peft::CONFIG).map_err(|_| problem)?;
+            get(peft::TENSORS)?;
+            for name in COMPANIONS {
+                let _ = get(name);
+            }
+            return directory(&adapter);
+        }
+    };
     get(TOKENIZER)?;
     if get(shards::SINGLE).is_err() {
         let index = get(shards::INDEX)?;
@@ -78,7 +89,11 @@ pub(super) fn download(id: &str) -> std::result::Result<PathBuf, String> {
         // These may be absent from a repository that is complete without them.
         let _ = get(name);
     }
-    config.parent().map(Path::to_path_buf).ok_or_else(|| "the hub cache has no directory".into())
+    directory(&config)
+}
+
+fn directory(file: &Path) -> std::result::Result<PathBuf, String> {
+    file.parent().map(Path::to_path_buf).ok_or_else(|| "the hub cache has no directory".into())
 }
 
 #[cfg(test)]

@@ -10,18 +10,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use find::{download, is_hub_id, what_directory, what_file};
+use find::{download, is_hub_id, is_model, what_directory, what_file};
 use names::{CONFIG, TOKENIZER, TOKENIZER_CONFIG};
 pub use save::{init, save, save_adapter};
 
-use super::lora::{self, Adapter};
+use super::peft::{self, Adapter};
 use super::{Config, Init, Model, Weights};
 use crate::chat::{Chat, ChatTemplate, UseTemplate, Writing};
 use crate::error::{Error, Result};
 use crate::store::files::previous;
-use crate::store::shards::Shards;
 pub use crate::store::shards::StoredAs;
+use crate::store::shards::{self, Shards};
 use crate::tokenizer::Tokenizer;
+
+/// Adapters of which one changes the other, at most.
+const DEEPEST: usize = 8;
 
 /// A directory that holds a model, or an adapter in PEFT's format beside the model that it changes.
 #[derive(Clone, Debug)]
@@ -40,22 +43,7 @@ impl Checkpoint {
     /// # Errors
     /// If there is no such directory and the hub does not give the files; the message says what was tried.
     pub fn find(name: &str) -> Result<Self> {
-        let path = Path::new(name);
-        if path.is_dir() {
-            return Self::open(path);
-        }
-        let no_model = |problem: String| Error::NoModel { name: name.into(), problem };
-        if path.exists() {
-            return Err(no_model(what_file(path)));
-        }
-        // What a program that died between two renames left is found too.
-        if previous(path).is_dir() {
-            return Self::open(path);
-        }
-        match is_hub_id(name) {
-            true => download(name).map(|dir| Self { name: name.into(), dir, base: None }).map_err(no_model),
-            false => Err(no_model("there is no such directory, and it is no hub id (owner/name)".into())),
-        }
+        Self::find_within(name, DEEPEST)
     }
 
     /// A model in local directory `dir`, or an adapter whose base model is found.
@@ -63,25 +51,79 @@ impl Checkpoint {
     /// # Errors
     /// If it holds neither `config.json` nor `adapter_config.json`, or the base model is not found.
     pub fn open(dir: &Path) -> Result<Self> {
+        Self::open_within(dir, DEEPEST)
+    }
+
+    /// An adapter may change what `depth` others change.
+    fn find_within(name: &str, depth: usize) -> Result<Self> {
+        let path = Path::new(name);
+        if path.is_dir() {
+            return Self::open_within(path, depth);
+        }
+        let no_model = |problem: String| Error::NoModel { name: name.into(), problem };
+        if path.exists() {
+            return Err(no_model(what_file(path)));
+        }
+        // What a program that died between two renames left is found too.
+        if previous(path).is_dir() {
+            return Self::open_within(path, depth);
+        }
+        match is_hub_id(name) {
+            true => Ok(Self { name: name.into(), ..Self::open_within(&download(name).map_err(no_model)?, depth)? }),
+            false => Err(no_model("there is no such directory, and it is no hub id (owner/name)".into())),
+        }
+    }
+
+    fn open_within(dir: &Path, depth: usize) -> Result<Self> {
         // A program that died between two renames left the last complete checkpoint beside its place.
         let fallback = previous(dir);
         let dir = if !dir.exists() && fallback.exists() { fallback } else { dir.to_path_buf() };
         let path = fs::canonicalize(&dir).unwrap_or_else(|_| dir.clone());
         let name = path.display().to_string();
-        if dir.join(CONFIG).is_file() {
-            return Ok(Self { name, dir, base: None });
-        }
-        if !dir.join(lora::CONFIG).is_file() {
-            return Err(Error::NoModel { name: dir.display().to_string(), problem: what_directory(&dir) });
+        let adapter = dir.join(peft::CONFIG);
+        let has = |name: &str| dir.join(name).is_file();
+        match (has(CONFIG), has(peft::CONFIG)) {
+            (true, true) if [shards::SINGLE, shards::INDEX].iter().any(|name| has(name)) => {
+                tracing::warn!(
+                    "{}: it holds a whole model, which is used, and an adapter, which is not",
+                    dir.display()
+                );
+                return Ok(Self { name, dir, base: None });
+            }
+            (true, false) => return Ok(Self { name, dir, base: None }),
+            (_, true) => {}
+            (false, false) => {
+                return Err(Error::NoModel { name: dir.display().to_string(), problem: what_directory(&dir) });
+            }
         }
         let base = Adapter::base(&dir)?;
-        let beside = dir.join(&base);
-        let found = if beside.is_dir() && !Path::new(&base).is_dir() { Self::open(&beside) } else { Self::find(&base) };
-        let found = found.map_err(|problem| {
+        let bad = |problem: String| {
             let what = format!("base_model_name_or_path is `{base}`, the model that the adapter changes: {problem}");
-            Error::file(dir.join(lora::CONFIG), what)
-        });
-        Ok(Self { name, dir, base: Some(Box::new(found?)) })
+            Error::file(&adapter, what)
+        };
+        let Some(depth) = depth.checked_sub(1) else {
+            return Err(bad(format!("it is the last of {DEEPEST} adapters that change each other; is it a circle?")));
+        };
+        let beside = dir.join(&base);
+        let found = match beside.is_dir() && !Path::new(&base).is_dir() {
+            true => Self::open_within(&beside, depth),
+            false => Self::find_within(&base, depth),
+        };
+        let found = found.map_err(|problem| match problem {
+            Error::NoModel { .. } => bad(problem.to_string()),
+            other => other,
+        })?;
+        Ok(Self { name, dir, base: Some(Box::new(found)) })
+    }
+
+    /// Whether `dir` looks like the directory of a model or of an adapter.
+    pub fn is_at(dir: &Path) -> bool {
+        is_model(dir)
+    }
+
+    /// Whether it is an adapter, which is merged into its base model when it is loaded.
+    pub fn is_adapter(&self) -> bool {
+        self.base.is_some()
     }
 
     /// Its hub id, or the whole path of its directory.
@@ -259,7 +301,7 @@ mod tests {
     use super::*;
     use crate::host::host;
     use crate::model::{NamedParameters, Parameter, RandomWeights};
-    use crate::store::shards::{INDEX, SINGLE, write_shards};
+    use crate::store::shards::{INDEX, SINGLE, Stored, write_shards};
 
     fn config() -> Config {
         let text = r#"{"model_type":"t5","vocab_size":16,"d_model":4,"d_kv":3,"d_ff":8,"num_layers":1,"num_heads":2,
@@ -271,9 +313,13 @@ mod tests {
         Model::new(&config(), &mut RandomWeights::new(3), &Device::flex()).expect("random weights have every tensor")
     }
 
+    fn stored(parameters: Vec<Parameter>) -> Vec<Stored> {
+        parameters.into_iter().map(Stored::from).collect()
+    }
+
     fn write(dir: &Path, stored_as: StoredAs, shard_bytes: usize) {
         fs::write(dir.join(CONFIG), config().to_json("float32")).expect("write");
-        write_shards(model().parameters(), stored_as, shard_bytes, dir).expect("write");
+        write_shards(stored(model().parameters()), stored_as, shard_bytes, dir).expect("write");
     }
 
     fn values(model: &Model) -> Vec<(String, Vec<f32>)> {
@@ -349,7 +395,7 @@ mod tests {
             let mut extra = parameters[0].clone();
             extra.name = "adapter.weight".into();
             parameters.push(extra);
-            write_shards(parameters, StoredAs::F32, usize::MAX, dir).expect("write");
+            write_shards(stored(parameters), StoredAs::F32, usize::MAX, dir).expect("write");
         });
         assert!(unexpected.contains("adapter.weight"), "{unexpected}");
 
@@ -377,7 +423,7 @@ mod tests {
         let mut parameters = model().parameters();
         let shared = parameters.iter().find(|p| p.name == "shared.weight").expect("embedding").values.clone();
         parameters.iter_mut().filter(|p| p.name == "lm_head.weight").for_each(|p| p.values = shared.clone());
-        write_shards(parameters, StoredAs::F32, usize::MAX, dir.path()).expect("write");
+        write_shards(stored(parameters), StoredAs::F32, usize::MAX, dir.path()).expect("write");
         let Config::T5(found) = load().config() else { panic!("a T5") };
         assert!(found.tie_word_embeddings);
     }

@@ -27,7 +27,7 @@ pub fn init(config: &Config, tokenizer: &Path, seed: u64, stored_as: StoredAs, o
     check_vocabulary(&Tokenizer::load(tokenizer)?, config, tokenizer)?;
     let model = Model::new(config, &mut RandomWeights::new(seed), &Device::flex())?;
     replace_dir(out, |dir| {
-        copy_files(&source, dir)?;
+        copy_files(&source, &COMPANIONS, dir)?;
         if tokenizer.is_file() {
             let json = fs::read(tokenizer).map_err(|e| Error::read(tokenizer, e))?;
             write_file(&dir.join(TOKENIZER), &json)?;
@@ -89,17 +89,33 @@ pub fn save_adapter(
     })
 }
 
-/// Copies tokenizer and generation settings of `from`, and of what it changes if it is an adapter, into `dir`.
+/// Copies tokenizer and generation settings of `from` into `dir`; those that an adapter lacks are its base model's, the tokenizer
+/// with all that belongs to it or nothing of it.
 ///
 /// # Errors
 /// If a file cannot be copied.
 fn copy_companions(from: &Checkpoint, dir: &Path) -> Result<()> {
-    from.base.as_ref().map_or(Ok(()), |base| copy_companions(base, dir))?;
-    copy_files(&from.dir, dir)
+    match (&from.base, from.base_with_tokenizer()) {
+        (Some(_), Some(base)) => {
+            copy_companions(base, dir)?;
+            copy_files(&from.dir, &[GENERATION], dir)
+        }
+        (Some(base), None) => {
+            copy_companions(base, dir)?;
+            for name in COMPANIONS.iter().filter(|name| **name != GENERATION) {
+                let path = dir.join(name);
+                if path.exists() {
+                    fs::remove_file(&path).map_err(|e| Error::write(&path, e))?;
+                }
+            }
+            copy_files(&from.dir, &COMPANIONS, dir)
+        }
+        (None, _) => copy_files(&from.dir, &COMPANIONS, dir),
+    }
 }
 
-fn copy_files(from: &Path, to: &Path) -> Result<()> {
-    for name in COMPANIONS {
+fn copy_files(from: &Path, names: &[&str], to: &Path) -> Result<()> {
+    for &name in names {
         let (from, to) = (from.join(name), to.join(name));
         if from.is_file() {
             let bytes = fs::read(&from).map_err(|e| Error::read(&from, e))?;
