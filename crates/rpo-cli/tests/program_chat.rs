@@ -110,6 +110,8 @@ fn what_cannot_be_written_is_told_with_its_row_and_what_to_do() {
         assert!(said.contains(expected), "{expected}: {said}");
     }
     bare.ok(&format!("{TRAIN} --chat-template never"));
+    let said = bare.complaint(&TRAIN.replace("--out run", "--out auto"));
+    assert!(said.contains("has no chat template"), "what `never` left in the cache is not taken: {said}");
     let said = bare.complaint(&format!("{TRAIN} --chat-template always").replace("--out run", "--out always"));
     assert!(said.contains("chat-template: always: ") && said.contains("model has none"), "{said}");
     bare.write("t5.json", common::CONFIG);

@@ -172,7 +172,11 @@ fn what_decides_what_is_written_decides_the_key_and_nothing_else() {
     let dir = model(&golden, named(&golden, "marks"));
     let plain = Tokenizer::load(dir.path()).expect("valid").decoder_only();
     assert_eq!(plain.clone().written(Writing::Plain, &[1]).fingerprint(), plain.fingerprint());
-    assert_ne!(tokenizer(&golden, dir.path(), false).fingerprint(), plain.fingerprint());
+    let refusing = plain.clone().written(Writing::NoTemplate("models/mine".into()), &[1]);
+    assert_eq!(refusing.fingerprint(), plain.clone().written(Writing::NoTemplate("b".into()), &[1]).fingerprint());
+    for written in [tokenizer(&golden, dir.path(), false), refusing] {
+        assert_ne!(written.fingerprint(), plain.fingerprint());
+    }
 }
 
 #[test]

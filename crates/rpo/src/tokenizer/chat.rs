@@ -11,10 +11,18 @@ impl Tokenizer {
     /// Behind a prompt of the template an answer ends as the template ends it, if the model stops there, and else as any text.
     #[must_use]
     pub fn written(mut self, writing: Writing, ends: &[u32]) -> Self {
-        if let Writing::Template { template, texts } = &writing {
-            let key =
-                [self.fingerprint.as_bytes(), template.fingerprint().as_bytes(), &[u8::from(*texts)][..]].concat();
-            self.fingerprint = blake3::hash(&key);
+        // Without a template the key of messages that are written plainly stays that of the tokenizer alone, as T5 has it.
+        let decides = match &writing {
+            Writing::Plain => None,
+            Writing::NoTemplate(_) => Some(b"messages are refused".to_vec()),
+            Writing::Template { template, texts } => {
+                Some([template.fingerprint().as_bytes(), &[u8::from(*texts)][..]].concat())
+            }
+        };
+        if let Some(decides) = decides {
+            self.fingerprint = blake3::hash(&[self.fingerprint.as_bytes(), &decides[..]].concat());
+        }
+        if let Writing::Template { template, .. } = &writing {
             let behind = template.behind_an_answer().and_then(|text| self.ids(&text).ok()).unwrap_or_default();
             let turn_end = behind.into_iter().find(|id| self.special.contains(id)).filter(|id| ends.contains(id));
             self.turn_end = turn_end.unwrap_or(self.eos);
