@@ -152,20 +152,23 @@ impl Prompt {
         }
     }
 
+    /// The texts in it, without what is written around them.
+    pub(crate) fn said(&self) -> impl Iterator<Item = &str> {
+        let (text, turns) = match self {
+            Self::Text(text) => (Some(text.as_str()), &[][..]),
+            Self::Turns(turns) => (None, &turns[..]),
+        };
+        text.into_iter().chain(turns.iter().map(|turn| turn.text.as_str()))
+    }
+
     /// Whether nothing is asked.
     pub fn is_blank(&self) -> bool {
-        match self {
-            Self::Text(text) => text.trim().is_empty(),
-            Self::Turns(turns) => turns.iter().all(|turn| turn.text.trim().is_empty()),
-        }
+        self.said().all(|text| text.trim().is_empty())
     }
 
     /// How many bytes it says.
     pub(crate) fn size(&self) -> usize {
-        match self {
-            Self::Text(text) => text.len(),
-            Self::Turns(turns) => turns.iter().map(|turn| turn.text.len()).sum(),
-        }
+        self.said().map(str::len).sum()
     }
 }
 
