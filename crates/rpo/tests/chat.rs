@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rpo::chat::{ChatTemplate, Prompt, Turn, Writing};
 use rpo::feedback::read_prompts;
@@ -115,6 +116,21 @@ fn what_is_too_long_loses_the_oldest_turns_and_then_an_end_of_the_longest_text()
     assert_eq!(cut(frame.len(), Cut::End), frame);
     let said = t.ask(&talk(&long), frame.len() - 1, Cut::End).expect_err("no room").to_string();
     assert!(said.contains("raise --max-prompt-tokens"), "{said}");
+}
+
+#[test]
+fn of_thousands_of_turns_those_that_fit_are_found_at_once() {
+    let golden = golden();
+    let dir = model(&golden, named(&golden, "marks"));
+    let t = tokenizer(&golden, dir.path(), false);
+    let turns: Vec<Turn> = (0..4000).map(|i| Turn::new(["user", "assistant"][i % 2], &format!("turn {i}"))).collect();
+    let last = Prompt::Turns(turns[3980..].to_vec());
+    let expected = t.ask(&last, usize::MAX, Cut::End).expect("encodes").ids;
+    let begun = Instant::now();
+    for limit in [expected.len(), expected.len() + 1] {
+        assert_eq!(t.ask(&Prompt::Turns(turns.clone()), limit, Cut::End).expect("encodes").ids, expected);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "one turn after the other takes a minute");
 }
 
 #[test]
