@@ -204,6 +204,12 @@ fn a_broken_template_is_told_with_file_and_line() {
             "line 3 of the chat template is not valid Jinja",
         ),
         (json!("a\nb {{ messages[0].content.shout() }}"), "line 2 of the chat template fails: unknown method"),
+        (
+            json!("{% for i in range(99999) %}\n{% for j in range(99999) %}\n{% endfor %}\n{% endfor %}"),
+            "of the chat template does not end",
+        ),
+        (json!("{{ 'x' * 100000000 }}"), "the chat template writes 95 MiB for one conversation; at most 64 are read"),
+        (json!("{{ 'x' * 100000000000 }}"), "of the chat template does not end, or makes more than"),
         (json!("{{ strftime_now('%Q') }}"), "strftime_now: not all of `%Q` is known"),
         (json!([{"name": "rag", "template": "x"}]), "none called `default`; there are: rag"),
         (json!(7), "neither a text nor a list"),

@@ -16,6 +16,10 @@ use crate::error::{Error, Result};
 const FILE: &str = "chat_template.jinja";
 const SETTINGS: &str = "tokenizer_config.json";
 const NAME: &str = "chat template";
+/// So many steps a template may take for one conversation; those that models have take some dozens a turn.
+const STEPS: u64 = 10_000_000;
+/// So many bytes it may write.
+const BYTES: usize = 64 << 20;
 /// The special tokens that templates may name.
 const TOKENS: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
@@ -92,6 +96,10 @@ impl ChatTemplate {
         let bad = |problem: &str| Error::Prompt(format!("{}: {problem}", self.path.display()));
         match rendered {
             Ok(text) if text.is_empty() => Err(bad("the chat template writes nothing for this conversation")),
+            Ok(text) if text.len() > BYTES => {
+                let (wrote, most) = (text.len() >> 20, BYTES >> 20);
+                Err(bad(&format!("the chat template writes {wrote} MiB for one conversation; at most {most} are read")))
+            }
             Ok(text) => Ok(text),
             Err(problem) => Err(bad(&said(&problem))),
         }
@@ -103,6 +111,7 @@ fn compiled(source: &str, today: Option<NaiveDate>) -> std::result::Result<Envir
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.map_err(|e| e.to_string())?);
+    environment.set_fuel(Some(STEPS));
     environment.set_unknown_method_callback(python::method);
     environment.set_formatter(python::print);
     environment.add_filter("tojson", |value: &Value, options: Kwargs| json::tojson(value, &options));
@@ -148,6 +157,9 @@ fn said(problem: &minijinja::Error) -> String {
     match innermost.kind() {
         ErrorKind::SyntaxError => format!("{place} is not valid Jinja: {what}"),
         kind => format!("{place} fails: {kind}: {what}"),
+        ErrorKind::OutOfFuel => {
+            format!("{place} does not end, or makes more than it could write: it was stopped after {STEPS} steps")
+        }
     }
 }
 
