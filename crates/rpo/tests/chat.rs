@@ -56,7 +56,7 @@ fn named<'a>(golden: &'a Value, name: &str) -> &'a Value {
 fn templates_write_what_transformers_writes_and_refuse_what_it_refuses() {
     let golden = golden();
     let conversations = conversations(&golden);
-    assert_eq!(conversations.len(), 12);
+    assert_eq!(conversations.len(), 13);
     let mut wrong = Vec::new();
     for case in golden["cases"].as_array().expect("list") {
         let dir = model(&golden, &case["template"]);

@@ -121,7 +121,9 @@ fn compiled(source: &str, today: Option<NaiveDate>) -> std::result::Result<Envir
     if let Some(today) = today {
         environment.add_function("strftime_now", move |format: String| strftime(today, &format));
     }
-    environment.add_template_owned(NAME, without_generation(source)).map_err(|problem| said(&problem))?;
+    // Jinja reads every line break as one character.
+    let source = without_generation(&source.replace("\r\n", "\n").replace('\r', "\n"));
+    environment.add_template_owned(NAME, source).map_err(|problem| said(&problem))?;
     Ok(environment)
 }
 
@@ -155,11 +157,11 @@ fn said(problem: &minijinja::Error) -> String {
     let line = innermost.line().or_else(|| problem.line());
     let place = line.map_or_else(|| "the chat template".into(), |line| format!("line {line} of the chat template"));
     match innermost.kind() {
-        ErrorKind::SyntaxError => format!("{place} is not valid Jinja: {what}"),
-        kind => format!("{place} fails: {kind}: {what}"),
         ErrorKind::OutOfFuel => {
             format!("{place} does not end, or makes more than it could write: it was stopped after {STEPS} steps")
         }
+        ErrorKind::SyntaxError => format!("{place} is not valid Jinja: {what}"),
+        kind => format!("{place} fails: {kind}: {what}"),
     }
 }
 
@@ -200,19 +202,34 @@ fn tokens(settings: &Json) -> Map<String, Json> {
 /// itself writes; what is set inside does not reach outside, as there.
 fn without_generation(source: &str) -> String {
     let mut out = String::new();
-    let mut rest = source;
-    while let Some(at) = rest.find("{%") {
+    let (mut rest, mut raw) = (source, false);
+    while let Some(at) = rest.find('{') {
         let (before, tag) = rest.split_at(at);
         out.push_str(before);
-        let end = tag.find("%}").map_or(tag.len(), |end| end + 2);
+        // In a raw block there is nothing but its end, and what is printed or remarked holds no tags.
+        let close = match tag.get(..2) {
+            Some("{%") if !raw || word(tag) == "endraw" => "%}",
+            Some("{{") if !raw => "}}",
+            Some("{#") if !raw => "#}",
+            _ => "{",
+        };
+        let end = tag.find(close).map_or(tag.len(), |end| end + close.len());
         let (tag, behind) = tag.split_at(end);
-        let inner = tag.trim_start_matches("{%").trim_end_matches("%}").trim_matches(['-', '+']).trim();
-        match inner {
-            "generation" => out.push_str(&tag.replacen(inner, "with", 1)),
-            "endgeneration" => out.push_str(&tag.replacen(inner, "endwith", 1)),
-            _ => out.push_str(tag),
+        match (close, word(tag)) {
+            ("%}", "generation") => out.push_str(&tag.replacen("generation", "with", 1)),
+            ("%}", "endgeneration") => out.push_str(&tag.replacen("endgeneration", "endwith", 1)),
+            (_, word) => {
+                raw = close == "%}" && word == "raw" || raw && close != "%}";
+                out.push_str(tag);
+            }
         }
         rest = behind;
     }
     out + rest
+}
+
+/// What a tag of a template begins with.
+fn word(tag: &str) -> &str {
+    let inner = tag.get(2..).unwrap_or_default().trim_start_matches(['-', '+']).trim_start();
+    &inner[..inner.find(|c: char| !c.is_alphanumeric()).unwrap_or(inner.len())]
 }
