@@ -37,7 +37,7 @@ fn messages_go_through_the_template_and_people_see_their_own_texts() {
     let place = place(Some(TEMPLATE));
     let said = place.ok(&format!("{TRAIN} --sample-every 2"));
     assert!(said.contains("20 of 20 prompts go through the model's chat template"), "{said}");
-    assert!(said.contains("/last --chat-template always \"your prompt\""), "as it was trained: {said}");
+    assert!(said.contains("/best --chat-template always \"your prompt\""), "as it was trained: {said}");
     assert!(names(&place.path("run/last")).contains(&"chat_template.jinja".to_string()));
     let saved = std::fs::read_to_string(place.path("run/config.toml")).expect("saved");
     assert!(saved.contains("chat-template = \"auto\"") && !saved.contains("chat-date"), "{saved}");

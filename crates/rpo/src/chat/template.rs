@@ -72,8 +72,8 @@ impl ChatTemplate {
     /// objects in them, such as a tool call's arguments, come by name and not in the order in which they were written.
     ///
     /// # Errors
-    /// If the template is broken (file and line), or if it refuses the conversation (with its own words), fails on it or
-    /// writes nothing.
+    /// If the template is broken (file and line), or if it refuses the conversation (with its own words), fails on it,
+    /// does not end, or writes nothing or too much.
     pub fn prompt(&self, turns: &[Turn]) -> Result<String> {
         self.render(turns, true)
     }
@@ -231,5 +231,5 @@ fn without_generation(source: &str) -> String {
 /// What a tag of a template begins with.
 fn word(tag: &str) -> &str {
     let inner = tag.get(2..).unwrap_or_default().trim_start_matches(['-', '+']).trim_start();
-    &inner[..inner.find(|c: char| !c.is_alphanumeric()).unwrap_or(inner.len())]
+    &inner[..inner.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(inner.len())]
 }
