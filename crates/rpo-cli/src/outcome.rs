@@ -1,16 +1,15 @@
 //! What a run came to, in plain words: where the better model is, and whether there is one.
 
-use rpo::chat::UseTemplate;
 use rpo::train::{BestBy, Progress, Summary};
 
 use crate::settings::Settings;
 
-/// Says how the run of `settings` ended and which of its models to use.
-pub fn report(settings: &Settings, summary: &Summary) {
-    lines(settings, summary).iter().for_each(|line| println!("{line}"));
+/// Says how the run of `settings` ended and which of its models to use; `templated`: prompts went through its chat template.
+pub fn report(settings: &Settings, templated: bool, summary: &Summary) {
+    lines(settings, templated, summary).iter().for_each(|line| println!("{line}"));
 }
 
-fn lines(settings: &Settings, summary: &Summary) -> Vec<String> {
+fn lines(settings: &Settings, templated: bool, summary: &Summary) -> Vec<String> {
     let Summary { progress, interrupted, ran_out_of_patience } = summary;
     let out = settings.out.display();
     let better = progress.best.is_some_and(|(_, step)| step > 0);
@@ -37,7 +36,7 @@ fn lines(settings: &Settings, summary: &Summary) -> Vec<String> {
         (None, _) => {}
     }
     said.push(format!("last: {out}/last"));
-    let chat = if settings.chat_template == UseTemplate::Always { " --chat-template always" } else { "" };
+    let chat = if templated { " --chat-template always" } else { "" };
     said.push(match better {
         _ if *interrupted => format!("interrupted; go on with: rpo train --resume {out}"),
         true => format!("try it: rpo generate --model {out}/best{chat} \"your prompt\""),
@@ -79,7 +78,7 @@ mod tests {
     fn said(progress: Progress, interrupted: bool) -> String {
         let settings = "model = \"m\"\ndata = \"d\"\nout = \"o\"\n[objective]\nname = \"rpo\"\n".parse();
         let settings = Settings::from_table(settings.expect("TOML"), Origin::default()).expect("valid");
-        lines(&settings, &Summary { progress, interrupted, ran_out_of_patience: false }).join("\n")
+        lines(&settings, false, &Summary { progress, interrupted, ran_out_of_patience: false }).join("\n")
     }
 
     #[test]

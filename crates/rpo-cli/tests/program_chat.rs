@@ -37,6 +37,7 @@ fn messages_go_through_the_template_and_people_see_their_own_texts() {
     let place = place(Some(TEMPLATE));
     let said = place.ok(&format!("{TRAIN} --sample-every 2"));
     assert!(said.contains("20 of 20 prompts go through the model's chat template"), "{said}");
+    assert!(said.contains("/best --chat-template always \"your prompt\""), "as it was trained: {said}");
     assert!(names(&place.path("run/last")).contains(&"chat_template.jinja".to_string()));
     let saved = std::fs::read_to_string(place.path("run/config.toml")).expect("saved");
     assert!(saved.contains("chat-template = \"auto\"") && !saved.contains("chat-date"), "{saved}");
@@ -66,6 +67,7 @@ fn messages_go_through_the_template_and_people_see_their_own_texts() {
     assert!(report.contains("\"templated_prompts\": 20"), "{report}");
     // <s><user>say<end><user>yes... : 4 tokens of the shortest first turn, 3 of the answer, 3 of the last turn, 1 to go on.
     assert!(report.contains("\"min\": 11.0"), "{report}");
+    assert!(report.contains("\"folded_line_breaks\": 0"), "nobody wrote a line break: {report}");
     let plain = place.ok("inspect data data.jsonl --tokenizer model");
     assert!(plain.contains("20 of 20 prompts are plain text although"), "{plain}");
 }
@@ -80,7 +82,10 @@ fn the_day_is_settled_once() {
     let kept = std::fs::read_to_string(place.path("then/config.toml")).expect("saved");
     assert!(kept.contains("chat-date = \"2024-07-26\""), "{kept}");
     place.ok("train --resume then --max-steps 3");
-    let said = place.complaint("train --resume then --max-steps 4 --chat-date 2024-07-27");
+    place.write("day.toml", "chat-date = 2024-07-26\n");
+    place.ok("train --resume then --max-steps 4 --config day.toml");
+    place.ok("train --resume then --max-steps 5 --set chat-date=2024-07-26");
+    let said = place.complaint("train --resume then --max-steps 6 --chat-date 2024-07-27");
     assert!(said.contains("chat-date: \"2024-07-26\" then, \"2024-07-27\" now"), "{said}");
     let said = place.complaint(&TRAIN.replace("--out run", "--out never --chat-date July"));
     assert!(said.contains("chat-date") && said.contains("`July` is no day; write it like 2024-07-26"), "{said}");
@@ -110,12 +115,16 @@ fn what_cannot_be_written_is_told_with_its_row_and_what_to_do() {
         assert!(said.contains(expected), "{expected}: {said}");
     }
     bare.ok(&format!("{TRAIN} --chat-template never"));
+    let said = bare.complaint(&TRAIN.replace("--out run", "--out auto"));
+    assert!(said.contains("has no chat template"), "what `never` left in the cache is not taken: {said}");
     let said = bare.complaint(&format!("{TRAIN} --chat-template always").replace("--out run", "--out always"));
-    assert!(said.contains("chat-template: always: ") && said.contains("model has none"), "{said}");
+    assert!(said.contains("chat-template: `always` needs a chat template, and model has none (no "), "{said}");
+    assert!(said.contains("; put one there; without one, leave the setting out"), "{said}");
     bare.write("t5.json", common::CONFIG);
     bare.ok("init --config t5.json --tokenizer tokenizer.json --out t5");
     let said = bare.complaint("generate --model t5 say --chat-template always");
-    assert!(said.contains("reads plain text"), "{said}");
+    let expected = "and an encoder-decoder model reads plain text; without one, leave the setting out";
+    assert!(said.contains(expected), "{said}");
 
     let wrong = place(Some("{% for m in messages %}\n{{ m.content }\n{% endfor %}"));
     let said = wrong.complaint(TRAIN);

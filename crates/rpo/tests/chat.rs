@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rpo::chat::{ChatTemplate, Prompt, Turn, Writing};
 use rpo::feedback::read_prompts;
@@ -55,7 +56,7 @@ fn named<'a>(golden: &'a Value, name: &str) -> &'a Value {
 fn templates_write_what_transformers_writes_and_refuse_what_it_refuses() {
     let golden = golden();
     let conversations = conversations(&golden);
-    assert_eq!(conversations.len(), 12);
+    assert_eq!(conversations.len(), 13);
     let mut wrong = Vec::new();
     for case in golden["cases"].as_array().expect("list") {
         let dir = model(&golden, &case["template"]);
@@ -118,6 +119,21 @@ fn what_is_too_long_loses_the_oldest_turns_and_then_an_end_of_the_longest_text()
 }
 
 #[test]
+fn of_thousands_of_turns_those_that_fit_are_found_at_once() {
+    let golden = golden();
+    let dir = model(&golden, named(&golden, "marks"));
+    let t = tokenizer(&golden, dir.path(), false);
+    let turns: Vec<Turn> = (0..4000).map(|i| Turn::new(["user", "assistant"][i % 2], &format!("turn {i}"))).collect();
+    let last = Prompt::Turns(turns[3980..].to_vec());
+    let expected = t.ask(&last, usize::MAX, Cut::End).expect("encodes").ids;
+    let begun = Instant::now();
+    for limit in [expected.len(), expected.len() + 1] {
+        assert_eq!(t.ask(&Prompt::Turns(turns.clone()), limit, Cut::End).expect("encodes").ids, expected);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "one turn after the other takes a minute");
+}
+
+#[test]
 fn answers_end_as_the_template_ends_them_where_the_model_stops_there() {
     let golden = golden();
     let dir = model(&golden, named(&golden, "marks"));
@@ -172,7 +188,11 @@ fn what_decides_what_is_written_decides_the_key_and_nothing_else() {
     let dir = model(&golden, named(&golden, "marks"));
     let plain = Tokenizer::load(dir.path()).expect("valid").decoder_only();
     assert_eq!(plain.clone().written(Writing::Plain, &[1]).fingerprint(), plain.fingerprint());
-    assert_ne!(tokenizer(&golden, dir.path(), false).fingerprint(), plain.fingerprint());
+    let refusing = plain.clone().written(Writing::NoTemplate("models/mine".into()), &[1]);
+    assert_eq!(refusing.fingerprint(), plain.clone().written(Writing::NoTemplate("b".into()), &[1]).fingerprint());
+    for written in [tokenizer(&golden, dir.path(), false), refusing] {
+        assert_ne!(written.fingerprint(), plain.fingerprint());
+    }
 }
 
 #[test]
@@ -184,6 +204,12 @@ fn a_broken_template_is_told_with_file_and_line() {
             "line 3 of the chat template is not valid Jinja",
         ),
         (json!("a\nb {{ messages[0].content.shout() }}"), "line 2 of the chat template fails: unknown method"),
+        (
+            json!("{% for i in range(99999) %}\n{% for j in range(99999) %}\n{% endfor %}\n{% endfor %}"),
+            "of the chat template does not end",
+        ),
+        (json!("{{ 'x' * 100000000 }}"), "the chat template writes 95 MiB for one conversation; at most 64 are read"),
+        (json!("{{ 'x' * 100000000000 }}"), "of the chat template does not end, or makes more than"),
         (json!("{{ strftime_now('%Q') }}"), "strftime_now: not all of `%Q` is known"),
         (json!([{"name": "rag", "template": "x"}]), "none called `default`; there are: rag"),
         (json!(7), "neither a text nor a list"),

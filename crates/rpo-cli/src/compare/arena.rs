@@ -93,7 +93,7 @@ impl<'a> Arena<'a> {
         if comparison.resume && first.chat_date.is_none() {
             first.chat_date = record::read::<Start>(&comparison.out.join(START))?.basis.chat_date;
         }
-        let split = prepare(&mut first, true)?;
+        let split = prepare(&mut first, true)?.split;
         if split.validation.groups.is_empty() {
             bail!("validation-fraction: without held-out prompts there is nothing to compare on");
         }

@@ -55,7 +55,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
     println!("== SFT: learn to answer as the crowd does ==");
     let mut sft = settings(out, "fresh", "sft", ObjectiveConfig::Sft(SftConfig::default()), 3e-3, *seed);
-    let split = prepare(&mut sft, false)?;
+    let split = prepare(&mut sft, false)?.split;
     train(&sft, split, false, stop, &mut [])?;
     stop.check()?;
     println!("\n== Learn from the ratings which answers to give ==");

@@ -134,6 +134,10 @@ impl Settings {
             Some(Value::Boolean(true)) => table = over(published(&table)?, table),
             Some(other) => bail!("{}: published: {other} is neither true nor false", origin.name()),
         }
+        // TOML has days of its own.
+        if let Some(day @ Value::Datetime(_)) = table.get_mut("chat-date") {
+            *day = Value::String(day.to_string());
+        }
         origin.refuse(&problems(&table))?;
         let missing = REQUIRED.iter().filter(|(name, _)| !table.contains_key(*name));
         let missing: Vec<String> = missing.map(|(name, flag)| format!("{name} ({flag})")).collect();

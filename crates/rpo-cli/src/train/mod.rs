@@ -21,6 +21,7 @@ use rpo::train::record::{MetricsLog, Reader, TensorBoard};
 use rpo::train::{BestBy, Judge, Observer, RunDir, Saving, State, Summary, Task, Trainer, shown_prompts};
 use toml::Value;
 
+use self::data::Data;
 use self::resume::BegunWith;
 use crate::flags::{Flags, real, text, whole};
 use crate::progress::{self, TrainingProgress};
@@ -163,13 +164,13 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
         Err(problem)
     })?;
     if !resume {
-        advice::tell(&settings, &data)?;
+        advice::tell(&settings, &data.split)?;
     }
     if dry_run {
-        return dry_run::report(&settings, data);
+        return dry_run::report(&settings, data.split);
     }
-    let summary = train(&settings, data, resume, interrupt::stop(), &mut [])?;
-    outcome::report(&settings, &summary);
+    let summary = train(&settings, data.split, resume, interrupt::stop(), &mut [])?;
+    outcome::report(&settings, data.templated, &summary);
     Ok(())
 }
 
@@ -191,7 +192,7 @@ fn run_to_resume(named: Option<&Path>, origin: Origin<'_>) -> Result<PathBuf> {
 
 /// Reads the data of `settings`, in which it settles the day that a chat template is told; what is wrong with the settings is told
 /// before anything is read or written, and what is wrong with the data before anything is computed.
-pub fn prepare(settings: &mut Settings, resume: bool) -> Result<Split> {
+pub fn prepare(settings: &mut Settings, resume: bool) -> Result<Data> {
     if !resume {
         RunDir::check_new(&settings.out)?;
     }
@@ -207,15 +208,16 @@ pub fn prepare(settings: &mut Settings, resume: bool) -> Result<Split> {
         return Err(rpo::Error::Setting { field: "lora.rank", problem }.into());
     }
     settings.settle_day(&origin)?;
-    let split = data::read(settings, &origin.tokenizer(settings.chat())?)?;
+    let data = data::read(settings, &origin.tokenizer(settings.chat())?)?;
+    let split = &data.split;
     let start = origin.config()?.start();
     [&split.train, &split.validation].into_iter().try_for_each(|set| start.check(set))?;
     if settings.judge.is_some() && split.validation.groups.is_empty() {
         let problem = "there are no held-out prompts whose answers it could rate; raise `validation-fraction`".into();
         return Err(rpo::Error::Setting { field: "judge", problem }.into());
     }
-    Task::check(&settings.objective, &split, &settings.train)?;
-    Ok(split)
+    Task::check(&settings.objective, split, &settings.train)?;
+    Ok(data)
 }
 
 /// What is wrong with the settings alone.

@@ -5,6 +5,8 @@ use std::fmt::Write;
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
+use super::python::number;
+
 /// How it is written.
 struct Style {
     ensure_ascii: bool,
@@ -49,9 +51,10 @@ fn write(value: &Value, style: &Style, level: usize, out: &mut String) -> Result
     match value.kind() {
         ValueKind::None => out.push_str("null"),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
-        ValueKind::Number => match value.to_string().as_str() {
+        ValueKind::Number => match number(value).as_str() {
             "inf" => out.push_str("Infinity"),
             "-inf" => out.push_str("-Infinity"),
+            "nan" => out.push_str("NaN"),
             number => out.push_str(number),
         },
         ValueKind::String => text(value.as_str().unwrap_or_default(), style, out),

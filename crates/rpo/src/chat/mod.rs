@@ -23,7 +23,8 @@ use std::sync::Arc;
 
 use chrono::NaiveDate;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -109,22 +110,32 @@ impl Writing {
 }
 
 /// What somebody said; serialized as a message.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Turn {
     /// `user`, `assistant`, `system`, `tool` or another name.
     pub role: String,
     /// What was said.
-    #[serde(rename = "content")]
     pub text: String,
+    /// Whether the message's content is null, as beside tool calls: people read an empty text, templates none.
+    pub silent: bool,
     /// The message's other fields, such as `tool_calls`, which some templates read.
-    #[serde(flatten)]
     pub more: Map<String, Value>,
+}
+
+impl Serialize for Turn {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut message = to.serialize_map(Some(2 + self.more.len()))?;
+        message.serialize_entry("role", &self.role)?;
+        message.serialize_entry("content", &(!self.silent).then_some(&self.text))?;
+        self.more.iter().try_for_each(|(name, value)| message.serialize_entry(name, value))?;
+        message.end()
+    }
 }
 
 impl Turn {
     /// A turn of nothing but a text.
     pub fn new(role: &str, text: &str) -> Self {
-        Self { role: role.into(), text: text.into(), more: Map::new() }
+        Self { role: role.into(), text: text.into(), silent: false, more: Map::new() }
     }
 
     /// Whether both say the same; other fields, such as ids, do not matter.
@@ -152,20 +163,23 @@ impl Prompt {
         }
     }
 
+    /// The texts in it, without what is written around them.
+    pub(crate) fn said(&self) -> impl Iterator<Item = &str> {
+        let (text, turns) = match self {
+            Self::Text(text) => (Some(text.as_str()), &[][..]),
+            Self::Turns(turns) => (None, &turns[..]),
+        };
+        text.into_iter().chain(turns.iter().map(|turn| turn.text.as_str()))
+    }
+
     /// Whether nothing is asked.
     pub fn is_blank(&self) -> bool {
-        match self {
-            Self::Text(text) => text.trim().is_empty(),
-            Self::Turns(turns) => turns.iter().all(|turn| turn.text.trim().is_empty()),
-        }
+        self.said().all(|text| text.trim().is_empty())
     }
 
     /// How many bytes it says.
     pub(crate) fn size(&self) -> usize {
-        match self {
-            Self::Text(text) => text.len(),
-            Self::Turns(turns) => turns.iter().map(|turn| turn.text.len()).sum(),
-        }
+        self.said().map(str::len).sum()
     }
 }
 

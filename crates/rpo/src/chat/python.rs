@@ -40,12 +40,30 @@ pub(super) fn method(state: &mut State<'_, '_>, value: &Value, method: &str, arg
     })
 }
 
+/// A number as Python writes it: with a power of ten where it is very small or very large.
+pub(super) fn number(value: &Value) -> String {
+    let float = if value.is_integer() { None } else { f64::try_from(value.clone()).ok() };
+    let Some(float) = float else { return value.to_string() };
+    if !float.is_finite() {
+        return float.to_string().to_lowercase();
+    }
+    let scientific = format!("{float:e}");
+    match scientific.split_once('e').and_then(|(digits, power)| Some((digits, power.parse::<i32>().ok()?))) {
+        Some((digits, power)) if !(-4..16).contains(&power) => {
+            let sign = if power < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", power.abs())
+        }
+        _ => format!("{float:?}"),
+    }
+}
+
 /// Prints a value: True, False and None have capitals.
 pub(super) fn print(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<()> {
     let capital = match value.kind() {
         ValueKind::Bool if value.is_true() => "True",
         ValueKind::Bool => "False",
         ValueKind::None => "None",
+        ValueKind::Number => return out.write_str(&number(value)).map_err(Error::from),
         _ => return escape_formatter(out, state, value),
     };
     out.write_str(capital).map_err(Error::from)

@@ -16,6 +16,10 @@ use crate::error::{Error, Result};
 const FILE: &str = "chat_template.jinja";
 const SETTINGS: &str = "tokenizer_config.json";
 const NAME: &str = "chat template";
+/// So many steps a template may take for one conversation; those that models have take some dozens a turn.
+const STEPS: u64 = 10_000_000;
+/// So many bytes it may write.
+const BYTES: usize = 64 << 20;
 /// The special tokens that templates may name.
 const TOKENS: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
@@ -68,8 +72,8 @@ impl ChatTemplate {
     /// objects in them, such as a tool call's arguments, come by name and not in the order in which they were written.
     ///
     /// # Errors
-    /// If the template is broken (file and line), or if it refuses the conversation (with its own words), fails on it or
-    /// writes nothing.
+    /// If the template is broken (file and line), or if it refuses the conversation (with its own words), fails on it,
+    /// does not end, or writes nothing or too much.
     pub fn prompt(&self, turns: &[Turn]) -> Result<String> {
         self.render(turns, true)
     }
@@ -92,6 +96,10 @@ impl ChatTemplate {
         let bad = |problem: &str| Error::Prompt(format!("{}: {problem}", self.path.display()));
         match rendered {
             Ok(text) if text.is_empty() => Err(bad("the chat template writes nothing for this conversation")),
+            Ok(text) if text.len() > BYTES => {
+                let (wrote, most) = (text.len() >> 20, BYTES >> 20);
+                Err(bad(&format!("the chat template writes {wrote} MiB for one conversation; at most {most} are read")))
+            }
             Ok(text) => Ok(text),
             Err(problem) => Err(bad(&said(&problem))),
         }
@@ -103,6 +111,7 @@ fn compiled(source: &str, today: Option<NaiveDate>) -> std::result::Result<Envir
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.map_err(|e| e.to_string())?);
+    environment.set_fuel(Some(STEPS));
     environment.set_unknown_method_callback(python::method);
     environment.set_formatter(python::print);
     environment.add_filter("tojson", |value: &Value, options: Kwargs| json::tojson(value, &options));
@@ -112,7 +121,9 @@ fn compiled(source: &str, today: Option<NaiveDate>) -> std::result::Result<Envir
     if let Some(today) = today {
         environment.add_function("strftime_now", move |format: String| strftime(today, &format));
     }
-    environment.add_template_owned(NAME, without_generation(source)).map_err(|problem| said(&problem))?;
+    // Jinja reads every line break as one character.
+    let source = without_generation(&source.replace("\r\n", "\n").replace('\r', "\n"));
+    environment.add_template_owned(NAME, source).map_err(|problem| said(&problem))?;
     Ok(environment)
 }
 
@@ -146,6 +157,9 @@ fn said(problem: &minijinja::Error) -> String {
     let line = innermost.line().or_else(|| problem.line());
     let place = line.map_or_else(|| "the chat template".into(), |line| format!("line {line} of the chat template"));
     match innermost.kind() {
+        ErrorKind::OutOfFuel => {
+            format!("{place} does not end, or makes more than it could write: it was stopped after {STEPS} steps")
+        }
         ErrorKind::SyntaxError => format!("{place} is not valid Jinja: {what}"),
         kind => format!("{place} fails: {kind}: {what}"),
     }
@@ -188,19 +202,34 @@ fn tokens(settings: &Json) -> Map<String, Json> {
 /// itself writes; what is set inside does not reach outside, as there.
 fn without_generation(source: &str) -> String {
     let mut out = String::new();
-    let mut rest = source;
-    while let Some(at) = rest.find("{%") {
+    let (mut rest, mut raw) = (source, false);
+    while let Some(at) = rest.find('{') {
         let (before, tag) = rest.split_at(at);
         out.push_str(before);
-        let end = tag.find("%}").map_or(tag.len(), |end| end + 2);
+        // In a raw block there is nothing but its end, and what is printed or remarked holds no tags.
+        let close = match tag.get(..2) {
+            Some("{%") if !raw || word(tag) == "endraw" => "%}",
+            Some("{{") if !raw => "}}",
+            Some("{#") if !raw => "#}",
+            _ => "{",
+        };
+        let end = tag.find(close).map_or(tag.len(), |end| end + close.len());
         let (tag, behind) = tag.split_at(end);
-        let inner = tag.trim_start_matches("{%").trim_end_matches("%}").trim_matches(['-', '+']).trim();
-        match inner {
-            "generation" => out.push_str(&tag.replacen(inner, "with", 1)),
-            "endgeneration" => out.push_str(&tag.replacen(inner, "endwith", 1)),
-            _ => out.push_str(tag),
+        match (close, word(tag)) {
+            ("%}", "generation") => out.push_str(&tag.replacen("generation", "with", 1)),
+            ("%}", "endgeneration") => out.push_str(&tag.replacen("endgeneration", "endwith", 1)),
+            (_, word) => {
+                raw = close == "%}" && word == "raw" || raw && close != "%}";
+                out.push_str(tag);
+            }
         }
         rest = behind;
     }
     out + rest
+}
+
+/// What a tag of a template begins with.
+fn word(tag: &str) -> &str {
+    let inner = tag.get(2..).unwrap_or_default().trim_start_matches(['-', '+']).trim_start();
+    &inner[..inner.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(inner.len())]
 }

@@ -151,8 +151,8 @@ impl<'a> Grouping<'a> {
             };
             self.by_text.insert(text, group);
             let broken = |text: &str| self.folds_line_breaks && text.trim().contains(['\n', '\r']);
-            self.summary.folded_line_breaks +=
-                usize::from(prompt.is_some() && broken(&row.prompt.text())) + usize::from(broken(&row.response));
+            let asked = prompt.is_some() && row.prompt.said().any(broken);
+            self.summary.folded_line_breaks += usize::from(asked) + usize::from(broken(&row.response));
             self.place(group, &response, row.reward);
             self.summary.rows += 1;
             self.summary.special_texts += usize::from(response.special > 0);

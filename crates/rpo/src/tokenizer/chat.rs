@@ -11,10 +11,18 @@ impl Tokenizer {
     /// Behind a prompt of the template an answer ends as the template ends it, if the model stops there, and else as any text.
     #[must_use]
     pub fn written(mut self, writing: Writing, ends: &[u32]) -> Self {
-        if let Writing::Template { template, texts } = &writing {
-            let key =
-                [self.fingerprint.as_bytes(), template.fingerprint().as_bytes(), &[u8::from(*texts)][..]].concat();
-            self.fingerprint = blake3::hash(&key);
+        // Without a template the key of messages that are written plainly stays that of the tokenizer alone, as T5 has it.
+        let decides = match &writing {
+            Writing::Plain => None,
+            Writing::NoTemplate(_) => Some(b"messages are refused".to_vec()),
+            Writing::Template { template, texts } => {
+                Some([template.fingerprint().as_bytes(), &[u8::from(*texts)][..]].concat())
+            }
+        };
+        if let Some(decides) = decides {
+            self.fingerprint = blake3::hash(&[self.fingerprint.as_bytes(), &decides[..]].concat());
+        }
+        if let Writing::Template { template, .. } = &writing {
             let behind = template.behind_an_answer().and_then(|text| self.ids(&text).ok()).unwrap_or_default();
             let turn_end = behind.into_iter().find(|id| self.special.contains(id)).filter(|id| ends.contains(id));
             self.turn_end = turn_end.unwrap_or(self.eos);
@@ -66,14 +74,23 @@ impl Tokenizer {
     fn fitted(&self, template: &ChatTemplate, turns: &[Turn], limit: usize, cut: Cut) -> Result<Vec<u32>> {
         let systems = turns.iter().take_while(|turn| turn.role == "system").count();
         let (system, spoken) = turns.split_at(systems);
-        let mut kept = turns.to_vec();
-        for (first, _) in spoken.iter().enumerate().skip(1).filter(|(_, turn)| turn.role == "user") {
-            kept = [system, &spoken[first..]].concat();
-            let ids = self.ids(&template.prompt(&kept)?)?;
-            if ids.len() <= limit {
-                return Ok(ids);
+        let is_user = |(i, turn): (usize, &Turn)| (turn.role == "user").then_some(i);
+        let firsts: Vec<usize> = spoken.iter().enumerate().skip(1).filter_map(is_user).collect();
+        let from = |first: usize| [system, &spoken[first..]].concat();
+        // The more is kept the longer it is, so what fits is found by halves: a conversation may have thousands of turns.
+        let (mut fits, mut too_long, mut left) = (None, 0, firsts.len());
+        while too_long < left {
+            let middle = too_long.midpoint(left);
+            let ids = self.ids(&template.prompt(&from(firsts[middle]))?)?;
+            match ids.len() <= limit {
+                true => (fits, left) = (Some(ids), middle),
+                false => too_long = middle + 1,
             }
         }
+        if let Some(ids) = fits {
+            return Ok(ids);
+        }
+        let mut kept = firsts.last().map_or_else(|| turns.to_vec(), |first| from(*first));
         loop {
             let ids = self.ids(&template.prompt(&kept)?)?;
             if ids.len() <= limit {

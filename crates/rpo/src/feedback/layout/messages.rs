@@ -79,13 +79,20 @@ fn is_message(value: &Value) -> bool {
 }
 
 fn turn(message: &Map<String, Value>) -> Result<Turn> {
-    let field = |names: [&str; 2]| names.iter().find_map(|name| message.get(*name));
-    let speaker = field(["role", "from"]).and_then(Value::as_str).unwrap_or_default();
-    let text = field(["content", "value"]).map_or(Ok(String::new()), content)?;
     // Tables fill what a message lacks with nulls.
+    let field = |names: [&'static str; 2]| {
+        names.into_iter().filter_map(|name| Some((name, message.get(name)?))).find(|(_, value)| !value.is_null())
+    };
+    let speaker = match field(["role", "from"]) {
+        Some((_, Value::String(name))) => name,
+        Some((name, other)) => return Err(format!("a message whose `{name}` is {}, not a text", kind(other))),
+        None => return Err("a message whose `role` is null, not a text".into()),
+    };
+    let said = field(["content", "value"]);
+    let text = said.map_or(Ok(String::new()), |(_, value)| content(value))?;
     let is_own = |name: &str, value: &Value| ["role", "from", "content", "value"].contains(&name) || value.is_null();
     let more = message.iter().filter(|(name, value)| !is_own(name, value)).map(|(name, v)| (name.clone(), v.clone()));
-    Ok(Turn { role: named(speaker), text, more: more.collect() })
+    Ok(Turn { role: named(speaker), text, silent: said.is_none(), more: more.collect() })
 }
 
 /// A message's content: a text, or parts that are texts.
@@ -112,10 +119,26 @@ const SPEAKERS: [(&str, &[&str]); 4] = [
     ("user", &["user", "human", "prompter"]),
     (
         "assistant",
-        &["assistant", "gpt", "model", "bot", "chatbot", "ai", "chatgpt", "claude", "bard", "gemini", "bing", "llm"],
+        // Calls are what the model says to tools.
+        &[
+            "assistant",
+            "gpt",
+            "model",
+            "bot",
+            "chatbot",
+            "ai",
+            "chatgpt",
+            "claude",
+            "bard",
+            "gemini",
+            "bing",
+            "llm",
+            "function_call",
+            "tool_call",
+        ],
     ),
     ("system", &["system", "developer"]),
-    ("tool", &["tool", "function", "observation", "function_call", "function_response", "tool_call", "tool_response"]),
+    ("tool", &["tool", "function", "observation", "function_response", "tool_response"]),
 ];
 
 fn named(role: &str) -> String {
@@ -195,6 +218,12 @@ mod tests {
         let [asked, answered] = found.expect("messages").expect("messages").try_into().expect("two");
         assert_eq!(asked, Turn::new("user", "Hi"));
         assert_eq!((answered.text.as_str(), &answered.more["tool_calls"]), ("", &called));
+        let written = json!({"role": "assistant", "content": null, "tool_calls": called});
+        assert_eq!(serde_json::to_value(&answered).expect("JSON"), written);
+        let spoken = json!([{"from": "function_call", "value": "f()"}, {"from": "observation", "value": "1"}]);
+        let roles: Vec<String> =
+            turns(&spoken).expect("messages").expect("messages").into_iter().map(|t| t.role).collect();
+        assert_eq!(roles, ["assistant", "tool"]);
         let asked = prompt(&json!([{"role": "user", "content": "Hi"}])).expect("a prompt");
         assert_eq!(asked, Prompt::Turns(vec![Turn::new("user", "Hi")]));
     }
@@ -226,6 +255,10 @@ mod tests {
         }
         let picture = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]);
         assert!(text(&picture).expect_err("no text").contains("image_url"));
+        for (role, problem) in [(json!(7), "a number"), (json!(null), "null")] {
+            let said = text(&json!([{"role": role, "content": "Hi"}])).expect_err("nobody speaks");
+            assert_eq!(said, format!("a message whose `role` is {problem}, not a text"));
+        }
         assert!(text(&json!(["a"])).expect_err("no messages").contains("a list, not a text"));
 
         let both = json!([user("Hi"), assistant("Hello!")]);

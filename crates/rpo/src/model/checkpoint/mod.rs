@@ -239,9 +239,10 @@ impl Checkpoint {
     }
 }
 
-/// That prompts cannot go through a chat template.
+/// That prompts cannot go through a chat template; `why` goes on from "and".
 fn no_template(why: &str) -> Error {
-    Error::Setting { field: "chat-template", problem: format!("always: {why}, or leave the setting out") }
+    let problem = format!("`always` needs a chat template, and {why}; without one, leave the setting out");
+    Error::Setting { field: "chat-template", problem }
 }
 
 /// Checks that `tokenizer` and `config` are made for each other.
