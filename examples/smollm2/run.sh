@@ -3,7 +3,7 @@
 #
 #   examples/smollm2/run.sh HuggingFaceTB/SmolLM2-135M-Instruct runs/smollm2 ratings.jsonl [MORE.jsonl ...]
 #
-# The model is a hub id or a directory; each file holds a prompt with its rated answers in a row. About 40 minutes on two cores
+# The model is a hub id or a directory; each file holds a prompt with its rated answers in a row. About an hour on two cores
 # for 80 prompts with 4 answers each. Stopped, the same command goes on.
 set -euo pipefail
 if [ $# -lt 3 ]; then
