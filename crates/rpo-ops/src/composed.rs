@@ -22,8 +22,10 @@ pub(crate) fn linear(x: Tensor<2>, map: Affine) -> Tensor<2> {
 }
 
 pub(crate) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    let ([rows, inner], [width]) = (x.dims(), weight.dims());
+    let x = x.reshape([rows * inner / width, width]);
     let scale = x.clone().square().mean_dim(1).add_scalar(epsilon).sqrt().recip();
-    x * scale * weight.unsqueeze()
+    (x * scale * weight.unsqueeze()).reshape([rows, inner])
 }
 
 pub(crate) fn gated_feed_forward(x: Tensor<2>, layer: GatedFeedForward) -> Tensor<2> {
@@ -63,10 +65,7 @@ fn around(
     let source = memory.unwrap_or_else(|| h.clone());
     let (mut q, mut k, v) = (linear(h, q), linear(source.clone(), k), linear(source, v));
     if let Some([of_q, of_k]) = head_norms {
-        [q, k] = [(q, of_q), (k, of_k)].map(|(x, norm)| {
-            let ([tokens, inner], [width]) = (x.dims(), norm.dims());
-            rms_norm(x.reshape([tokens * inner / width, width]), norm, epsilon).reshape([tokens, inner])
-        });
+        [q, k] = [rms_norm(q, of_q, epsilon), rms_norm(k, of_k, epsilon)];
     }
     x + linear(mix([q, k, v], heads), o)
 }

@@ -14,7 +14,8 @@ pub fn linear(x: Tensor<2>, map: impl Into<Affine>) -> Tensor<2> {
 
 /// RMS norm, without mean subtraction or bias: `x / sqrt(mean(x^2) + epsilon) * weight`.
 ///
-/// `x` is `(tokens, features)`, `weight` is `(features)`.
+/// `x` is `(tokens, features)`, `weight` is `(features)`, or shorter: then each part of a token as long as it, such as a head, is
+/// normalised by itself.
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
     match cpu::supported(&x.device()) {
         true => cpu::rms_norm(x, weight, epsilon),

@@ -127,31 +127,41 @@ impl Affine {
         if let Some(bias) = self.bias.filter(|bias| of.wants(*bias)) {
             of.put(bias, column_sums(gradient));
         }
-        let Some(Adapter { a, b, scale }) = self.adapter else { return };
+        let Some(adapter) = self.adapter else { return };
         let inputs = of.inputs;
-        if of.wants(b) {
-            let narrow = scaled(&result(matrix(x), matrix(&inputs[a]).t()), scale);
-            of.put(b, result(matrix(gradient).t(), matrix(&narrow)));
+        if of.wants(adapter.b) {
+            of.put(adapter.b, result(matrix(gradient).t(), matrix(&adapter.narrowed(inputs, x))));
         }
-        if of.wants(a) {
-            let narrow = result(matrix(gradient), matrix(&scaled(&inputs[b], scale)));
-            of.put(a, result(matrix(&narrow).t(), matrix(x)));
+        if of.wants(adapter.a) {
+            of.put(adapter.a, result(matrix(&adapter.of_narrowed(inputs, gradient)).t(), matrix(x)));
         }
+    }
+}
+
+impl Adapter {
+    /// `scale x A^T`: `(tokens, rank)`.
+    fn narrowed(self, inputs: &[FlexTensor], x: &FlexTensor) -> FlexTensor {
+        scaled(&result(matrix(x), matrix(&inputs[self.a]).t()), self.scale)
+    }
+
+    /// `scale G B`, the gradient of `x A^T`: `(tokens, rank)`.
+    fn of_narrowed(self, inputs: &[FlexTensor], gradient: &FlexTensor) -> FlexTensor {
+        result(matrix(gradient), matrix(&scaled(&inputs[self.b], self.scale)))
     }
 }
 
 /// Adds `scale (x A^T) B^T` to `y`.
 fn forward_beside(adapter: Option<Adapter>, inputs: &[FlexTensor], y: &mut FlexTensor, x: &FlexTensor) {
-    let Some(Adapter { a, b, scale }) = adapter else { return };
-    let narrow = scaled(&result(matrix(x), matrix(&inputs[a]).t()), scale);
-    add(y, matrix(&narrow), matrix(&inputs[b]).t());
+    if let Some(adapter) = adapter {
+        add(y, matrix(&adapter.narrowed(inputs, x)), matrix(&inputs[adapter.b]).t());
+    }
 }
 
 /// Adds `scale (G B) A` to the gradient of `x`.
 fn backward_beside(adapter: Option<Adapter>, inputs: &[FlexTensor], of_x: &mut FlexTensor, gradient: &FlexTensor) {
-    let Some(Adapter { a, b, scale }) = adapter else { return };
-    let narrow = scaled(&result(matrix(gradient), matrix(&inputs[b])), scale);
-    add(of_x, matrix(&narrow), matrix(&inputs[a]));
+    if let Some(adapter) = adapter {
+        add(of_x, matrix(&adapter.of_narrowed(inputs, gradient)), matrix(&inputs[adapter.a]));
+    }
 }
 
 fn matrix(x: &FlexTensor) -> Matrix<'_> {

@@ -134,16 +134,16 @@ fn fused<O: Operation, C: CheckpointStrategy, const N: usize>(
     operation: O,
 ) -> FloatTensor<Autodiff<Flex, C>> {
     assert!(inputs.0.len() <= N, "{operation:?} has too many inputs");
-    let (mut dense_inputs, mut nodes) = (Vec::with_capacity(N), Vec::with_capacity(N));
+    let (mut primitives, mut nodes) = (Vec::with_capacity(N), Vec::with_capacity(N));
     for input in inputs.0 {
         let (primitive, node) = input.into_parts();
-        dense_inputs.push(dense(primitive));
+        primitives.push(dense(primitive));
         nodes.push(node);
     }
     let missing = || Autodiff::<Flex, C>::from_inner(tensor(vec![0.0], [1])).into_parts().1;
     nodes.resize_with(N, missing);
     let Ok(nodes) = <[_; N]>::try_from(nodes) else { unreachable!("resized") };
-    let (inputs, operation) = (dense_inputs, Arc::new(operation));
+    let (inputs, operation) = (primitives, Arc::new(operation));
     match Node(operation.clone()).prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(node) => {
             let (result, kept) = operation.forward(&inputs, true);

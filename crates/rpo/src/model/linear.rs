@@ -58,6 +58,11 @@ impl Linear {
         self.weight.val().dims()
     }
 
+    /// By what the product of its adapter's matrices is multiplied, if it has one.
+    pub(super) fn scale(&self) -> Option<f64> {
+        self.adapter.as_ref().map(|adapter| adapter.scale)
+    }
+
     /// `(tokens, inputs)` to `(tokens, outputs)`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         linear(x, self.affine())

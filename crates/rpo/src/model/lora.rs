@@ -60,15 +60,8 @@ impl Lora {
 
     /// Numbers that adapters of `model`, which can have them, hold.
     pub fn parameters(&self, model: &Model) -> usize {
-        let mut sum = 0;
-        let count = &mut |name: &str, map: &mut Linear| {
-            let [outputs, inputs] = map.shape();
-            sum += if self.adapts(name) { self.rank * (inputs + outputs) } else { 0 };
-            Ok(())
-        };
-        // It visits without an error what is not changed.
-        let _ = model.clone().visit_maps(count);
-        sum
+        let adapted = maps(model).into_iter().filter(|(name, _)| self.adapts(name));
+        adapted.map(|(_, map)| self.rank * map.shape().iter().sum::<usize>()).sum()
     }
 
     /// Whether the linear map `name` gets an adapter.
@@ -82,15 +75,11 @@ impl Lora {
     /// If a target names no linear map of the model, or the rank is above that of every matrix.
     pub fn check(&self, model: &Model) -> Result<()> {
         let refuse = |field, problem: String| Err(Error::Setting { field, problem });
-        let (mut names, mut most) = (Vec::new(), 0);
-        model.clone().visit_maps(&mut |name, map| {
-            let [outputs, inputs] = map.shape();
-            most = most.max(if self.adapts(name) { outputs.min(inputs) } else { 0 });
-            names.push(name.to_string());
-            Ok(())
-        })?;
-        if let Some(target) = self.targets.iter().find(|target| !names.iter().any(|name| is_target(name, target))) {
-            let there: BTreeSet<&str> = names.iter().map(|name| last_part(name)).collect();
+        let maps = maps(model);
+        let adapted = maps.iter().filter(|(name, _)| self.adapts(name));
+        let most = adapted.filter_map(|(_, map)| map.shape().into_iter().min()).max().unwrap_or(0);
+        if let Some(target) = self.targets.iter().find(|target| !maps.iter().any(|(name, _)| is_target(name, target))) {
+            let there: BTreeSet<&str> = maps.iter().map(|(name, _)| last_part(name)).collect();
             let there = there.into_iter().collect::<Vec<_>>().join(", ");
             let problem = format!("no linear map of this model is called `{target}`; there are {there}");
             return refuse("lora.targets", problem);
@@ -156,20 +145,26 @@ impl Lora {
 
 /// The names of the adapted maps of `model`: their last parts, unless other maps are called so that have no adapter.
 fn targets(model: &Model) -> BTreeSet<String> {
-    let mut adapted = BTreeMap::new();
-    // It visits without an error what is not changed.
+    let maps = maps(model);
+    let whole = |part: &str| maps.iter().all(|(name, map)| map.scale().is_some() || last_part(name) != part);
+    let named = |name: &String| if whole(last_part(name)) { last_part(name).to_string() } else { name.clone() };
+    maps.iter().filter(|(_, map)| map.scale().is_some()).map(|(name, _)| named(name)).collect()
+}
+
+/// The linear maps of a model's blocks, by their names.
+fn maps(model: &Model) -> Vec<(String, Linear)> {
+    let mut maps = Vec::new();
+    // What hears of them makes no error.
     let _ = model.clone().visit_maps(&mut |name, map| {
-        adapted.insert(name.to_string(), map.affine().adapter.is_some());
+        maps.push((name.to_string(), map.clone()));
         Ok(())
     });
-    let whole = |part: &str| adapted.iter().all(|(name, adapted)| *adapted || last_part(name) != part);
-    let named = |name: &String| if whole(last_part(name)) { last_part(name).to_string() } else { name.clone() };
-    adapted.iter().filter(|(_, adapted)| **adapted).map(|(name, _)| named(name)).collect()
+    maps
 }
 
 /// The parameters of `model` with its adapters merged into the matrices that they change, each when it is its turn: those of the
 /// model without adapters.
-pub(crate) fn merged(model: &Model) -> Result<Vec<Stored>> {
+pub(crate) fn merged(model: &Model) -> Vec<Stored> {
     let mut factors = BTreeMap::new();
     let mut plain = Vec::new();
     for parameter in model.parameters() {
@@ -178,11 +173,8 @@ pub(crate) fn merged(model: &Model) -> Result<Vec<Stored>> {
             false => plain.push(parameter),
         }
     }
-    let mut scales = BTreeMap::new();
-    model.clone().visit_maps(&mut |name, map| {
-        scales.extend(map.affine().adapter.map(|adapter| (name.to_string(), adapter.scale)));
-        Ok(())
-    })?;
+    let scales: BTreeMap<String, f64> =
+        maps(model).into_iter().filter_map(|(name, map)| Some((name, map.scale()?))).collect();
     let merge = |parameter: Parameter| {
         let map = parameter.name.strip_suffix(".weight").unwrap_or_default();
         let [a, b] = FACTORS.map(|factor| factors.get(&format!("{map}{factor}")).cloned());
@@ -191,7 +183,7 @@ pub(crate) fn merged(model: &Model) -> Result<Vec<Stored>> {
         let sum = move || values.clone().cast(FloatDType::F32) + flat(b.clone().matmul(a.clone()).mul_scalar(scale));
         Stored { name, shape, values: Box::new(sum) }
     };
-    Ok(plain.into_iter().map(merge).collect())
+    plain.into_iter().map(merge).collect()
 }
 
 fn is_factor(name: &str) -> bool {

@@ -84,7 +84,7 @@ impl Model {
     /// The same model outside of any graph: what runs it without gradients takes this form of it first.
     #[must_use]
     pub fn inference(&self) -> Self {
-        if self.head().is_autodiff() { self.valid() } else { self.clone() }
+        if self.device().is_autodiff() { self.valid() } else { self.clone() }
     }
 
     /// Its configuration.

@@ -67,33 +67,28 @@ pub(super) fn download(id: &str) -> std::result::Result<PathBuf, String> {
         api.get(file).map_err(|e| format!("no such directory here, and the hub did not give `{file}`: {e}"))
     };
     let config = match get(CONFIG) {
-        Ok(config) => config,
+        Ok(config) => {
+            get(TOKENIZER)?;
+            if get(shards::SINGLE).is_err() {
+                let index = get(shards::INDEX)?;
+                for shard in shards::names(&index).map_err(|e| e.to_string())? {
+                    get(&shard)?;
+                }
+            }
+            config
+        }
         Err(problem) => {
             // An adapter has no configuration of its own.
-            let adapter = get(peft::CONFIG).map_err(|_| problem)?;
+            let config = get(peft::CONFIG).map_err(|_| problem)?;
             get(peft::TENSORS)?;
-            for name in COMPANIONS {
-                let _ = get(name);
-            }
-            return directory(&adapter);
+            config
         }
     };
-    get(TOKENIZER)?;
-    if get(shards::SINGLE).is_err() {
-        let index = get(shards::INDEX)?;
-        for shard in shards::names(&index).map_err(|e| e.to_string())? {
-            get(&shard)?;
-        }
-    }
     for name in COMPANIONS {
         // These may be absent from a repository that is complete without them.
         let _ = get(name);
     }
-    directory(&config)
-}
-
-fn directory(file: &Path) -> std::result::Result<PathBuf, String> {
-    file.parent().map(Path::to_path_buf).ok_or_else(|| "the hub cache has no directory".into())
+    config.parent().map(Path::to_path_buf).ok_or_else(|| "the hub cache has no directory".into())
 }
 
 #[cfg(test)]

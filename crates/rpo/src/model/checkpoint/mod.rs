@@ -150,23 +150,24 @@ impl Checkpoint {
     /// If it cannot be read, has more tokens than the embedding has rows, or ends sequences with another id, or if all prompts
     /// are to go through a chat template and there is none.
     pub fn tokenizer(&self, chat: Chat) -> Result<Tokenizer> {
-        if let Some(base) = self.base_with_tokenizer() {
-            return base.tokenizer(chat);
-        }
-        let (tokenizer, config) = (Tokenizer::load(&self.dir)?, self.config()?);
-        check_vocabulary(&tokenizer, &config, &self.dir)?;
+        let owner = self.with_tokenizer();
+        let (tokenizer, config) = (Tokenizer::load(&owner.dir)?, owner.config()?);
+        check_vocabulary(&tokenizer, &config, &owner.dir)?;
         match config {
             Config::T5(_) if chat.template == UseTemplate::Always => {
                 Err(no_template("an encoder-decoder model reads plain text"))
             }
             Config::T5(_) => Ok(tokenizer),
-            Config::Llama(_) => Ok(tokenizer.decoder_only().written(self.writing(chat)?, &config.ends())),
+            Config::Llama(_) => Ok(tokenizer.decoder_only().written(owner.writing(chat)?, &config.ends())),
         }
     }
 
-    /// The model that an adapter changes, if the adapter has no tokenizer of its own.
-    fn base_with_tokenizer(&self) -> Option<&Self> {
-        self.base.as_deref().filter(|_| !self.dir.join(TOKENIZER).is_file())
+    /// Whose tokenizer is used: the adapter's, if it has one of its own, or that of what it changes.
+    fn with_tokenizer(&self) -> &Self {
+        match &self.base {
+            Some(base) if !self.dir.join(TOKENIZER).is_file() => base.with_tokenizer(),
+            _ => self,
+        }
     }
 
     /// How prompts are written for a decoder-only model.
@@ -191,10 +192,8 @@ impl Checkpoint {
     /// # Errors
     /// See [`Config::read`].
     pub fn asks_for_the_day(&self, template: UseTemplate) -> Result<bool> {
-        if let Some(base) = self.base_with_tokenizer() {
-            return base.asks_for_the_day(template);
-        }
-        let asks = || ChatTemplate::find(&self.dir, None).is_some_and(|template| template.asks_for_the_day());
+        let asks =
+            || ChatTemplate::find(&self.with_tokenizer().dir, None).is_some_and(|template| template.asks_for_the_day());
         Ok(matches!(self.config()?, Config::Llama(_)) && template != UseTemplate::Never && asks())
     }
 

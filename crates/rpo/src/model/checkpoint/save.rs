@@ -37,8 +37,8 @@ pub fn init(config: &Config, tokenizer: &Path, seed: u64, stored_as: StoredAs, o
     Ok(model.parameters().iter().map(|p| p.shape.iter().product::<usize>()).sum())
 }
 
-/// Saves `model`, adapters merged, as a Hugging Face directory at `out`, with the tokenizer files of the model it came from; what stood
-/// there before stays until the new one is complete. `more` may add files.
+/// Saves `model`, adapters merged, as a Hugging Face directory at `out`, with the tokenizer files of the model it came from; what
+/// stood there before stays until the new one is complete. `more` may add files.
 ///
 /// # Errors
 /// If writing fails; then `out` is as it was.
@@ -67,7 +67,7 @@ fn write_model(model: &Model, stored_as: StoredAs, dir: &Path) -> Result<()> {
     if !dir.join(GENERATION).exists() {
         write_file(&dir.join(GENERATION), model.config().generation_json().as_bytes())?;
     }
-    shards::write(lora::merged(model)?, stored_as, dir)
+    shards::write(lora::merged(model), stored_as, dir)
 }
 
 /// Saves the adapters of `model` as a directory at `out` that PEFT reads, with the tokenizer files of the model that they
@@ -89,29 +89,16 @@ pub fn save_adapter(
     })
 }
 
-/// Copies tokenizer and generation settings of `from` into `dir`; those that an adapter lacks are its base model's, the tokenizer
-/// with all that belongs to it or nothing of it.
+/// Copies the tokenizer that `from` uses, with all that belongs to it, and its generation settings into `dir`: of an adapter its
+/// own or, failing that, those of what it changes.
 ///
 /// # Errors
 /// If a file cannot be copied.
 fn copy_companions(from: &Checkpoint, dir: &Path) -> Result<()> {
-    match (&from.base, from.base_with_tokenizer()) {
-        (Some(_), Some(base)) => {
-            copy_companions(base, dir)?;
-            copy_files(&from.dir, &[GENERATION], dir)
-        }
-        (Some(base), None) => {
-            copy_companions(base, dir)?;
-            for name in COMPANIONS.iter().filter(|name| **name != GENERATION) {
-                let path = dir.join(name);
-                if path.exists() {
-                    fs::remove_file(&path).map_err(|e| Error::write(&path, e))?;
-                }
-            }
-            copy_files(&from.dir, &COMPANIONS, dir)
-        }
-        (None, _) => copy_files(&from.dir, &COMPANIONS, dir),
-    }
+    copy_files(&from.with_tokenizer().dir, &COMPANIONS, dir)?;
+    let mut chain = std::iter::successors(Some(from), |checkpoint| checkpoint.base.as_deref());
+    let settled = chain.find(|checkpoint| checkpoint.dir.join(GENERATION).is_file());
+    settled.map_or(Ok(()), |checkpoint| copy_files(&checkpoint.dir, &[GENERATION], dir))
 }
 
 fn copy_files(from: &Path, names: &[&str], to: &Path) -> Result<()> {

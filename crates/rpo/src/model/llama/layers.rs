@@ -31,9 +31,10 @@ impl Norm {
 
 /// Every head of `(tokens, heads * width)` by itself through `norm`, if there is one.
 fn normed(norm: Option<&Norm>, x: Tensor<2>) -> Tensor<2> {
-    let Some(norm) = norm else { return x };
-    let ([tokens, inner], [width]) = (x.dims(), norm.weight.val().dims());
-    norm.forward(x.reshape([tokens * inner / width, width])).reshape([tokens, inner])
+    match norm {
+        Some(norm) => norm.forward(x),
+        None => x,
+    }
 }
 
 /// Grouped-query attention with rotary positions.
