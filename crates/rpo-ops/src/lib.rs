@@ -8,6 +8,7 @@ mod allocator;
 mod attention;
 mod composed;
 mod cpu;
+pub mod decode;
 mod elementwise;
 mod layers;
 mod log_prob;
@@ -15,6 +16,7 @@ mod parameters;
 mod plan;
 mod rotary;
 mod segments;
+mod select;
 
 pub use allocator::keep_freed_memory;
 pub use attention::RelativeBias;
@@ -26,8 +28,15 @@ pub use parameters::{Adapter, Affine, AttentionLayer, Gate, GatedFeedForward};
 pub use plan::{Prefixed, relative_position_bucket};
 pub use rotary::Rotary;
 pub use segments::Segments;
+pub use select::{argmax, at_least, largest, log_sum_exp};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+
+/// Whether tensors on `device` lie in this program's memory and have kernels of our own, and these are not switched off (feature
+/// `composed`).
+pub fn is_host(device: &Device) -> bool {
+    cpu::supported(device)
+}
 
 /// A one-dimensional index tensor of `values` on `device`.
 pub fn index_tensor(values: impl IntoIterator<Item = usize>, device: &Device) -> Tensor<1, Int> {

@@ -21,7 +21,9 @@ use node::Inputs;
 use pointwise::RmsNorm;
 
 pub(crate) use layers::{attention_layer, feed_forward, prefixed_layer};
+pub(crate) use pointwise::inverse_rms;
 pub(crate) use prefixed::PrefixPlan;
+pub(crate) use simd::{LANES, exp, exponentiate, max, sigmoid, vectorised};
 pub use update::{AdamW, adamw, sum_of_squares};
 
 use crate::parameters::Affine;

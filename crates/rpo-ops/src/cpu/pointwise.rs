@@ -18,7 +18,7 @@ fn task(width: usize) -> usize {
 
 /// `1 / sqrt(mean(x^2) + epsilon)`.
 #[inline(always)]
-fn inverse_rms(x: &[f32], epsilon: f32) -> f32 {
+pub(crate) fn inverse_rms(x: &[f32], epsilon: f32) -> f32 {
     1.0 / (sum([x], |[x]| x * x) / x.len() as f32 + epsilon).sqrt()
 }
 

@@ -3,17 +3,17 @@
 use pulp::Arch;
 
 /// Runs `work`, which must be made of inlined code, with the widest vector instructions that this processor has.
-pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(work)
 }
 
 /// Numbers that a sum or maximum keeps side by side, so that it vectorises without reordering on its own.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// `exp(x)` within about 2 units in the last place, 0 or infinity beyond the range of `f32`; without branches, so that it
 /// vectorises (Cephes' polynomial).
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     let clamped = x.clamp(-87.3, 88.3);
     // Added to 1.5 * 2^23, a number is rounded to an integer, which then stands in the lowest bits: a conversion to `i32`,
     // which must saturate, would take longer than all the rest.
@@ -33,7 +33,7 @@ pub(super) fn exp(x: f32) -> f32 {
 
 /// `1 / (1 + exp(-x))`.
 #[inline(always)]
-pub(super) fn sigmoid(x: f32) -> f32 {
+pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
@@ -55,7 +55,7 @@ pub(super) fn sum<const N: usize>(slices: [&[f32]; N], term: impl Fn([f32; N]) -
 
 /// The largest value; negative infinity for none.
 #[inline(always)]
-pub(super) fn max(values: &[f32]) -> f32 {
+pub(crate) fn max(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let chunks = values.chunks_exact(LANES);
     let rest = chunks.remainder();
@@ -69,7 +69,7 @@ pub(super) fn max(values: &[f32]) -> f32 {
 
 /// Replaces `row` by `exp(row - max(row))` and returns the maximum and the sum.
 #[inline(always)]
-pub(super) fn exponentiate(row: &mut [f32]) -> (f32, f32) {
+pub(crate) fn exponentiate(row: &mut [f32]) -> (f32, f32) {
     let largest = max(row);
     let mut lanes = [0f32; LANES];
     let mut chunks = row.chunks_exact_mut(LANES);

@@ -2,13 +2,11 @@
 //! each step keeps the most likely continuations of all beams together, twice as many as there are beams or more; those among
 //! the first of them that end become answers, rated by `log-probability / length^penalty`; the others go on.
 
+use rpo_ops::{largest, log_sum_exp};
 use serde::{Deserialize, Serialize};
 
-use super::{Decoding, Processors, begin, forbid};
-use crate::error::Result;
-use crate::host::host;
-use crate::model::Model;
-use crate::stop::Stop;
+use super::Decoding;
+use super::processors::Edited;
 
 /// When a search ends whose beams have all found an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,130 +22,123 @@ pub enum EarlyStopping {
     Never,
 }
 
-/// An unfinished answer.
+/// An unfinished answer, or a finished one.
 #[derive(Clone)]
 struct Beam {
     /// The inputs so far, with what was there before the answer.
     ids: Vec<u32>,
+    /// Log-probability of each of the answer's tokens under the model.
+    log_probs: Vec<f32>,
     /// Sum of its tokens' log-probabilities, as the processors left them.
     score: f32,
 }
 
-/// The search for a prompt's answer.
-struct Search {
+/// The search for a prompt's answers.
+pub(super) struct Search {
     beams: Vec<Beam>,
-    /// Answers with their rating, best first; at most as many as there are beams.
-    answers: Vec<(f32, Vec<u32>)>,
+    /// Finished ones with their rating, best first; at most as many as there are beams.
+    answers: Vec<(f32, Beam)>,
     /// Tokens that were there before the answer.
     begun: usize,
+    /// How many answers are wanted.
+    wanted: usize,
 }
 
-/// A continuation of a beam.
-struct Candidate {
-    beam: usize,
+/// A token that may continue a beam.
+pub(super) struct Continuation {
     token: u32,
+    /// Of the beam with this token.
     score: f32,
+    /// Of the token under the model.
+    log_prob: f32,
 }
 
 /// What cannot be chosen, but is still a number: as in transformers, so that nothing finite is ever behind it.
 const NEVER: f32 = -1e9;
 
-/// The best answer to each prompt; see [`super::generate`].
-pub(super) fn search(model: &Model, prompts: &[Vec<u32>], decoding: &Decoding, stop: &Stop) -> Result<Vec<Vec<u32>>> {
-    let width = decoding.num_beams;
-    let ends = decoding.ends(&model.config());
-    // What shapes a distribution to draw from does not act where nothing is drawn.
-    let processors = Processors { temperature: 1.0, top_k: 0, top_p: 1.0, ..decoding.processors.clone() };
-    let decoding = &Decoding { processors, ..decoding.clone() };
-    let (mut cache, inputs) = begin(model, prompts)?;
-    cache.keep(&(0..prompts.len()).flat_map(|prompt| vec![prompt; width]).collect::<Vec<_>>());
-    let head = model.head().transpose();
-    let mut searches: Vec<Search> = inputs.iter().map(|ids| Search::new(ids, width)).collect();
-    let mut active: Vec<usize> = (0..prompts.len()).collect();
-    for length in 1..=decoding.max_new_tokens {
-        stop.check()?;
-        let beams = active.iter().flat_map(|&i| &searches[i].beams);
-        let last: Vec<u32> = beams.map(|beam| beam.ids[beam.ids.len() - 1]).collect();
-        let logits = model.step(&last, &mut cache).matmul(head.clone());
-        let [_, vocabulary] = logits.dims();
-        let mut logits = host(logits)?;
-        let (mut unfinished, mut parents) = (Vec::new(), Vec::new());
-        for (place, (&i, rows)) in active.iter().zip(logits.chunks_exact_mut(width * vocabulary)).enumerate() {
-            let search = &mut searches[i];
-            let candidates = search.candidates(rows, vocabulary, &ends, length, decoding);
-            if let Some(beams) = search.advance(&candidates, &ends, length, decoding) {
-                parents.extend(beams.into_iter().map(|beam| place * width + beam));
-                unfinished.push(i);
-            }
-        }
-        if unfinished.is_empty() {
-            break;
-        }
-        cache.keep(&parents);
-        active = unfinished;
-    }
-    Ok(searches.into_iter().map(Search::best).collect())
-}
-
 impl Search {
-    fn new(begun: &[u32], width: usize) -> Self {
+    pub(super) fn new(begun: &[u32], width: usize, wanted: usize) -> Self {
         // All beams are alike at first: only one of them may be continued.
-        let beam = |i| Beam { ids: begun.to_vec(), score: if i == 0 { 0.0 } else { NEVER } };
-        Self { beams: (0..width).map(beam).collect(), answers: Vec::new(), begun: begun.len() }
+        let score = |i| if i == 0 { 0.0 } else { NEVER };
+        let beam = |i| Beam { ids: begun.to_vec(), log_probs: Vec::new(), score: score(i) };
+        Self { beams: (0..width).map(beam).collect(), answers: Vec::new(), begun: begun.len(), wanted }
     }
 
-    /// The most likely continuations of all beams together, best first. `rows` are the beams' logits.
-    fn candidates(
+    pub(super) fn rows(&self) -> usize {
+        self.beams.len()
+    }
+
+    /// The inputs of a beam.
+    pub(super) fn ids(&self, beam: usize) -> &[u32] {
+        &self.beams[beam].ids
+    }
+
+    /// The most likely continuations of a beam, best first: as many as can matter.
+    pub(super) fn continuations(
         &self,
-        rows: &mut [f32],
-        vocabulary: usize,
+        beam: usize,
+        logits: &mut [f32],
         ends: &[u32],
-        length: usize,
         decoding: &Decoding,
-    ) -> Vec<Candidate> {
-        for (beam, row) in self.beams.iter().zip(rows.chunks_exact_mut(vocabulary)) {
-            log_softmax(row);
-            if length <= decoding.min_new_tokens {
-                forbid(ends, row);
-            }
-            decoding.processors.apply(&beam.ids, row);
-            row.iter_mut().for_each(|value| *value += beam.score);
-        }
-        let wanted = (self.beams.len() * (ends.len() + 1).max(2)).min(rows.len());
-        let mut order: Vec<usize> = (0..rows.len()).collect();
-        let better = |a: &usize, b: &usize| rows[*b].total_cmp(&rows[*a]).then(a.cmp(b));
-        if wanted < order.len() {
-            order.select_nth_unstable_by(wanted - 1, better);
-            order.truncate(wanted);
-        }
-        order.sort_unstable_by(better);
-        let candidate = |i: usize| Candidate { beam: i / vocabulary, token: (i % vocabulary) as u32, score: rows[i] };
-        order.into_iter().map(candidate).collect()
+    ) -> Vec<Continuation> {
+        let Beam { ids, log_probs, score } = &self.beams[beam];
+        let total = log_sum_exp(logits, 1.0);
+        logits.iter_mut().for_each(|logit| *logit -= total);
+        let mut edited = Edited::new(logits);
+        decoding.edit(ids, log_probs.len(), ends, &mut edited);
+        let wanted = self.considered(ends);
+        let continuation = |token: usize| Continuation {
+            token: token as u32,
+            score: edited.logits()[token] + score,
+            log_prob: edited.original(token as u32),
+        };
+        let mut found: Vec<_> = largest(edited.logits(), wanted).into_iter().map(continuation).collect();
+        // In order before, so that among equals the first token stays first.
+        found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        found.truncate(wanted);
+        found
+    }
+
+    /// How many continuations of all beams together are looked at.
+    fn considered(&self, ends: &[u32]) -> usize {
+        self.beams.len() * (ends.len() + 1).max(2)
     }
 
     /// Takes up what ends as answers and what does not as beams. Returns which beam each new one continues, or `None` when
     /// the search is over.
-    fn advance(
+    pub(super) fn advance(
         &mut self,
-        candidates: &[Candidate],
+        continuations: Vec<Vec<Continuation>>,
         ends: &[u32],
-        length: usize,
         decoding: &Decoding,
     ) -> Option<Vec<usize>> {
         let width = self.beams.len();
-        let ended = |c: &Candidate| length == decoding.max_new_tokens || ends.contains(&c.token);
-        let continued = |c: &Candidate| [&self.beams[c.beam].ids[..], &[c.token]].concat();
+        let length = self.beams[0].log_probs.len() + 1;
+        let of_beam = |(beam, found): (usize, Vec<Continuation>)| found.into_iter().map(move |c| (beam, c));
+        let mut candidates: Vec<(usize, Continuation)> =
+            continuations.into_iter().enumerate().flat_map(of_beam).collect();
+        // Stable: among equals the first beam's first token stays first.
+        candidates.sort_by(|(_, a), (_, b)| b.score.total_cmp(&a.score));
+        candidates.truncate(self.considered(ends));
+        let ended = |c: &Continuation| length == decoding.max_new_tokens || ends.contains(&c.token);
+        let continued = |beam: usize, c: &Continuation| {
+            let Beam { ids, log_probs, .. } = &self.beams[beam];
+            Beam {
+                ids: [&ids[..], &[c.token]].concat(),
+                log_probs: [&log_probs[..], &[c.log_prob]].concat(),
+                score: c.score,
+            }
+        };
         let rating = |score: f32, length: usize| score / (length as f32).powf(decoding.length_penalty);
-        for candidate in candidates.iter().take(width).filter(|c| ended(c)) {
+        for (beam, candidate) in candidates.iter().take(width).filter(|(_, c)| ended(c)) {
             let rated = rating(candidate.score, length);
             let place = self.answers.partition_point(|(other, _)| *other >= rated);
-            self.answers.insert(place, (rated, continued(candidate)));
+            self.answers.insert(place, (rated, continued(*beam, candidate)));
         }
         self.answers.truncate(width);
-        let all_ended = candidates.iter().all(ended);
-        let going = candidates.iter().filter(|c| !ended(c)).take(width);
-        let (parents, beams): (Vec<usize>, Vec<Beam>) =
-            going.map(|c| (c.beam, Beam { ids: continued(c), score: c.score })).unzip();
+        let all_ended = candidates.iter().all(|(_, c)| ended(c));
+        let going = candidates.iter().filter(|(_, c)| !ended(c)).take(width);
+        let (parents, beams): (Vec<usize>, Vec<Beam>) = going.map(|(beam, c)| (*beam, continued(*beam, c))).unzip();
         if all_ended || beams.len() < width {
             return None;
         }
@@ -162,18 +153,10 @@ impl Search {
         (!over).then_some(parents)
     }
 
-    /// The best answer without what was there before it; of what is unfinished if there is none.
-    fn best(self) -> Vec<u32> {
-        let ids = self.answers.into_iter().map(|(_, ids)| ids).next();
-        let unfinished = || self.beams.into_iter().next().map(|beam| beam.ids);
-        ids.or_else(unfinished).map_or_else(Vec::new, |ids| ids[self.begun..].to_vec())
+    /// The best answers, each token with its log-probability under the model; of what is unfinished if there are not enough.
+    pub(super) fn best(&mut self) -> Vec<Vec<(u32, f32)>> {
+        let answers = std::mem::take(&mut self.answers).into_iter().map(|(_, beam)| beam);
+        let all = answers.chain(std::mem::take(&mut self.beams)).take(self.wanted);
+        all.map(|beam| beam.ids[self.begun..].iter().copied().zip(beam.log_probs).collect()).collect()
     }
-}
-
-/// Logits to log-probabilities.
-fn log_softmax(row: &mut [f32]) {
-    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let total: f64 = row.iter().map(|v| f64::from(v - largest).exp()).sum();
-    let shift = f64::from(largest) + total.ln();
-    row.iter_mut().for_each(|v| *v = (f64::from(*v) - shift) as f32);
 }

@@ -15,22 +15,25 @@
 //! ```
 
 mod beam;
+mod engine;
 mod processors;
+mod runner;
 mod stored;
 
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-use rpo_ops::Segments;
+use std::collections::BTreeMap;
+
+use rand::Rng;
+use rpo_ops::{argmax, log_sum_exp};
 use serde::{Deserialize, Serialize};
 
 pub use beam::EarlyStopping;
-pub use processors::{Processors, draw, greedy};
+pub use engine::{Emitted, Engine, Finish, Request, RequestId};
+pub use processors::Processors;
+use processors::{Edited, draw};
 pub use stored::StoredDecoding;
 
-use crate::batch::Start;
 use crate::error::{Error, Result};
-use crate::host::host;
-use crate::model::{Cache, Config, Model};
+use crate::model::{Config, Model};
 use crate::stop::Stop;
 
 /// How to decode.
@@ -109,13 +112,41 @@ impl Decoding {
     }
 }
 
+/// A token that was chosen.
+struct Choice {
+    token: u32,
+    /// Its log-probability under the model, in nats.
+    log_prob: f32,
+}
+
+impl Decoding {
+    /// Forbids and changes what the settings say in the logits of an answer's token `done`; `ids` are the decoder's inputs so
+    /// far, `ends` end answers.
+    fn edit(&self, ids: &[u32], done: usize, ends: &[u32], logits: &mut Edited<'_>) {
+        if done < self.min_new_tokens {
+            logits.forbid(ends);
+        }
+        self.processors.edit(ids, logits);
+    }
+
+    /// Chooses the token `done` of an answer: one drawn with `rng`, or the most likely.
+    fn next(&self, ids: &[u32], done: usize, ends: &[u32], logits: &mut [f32], rng: Option<impl Rng>) -> Choice {
+        let total = log_sum_exp(logits, 1.0);
+        let mut logits = Edited::new(logits);
+        self.edit(ids, done, ends, &mut logits);
+        let drawn = rng.and_then(|mut rng| draw(&self.processors.kept(logits.logits()), &mut rng));
+        let token = drawn.unwrap_or_else(|| argmax(logits.logits()) as u32);
+        Choice { token, log_prob: logits.original(token) - total }
+    }
+}
+
 /// Continues each prompt: token ids up to and including the one that ends the answer, or `max_new_tokens` of them.
 ///
 /// `first` is the index of the first prompt among all that are to be answered; it decides the random numbers. `stop` is heard
 /// before each token.
 ///
 /// # Errors
-/// If the device fails, or somebody wishes to stop.
+/// If the device fails, a prompt is too short, or somebody wishes to stop.
 pub fn generate(
     model: &Model,
     prompts: &[Vec<u32>],
@@ -123,80 +154,18 @@ pub fn generate(
     decoding: &Decoding,
     stop: &Stop,
 ) -> Result<Vec<Vec<u32>>> {
-    let model = &model.inference();
-    if decoding.num_beams > 1 {
-        return beam::search(model, prompts, decoding, stop);
+    let mut engine = Engine::new(model, prompts.len() * decoding.num_beams)?;
+    let mut places = BTreeMap::new();
+    for (i, prompt) in prompts.iter().enumerate() {
+        let (prompt, decoding, index) = (prompt.clone(), decoding.clone(), (first + i) as u64);
+        places.insert(engine.add(Request { prompt, decoding, index, answers: 1 })?, i);
     }
-    let ends = decoding.ends(&model.config());
-    let (mut cache, mut inputs) = begin(model, prompts)?;
-    let begun: Vec<usize> = inputs.iter().map(Vec::len).collect();
-    let head = model.head().transpose();
-    let mut rngs: Vec<ChaCha8Rng> = (first..first + prompts.len()).map(|i| stream(decoding.seed, i)).collect();
-    let mut active: Vec<usize> = (0..prompts.len()).collect();
-    for done in 0..decoding.max_new_tokens {
+    let mut answers = vec![Vec::new(); prompts.len()];
+    while !engine.idle() {
         stop.check()?;
-        let last: Vec<u32> = active.iter().map(|&i| inputs[i][inputs[i].len() - 1]).collect();
-        let logits = model.step(&last, &mut cache).matmul(head.clone());
-        let [_, vocabulary] = logits.dims();
-        let mut logits = host(logits)?;
-        let mut unfinished = Vec::new();
-        for (place, (&i, row)) in active.iter().zip(logits.chunks_exact_mut(vocabulary)).enumerate() {
-            if done < decoding.min_new_tokens {
-                forbid(&ends, row);
-            }
-            decoding.processors.apply(&inputs[i], row);
-            let next = if decoding.sample { draw(row, &mut rngs[i]) } else { greedy(row) };
-            inputs[i].push(next);
-            if !ends.contains(&next) {
-                unfinished.push(place);
-            }
-        }
-        if unfinished.is_empty() {
-            break;
-        }
-        if unfinished.len() < active.len() {
-            cache.keep(&unfinished);
-            active = unfinished.into_iter().map(|place| active[place]).collect();
+        for emitted in engine.step()? {
+            answers[places[&emitted.request]].push(emitted.token);
         }
     }
-    Ok(inputs.into_iter().zip(begun).map(|(ids, begun)| ids[begun..].to_vec()).collect())
-}
-
-/// A cache that has read `prompts`, and what counts as said before each answer, as in transformers: the start token, or the
-/// prompt whose last token is still to be fed.
-///
-/// # Errors
-/// If a prompt is too short to begin with.
-fn begin(model: &Model, prompts: &[Vec<u32>]) -> Result<(Cache, Vec<Vec<u32>>)> {
-    let (read, inputs): (Vec<&[u32]>, Vec<Vec<u32>>) = match model.start() {
-        Start::Token(token) => prompts.iter().map(|prompt| (&prompt[..], vec![token])).unzip(),
-        Start::EndOfPrompt => {
-            if let Some(i) = prompts.iter().position(|prompt| prompt.len() < 2) {
-                return Err(Error::Data(format!(
-                    "prompt {} has a single token, and a decoder-only model needs two: use a tokenizer that begins texts with \
-                     a token of its own (BOS), or a longer prompt",
-                    i + 1
-                )));
-            }
-            prompts.iter().map(|prompt| (&prompt[..prompt.len() - 1], prompt.clone())).unzip()
-        }
-    };
-    let segments = Segments::from_lengths(read.iter().map(|ids| ids.len()));
-    Ok((model.begin(&read.concat(), &segments), inputs))
-}
-
-/// Keeps `ids` from being chosen.
-fn forbid(ids: &[u32], logits: &mut [f32]) {
-    for &id in ids {
-        if let Some(logit) = logits.get_mut(id as usize) {
-            *logit = f32::NEG_INFINITY;
-        }
-    }
-}
-
-/// The random numbers of prompt `index`.
-fn stream(seed: u64, index: usize) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(index as u64);
-    rng
+    Ok(answers)
 }

@@ -4,6 +4,7 @@
 mod cache;
 mod config;
 mod layers;
+mod packed;
 mod rope;
 
 use burn::module::Module;
@@ -13,6 +14,7 @@ use rpo_ops::{Prefixed, Segments};
 pub use cache::DecoderCache;
 pub use config::{Config, Family};
 pub use layers::{Attention, Block, FeedForward, Norm};
+pub(super) use packed::packed;
 
 use super::States;
 use super::linear::{Linear, Visit, embed};

@@ -3,6 +3,7 @@
 mod cache;
 mod config;
 mod layers;
+mod packed;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -11,6 +12,7 @@ use rpo_ops::{RelativeBias, Segments};
 pub use cache::DecoderCache;
 pub use config::{Config, Family, FeedForward};
 pub use layers::{Attention, CrossAttentionLayer, Dense, FeedForwardLayer, LayerNorm, SelfAttentionLayer};
+pub(super) use packed::packed;
 
 use super::States;
 use super::linear::{Linear, Visit, embed};

@@ -1,0 +1,108 @@
+//! What runs the model below the engine: rows of unfinished answers, fed one token each at a time.
+
+use rayon::prelude::*;
+use rpo_ops::Segments;
+use rpo_ops::decode::Sequence;
+
+use crate::burn::tensor::Tensor;
+use crate::error::Result;
+use crate::host::host;
+use crate::model::{Cache, Model, PackedModel};
+
+/// Rows of unfinished answers and what is remembered of them.
+pub(super) enum Runner {
+    /// On the CPU.
+    Packed {
+        /// The model.
+        model: Box<PackedModel>,
+        /// The rows.
+        sequences: Vec<Sequence>,
+    },
+    /// On every other device, in terms of Burn's operations; rows enter together.
+    Composed {
+        /// The model.
+        model: Box<Model>,
+        /// `(d_model, vocabulary)`.
+        head: Box<Tensor<2>>,
+        /// The rows.
+        cache: Option<Box<Cache>>,
+    },
+}
+
+impl Runner {
+    /// A runner of what `model` is now.
+    ///
+    /// # Errors
+    /// If its device fails.
+    pub(super) fn new(model: &Model) -> Result<Self> {
+        if rpo_ops::is_host(&model.device()) {
+            return Ok(PackedModel::of(model)?.into());
+        }
+        let model = Box::new(model.inference());
+        Ok(Self::Composed { head: Box::new(model.head().transpose()), model, cache: None })
+    }
+
+    /// Whether rows can enter beside those that are there.
+    pub(super) fn may_enter(&self) -> bool {
+        match self {
+            Self::Packed { .. } => true,
+            Self::Composed { cache, .. } => cache.is_none(),
+        }
+    }
+
+    /// Reads prompts; each gives as many rows as `copies` says, after those that are there.
+    pub(super) fn enter(&mut self, prompts: &[Vec<u32>], copies: &[usize]) {
+        match self {
+            Self::Packed { model, sequences } => {
+                let read = model.read(prompts).into_iter().zip(copies);
+                sequences.extend(read.flat_map(|(sequence, &copies)| vec![sequence; copies]));
+            }
+            Self::Composed { model, cache: place, .. } => {
+                let segments = Segments::from_lengths(prompts.iter().map(Vec::len));
+                let mut cache = model.begin(&prompts.concat(), &segments);
+                if copies.iter().any(|&copies| copies != 1) {
+                    let rows = copies.iter().enumerate().flat_map(|(prompt, &copies)| vec![prompt; copies]);
+                    cache.keep(&rows.collect::<Vec<_>>());
+                }
+                *place = Some(Box::new(cache));
+            }
+        }
+    }
+
+    /// Keeps only the rows `kept`, in that order; one may be kept several times.
+    pub(super) fn keep(&mut self, kept: &[usize]) {
+        match self {
+            Self::Packed { sequences, .. } => *sequences = kept.iter().map(|&row| sequences[row].clone()).collect(),
+            Self::Composed { cache: Some(cache), .. } if !kept.is_empty() => cache.keep(kept),
+            Self::Composed { cache, .. } => *cache = None,
+        }
+    }
+
+    /// Feeds each row its token. Returns what `choose` makes of each row's logits.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub(super) fn step<R: Send>(
+        &mut self,
+        tokens: &[u32],
+        choose: &(impl Fn(usize, &mut [f32]) -> R + Sync),
+    ) -> Result<Vec<R>> {
+        match self {
+            Self::Packed { model, sequences } => Ok(model.step(tokens, sequences, choose)),
+            Self::Composed { model, head, cache: Some(cache) } => {
+                let logits = model.step(tokens, cache).matmul(*head.clone());
+                let [_, vocabulary] = logits.dims();
+                let mut logits = host(logits)?;
+                let rows = logits.par_chunks_exact_mut(vocabulary).enumerate();
+                Ok(rows.map(|(row, logits)| choose(row, logits)).collect())
+            }
+            Self::Composed { cache: None, .. } => Ok(Vec::new()),
+        }
+    }
+}
+
+impl From<PackedModel> for Runner {
+    fn from(model: PackedModel) -> Self {
+        Self::Packed { model: Box::new(model), sequences: Vec::new() }
+    }
+}
