@@ -17,8 +17,6 @@ use crate::rotary::Rotary;
 const RUN: usize = 8;
 /// Inputs of tiles that are filled together.
 const PART: usize = 64;
-/// Into how many pieces for each thread a product's panels are parted.
-const PIECES: usize = 4;
 
 /// Weight of an RMS norm.
 #[derive(Clone, Debug)]
@@ -371,21 +369,19 @@ impl Stack {
             for (l, layer) in self.layers.iter().enumerate() {
                 let Some((_, map)) = &layer.memory else { continue };
                 map.replace(worker, &states, rows, &space, &keys_values);
-                worker.phase(runs.len() * heads, 1, |pieces| {
-                    for piece in pieces {
-                        let (run, head) = (&runs[piece / heads], piece % heads);
-                        for row in run.clone() {
-                            let (sequence, token) = of[row];
-                            // SAFETY: the products are done and nobody writes to them in this phase; and a token's values in
-                            // a head are written by one thread.
-                            #[expect(unsafe_code, reason = "threads share it")]
-                            unsafe {
-                                let [k, v] = [0, inner].map(|at| {
-                                    let at = row * 2 * inner + at + head * width;
-                                    &keys_values.read()[at..at + width]
-                                });
-                                write(&memories[sequence], l, head, token, k, v);
-                            }
+                worker.phase(runs.len() * heads, |piece| {
+                    let (run, head) = (&runs[piece / heads], piece % heads);
+                    for row in run.clone() {
+                        let (sequence, token) = of[row];
+                        // SAFETY: the products are done and nobody writes to them in this phase; and a token's values in
+                        // a head are written by one thread.
+                        #[expect(unsafe_code, reason = "threads share it")]
+                        unsafe {
+                            let [k, v] = [0, inner].map(|at| {
+                                let at = row * 2 * inner + at + head * width;
+                                &keys_values.read()[at..at + width]
+                            });
+                            write(&memories[sequence], l, head, token, k, v);
                         }
                     }
                 });
@@ -453,14 +449,12 @@ impl Stack {
                     logits.copy_from_slice(&sums[..of.len()]);
                 }
             });
-            worker.phase(n, 1, |rows| {
-                for row in rows {
-                    // SAFETY: the products are done, and a row is chosen from by one thread.
-                    #[expect(unsafe_code, reason = "threads share it")]
-                    let logits = unsafe { space.logits.write(row * vocabulary..(row + 1) * vocabulary) };
-                    let choice = choose(row, logits);
-                    *chosen[row].lock().unwrap_or_else(PoisonError::into_inner) = Some(choice);
-                }
+            worker.phase(n, |row| {
+                // SAFETY: the products are done, and a row is chosen from by one thread.
+                #[expect(unsafe_code, reason = "threads share it")]
+                let logits = unsafe { space.logits.write(row * vocabulary..(row + 1) * vocabulary) };
+                let choice = choose(row, logits);
+                *chosen[row].lock().unwrap_or_else(PoisonError::into_inner) = Some(choice);
             });
         });
         let taken = |cell: Mutex<Option<R>>| cell.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -537,21 +531,19 @@ impl Stack {
         // SAFETY: the products are done, and nobody writes to them in this phase.
         #[expect(unsafe_code, reason = "threads share it")]
         let values = unsafe { space.inward.read() };
-        worker.phase(rows.own.len() * key_heads, 1, |pieces| {
-            let mut k = vec![0f32; width];
-            for piece in pieces {
-                let (run, head) = (&rows.own[piece / key_heads], piece % key_heads);
-                for row in run.clone() {
-                    let (sequence, position) = rows.of[row];
-                    let at = row * columns + inner + head * width;
-                    k.copy_from_slice(&values[at..at + width]);
-                    self.turn(&mut k, attention.head_norms.as_ref().map(|[_, of_keys]| of_keys), rows, row);
-                    let v = &values[at + key_heads * width..][..width];
-                    // SAFETY: the text is grown, and a token's values in a head are written by one thread.
-                    #[expect(unsafe_code, reason = "threads share it")]
-                    unsafe {
-                        write(&rows.sequences[sequence].own, l, head, position, &k, v);
-                    }
+        let mut k = vec![0f32; width];
+        worker.phase(rows.own.len() * key_heads, |piece| {
+            let (run, head) = (&rows.own[piece / key_heads], piece % key_heads);
+            for row in run.clone() {
+                let (sequence, position) = rows.of[row];
+                let at = row * columns + inner + head * width;
+                k.copy_from_slice(&values[at..at + width]);
+                self.turn(&mut k, attention.head_norms.as_ref().map(|[_, of_keys]| of_keys), rows, row);
+                let v = &values[at + key_heads * width..][..width];
+                // SAFETY: the text is grown, and a token's values in a head are written by one thread.
+                #[expect(unsafe_code, reason = "threads share it")]
+                unsafe {
+                    write(&rows.sequences[sequence].own, l, head, position, &k, v);
                 }
             }
         });
@@ -574,43 +566,40 @@ impl Stack {
         let values = unsafe { space.inward.read() };
         let span = 2 * rows.reach.max(1) - 1;
         let bias = rows.biases.get(l.min(rows.biases.len().saturating_sub(1))).filter(|_| own);
-        worker.phase(runs.len() * key_heads, 1, |pieces| {
-            let (mut scores, mut queries, mut mixed) =
-                (Vec::new(), vec![0f32; QUERIES * width], vec![0f32; QUERIES * width]);
-            for piece in pieces {
-                let (head, run) = (piece / runs.len(), runs[piece % runs.len()].clone());
-                let sequence = &rows.sequences[rows.of[run.start].0];
-                let Some(past) = (if own { Some(&sequence.own) } else { sequence.memory.as_ref() }) else { continue };
-                let sees = |row: usize| if own && self.causal { rows.of[row].1 + 1 } else { past.len() };
-                let farthest = run.clone().map(sees).max().unwrap_or(0);
-                // SAFETY: keys and values were written in another phase.
-                #[expect(unsafe_code, reason = "threads share it")]
-                let parts = unsafe { parts(past, l, head, farthest) };
-                let all: Vec<(usize, usize)> =
-                    run.flat_map(|row| (head * group..(head + 1) * group).map(move |head| (row, head))).collect();
-                for some in all.chunks(QUERIES) {
-                    let mut of = [Query { sees: 0, bias: None }; QUERIES];
-                    for (((row, head), query), of) in
-                        some.iter().copied().zip(queries.chunks_exact_mut(width)).zip(&mut of)
-                    {
-                        query.copy_from_slice(&values[row * columns + head * width..][..width]);
-                        let norm = attention.head_norms.as_ref().map(|[of_queries, _]| of_queries);
-                        if own {
-                            self.turn(query, norm, rows, row);
-                        }
-                        query.iter_mut().for_each(|q| *q *= scale);
-                        // From the first token, which lies as far before this one as its position says.
-                        let from = head * span + rows.reach - 1 - rows.of[row].1;
-                        *of = Query { sees: sees(row), bias: bias.map(|bias| &bias[from..]) };
+        let (mut scores, mut queries, mut mixed) =
+            (Vec::new(), vec![0f32; QUERIES * width], vec![0f32; QUERIES * width]);
+        worker.phase(runs.len() * key_heads, |piece| {
+            let (head, run) = (piece / runs.len(), runs[piece % runs.len()].clone());
+            let sequence = &rows.sequences[rows.of[run.start].0];
+            let Some(past) = (if own { Some(&sequence.own) } else { sequence.memory.as_ref() }) else { return };
+            let sees = |row: usize| if own && self.causal { rows.of[row].1 + 1 } else { past.len() };
+            let farthest = run.clone().map(sees).max().unwrap_or(0);
+            // SAFETY: keys and values were written in another phase.
+            #[expect(unsafe_code, reason = "threads share it")]
+            let parts = unsafe { parts(past, l, head, farthest) };
+            let all: Vec<(usize, usize)> =
+                run.flat_map(|row| (head * group..(head + 1) * group).map(move |head| (row, head))).collect();
+            for some in all.chunks(QUERIES) {
+                let mut of = [Query { sees: 0, bias: None }; QUERIES];
+                for (((row, head), query), of) in some.iter().copied().zip(queries.chunks_exact_mut(width)).zip(&mut of)
+                {
+                    query.copy_from_slice(&values[row * columns + head * width..][..width]);
+                    let norm = attention.head_norms.as_ref().map(|[of_queries, _]| of_queries);
+                    if own {
+                        self.turn(query, norm, rows, row);
                     }
-                    let n = some.len();
-                    attend(&queries[..n * width], &of[..n], past.shape(), &parts, &mut scores, &mut mixed[..n * width]);
-                    for ((row, head), mixed) in some.iter().zip(mixed.chunks_exact(width)) {
-                        let at = (row * heads + head) * width;
-                        // SAFETY: a head of a row is mixed by one thread.
-                        #[expect(unsafe_code, reason = "threads share it")]
-                        unsafe { space.narrow.write(at..at + width) }.copy_from_slice(mixed);
-                    }
+                    query.iter_mut().for_each(|q| *q *= scale);
+                    // From the first token, which lies as far before this one as its position says.
+                    let from = head * span + rows.reach - 1 - rows.of[row].1;
+                    *of = Query { sees: sees(row), bias: bias.map(|bias| &bias[from..]) };
+                }
+                let n = some.len();
+                attend(&queries[..n * width], &of[..n], past.shape(), &parts, &mut scores, &mut mixed[..n * width]);
+                for ((row, head), mixed) in some.iter().zip(mixed.chunks_exact(width)) {
+                    let at = (row * heads + head) * width;
+                    // SAFETY: a head of a row is mixed by one thread.
+                    #[expect(unsafe_code, reason = "threads share it")]
+                    unsafe { space.narrow.write(at..at + width) }.copy_from_slice(mixed);
                 }
             }
         });
@@ -637,15 +626,13 @@ impl Stack {
         // SAFETY: the last product is done, and nobody writes to the residual stream any more.
         #[expect(unsafe_code, reason = "threads share it")]
         let x = unsafe { x.read() };
-        worker.phase(x.len() / self.d_model, 1, |rows| {
-            let mut state = vec![0f32; self.d_model];
-            for row in rows {
-                self.norm.of(&x[row * self.d_model..(row + 1) * self.d_model], &mut state);
-                if self.scale != 1.0 {
-                    state.iter_mut().for_each(|state| *state *= self.scale);
-                }
-                take(row, &state);
+        let mut state = vec![0f32; self.d_model];
+        worker.phase(x.len() / self.d_model, |row| {
+            self.norm.of(&x[row * self.d_model..(row + 1) * self.d_model], &mut state);
+            if self.scale != 1.0 {
+                state.iter_mut().for_each(|state| *state *= self.scale);
             }
+            take(row, &state);
         });
     }
 }
@@ -771,24 +758,19 @@ fn product(
     let x = &unsafe { x.read() }[..rows * inputs];
     #[expect(unsafe_code, reason = "threads share it")]
     let input = if matrix.takes_bytes() {
-        worker.phase(rows, 1, |some| {
-            for row in some {
-                // SAFETY: a row is rounded by one thread.
-                let (bytes, rounded) =
-                    unsafe { (space.bytes.write(row * groups..(row + 1) * groups), space.rounded.write(row..row + 1)) };
-                rounded[0] = bytes::round(&x[row * inputs..(row + 1) * inputs], bytes);
-            }
+        worker.phase(rows, |row| {
+            // SAFETY: a row is rounded by one thread.
+            let (bytes, rounded) =
+                unsafe { (space.bytes.write(row * groups..(row + 1) * groups), space.rounded.write(row..row + 1)) };
+            rounded[0] = bytes::round(&x[row * inputs..(row + 1) * inputs], bytes);
         });
         let (bytes, rounded) = unsafe { (space.bytes.read(), space.rounded.read()) };
         Input::Bytes(tiled(worker, tiling, bytes, groups, &space.byte_tiles), rounded)
     } else {
         Input::Floats(tiled(worker, tiling, x, inputs, &space.tiles))
     };
-    let some = matrix.panels() / (PIECES * worker.threads());
-    worker.phase(matrix.panels(), some, |panels| {
-        for panel in panels {
-            matrix.panel_times(panel, input, tiling, |first, sums| take(panel, first, sums));
-        }
+    worker.phase(matrix.panels(), |panel| {
+        matrix.panel_times(panel, input, tiling, |first, sums| take(panel, first, sums));
     });
 }
 
@@ -804,16 +786,14 @@ fn tiled<'a, T: Clone + Copy + Send + Sync>(
         return x;
     }
     let (parts, size) = (inputs.div_ceil(PART), tiling.size(1));
-    worker.phase(tiling.tiles() * parts, 1, |pieces| {
-        for piece in pieces {
-            let (tile, first) = (piece / parts, piece % parts * PART);
-            let some = first..inputs.min(first + PART);
-            let at = (tile * inputs + first) * size;
-            // SAFETY: a part of a tile is filled by one thread, and nobody reads it in this phase.
-            #[expect(unsafe_code, reason = "threads share it")]
-            let part = unsafe { tiles.write(at..at + some.len() * size) };
-            tiling.fill(x, inputs, tile, some, part);
-        }
+    worker.phase(tiling.tiles() * parts, |piece| {
+        let (tile, first) = (piece / parts, piece % parts * PART);
+        let some = first..inputs.min(first + PART);
+        let at = (tile * inputs + first) * size;
+        // SAFETY: a part of a tile is filled by one thread, and nobody reads it in this phase.
+        #[expect(unsafe_code, reason = "threads share it")]
+        let part = unsafe { tiles.write(at..at + some.len() * size) };
+        tiling.fill(x, inputs, tile, some, part);
     });
     // SAFETY: the tiles were filled in another phase; the next to fill them comes after what is multiplied with them.
     #[expect(unsafe_code, reason = "threads share it")]
@@ -828,13 +808,11 @@ fn normalise(worker: &Worker<'_>, x: &Shared<f32>, norm: &Norm, y: &Shared<f32>,
     // SAFETY: products were added in other phases, and nobody writes to the residual stream in this one.
     #[expect(unsafe_code, reason = "threads share it")]
     let x = unsafe { x.read() };
-    worker.phase(rows, 1, |some| {
-        for row in some {
-            let of = row * width..(row + 1) * width;
-            // SAFETY: a row is normalised by one thread, and nobody reads it in this phase.
-            #[expect(unsafe_code, reason = "threads share it")]
-            norm.of(&x[of.clone()], unsafe { y.write(of) });
-        }
+    worker.phase(rows, |row| {
+        let of = row * width..(row + 1) * width;
+        // SAFETY: a row is normalised by one thread, and nobody reads it in this phase.
+        #[expect(unsafe_code, reason = "threads share it")]
+        norm.of(&x[of.clone()], unsafe { y.write(of) });
     });
 }
 

@@ -14,8 +14,8 @@ struct Meeting {
     arrived: AtomicUsize,
     /// How often all of them have met.
     met: AtomicUsize,
-    /// The first piece of the present phase that nobody has taken.
-    next: AtomicUsize,
+    /// Of each thread's share of the present phase: how many pieces were taken.
+    taken: Vec<AtomicUsize>,
     /// A thread has panicked and will not come.
     broken: AtomicBool,
 }
@@ -23,47 +23,48 @@ struct Meeting {
 /// One of the threads.
 pub(super) struct Worker<'a> {
     meeting: &'a Meeting,
+    index: usize,
 }
 
 /// Runs `work` on every thread of the pool at the same time; all must meet equally often.
 pub(super) fn together(work: impl Fn(&Worker<'_>) + Sync) {
+    let threads = rayon::current_num_threads();
     let meeting = Meeting {
-        threads: rayon::current_num_threads(),
+        threads,
         arrived: AtomicUsize::new(0),
         met: AtomicUsize::new(0),
-        next: AtomicUsize::new(0),
+        taken: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
         broken: AtomicBool::new(false),
     };
-    rayon::broadcast(|_| work(&Worker { meeting: &meeting }));
+    rayon::broadcast(|thread| work(&Worker { meeting: &meeting, index: thread.index() }));
 }
 
 impl Worker<'_> {
-    /// Takes pieces `0..n` of a phase, some at a time, until none is left, and then waits for the others: what they wrote can be
-    /// read after it.
-    pub(super) fn phase(&self, n: usize, some: usize, mut work: impl FnMut(Range<usize>)) {
-        let some = some.max(1);
-        loop {
-            let first = self.meeting.next.fetch_add(some, Ordering::Relaxed);
-            if first >= n {
-                break;
+    /// Takes pieces `0..n` of a phase until none is left, and then waits for the others: what they wrote can be read after it. A
+    /// thread takes the pieces of its own share in order, which are the same every time, and then helps the others.
+    pub(super) fn phase(&self, n: usize, mut work: impl FnMut(usize)) {
+        let Meeting { threads, taken, .. } = self.meeting;
+        for other in 0..*threads {
+            let thread = (self.index + other) % threads;
+            let share = thread * n / threads..(thread + 1) * n / threads;
+            loop {
+                let piece = share.start + taken[thread].fetch_add(1, Ordering::Relaxed);
+                if piece >= share.end {
+                    break;
+                }
+                work(piece);
             }
-            work(first..n.min(first + some));
         }
         self.meet();
     }
 
-    /// How many threads there are.
-    pub(super) fn threads(&self) -> usize {
-        self.meeting.threads
-    }
-
     /// Waits until all threads have come here.
     fn meet(&self) {
-        let Meeting { threads, arrived, met, next, broken } = self.meeting;
+        let Meeting { threads, arrived, met, taken, broken } = self.meeting;
         let before = met.load(Ordering::Acquire);
         if arrived.fetch_add(1, Ordering::AcqRel) + 1 == *threads {
             arrived.store(0, Ordering::Relaxed);
-            next.store(0, Ordering::Relaxed);
+            taken.iter().for_each(|taken| taken.store(0, Ordering::Relaxed));
             met.store(before + 1, Ordering::Release);
             return;
         }
@@ -157,21 +158,17 @@ mod tests {
         let (a, b) = (Shared::new(0usize, n), Shared::new(0usize, n));
         together(|worker| {
             for _ in 0..phases {
-                worker.phase(n, 7, |range| {
+                worker.phase(n, |i| {
                     // SAFETY: `b` is written in the other phase, and each piece of `a` by one thread.
                     #[expect(unsafe_code, reason = "the test's own pieces")]
-                    let (to, from) = unsafe { (a.write(range.clone()), b.read()) };
-                    for (to, i) in to.iter_mut().zip(range) {
-                        *to += 1 + from[n - 1 - i];
-                    }
+                    let (to, from) = unsafe { (a.write(i..i + 1), b.read()) };
+                    to[0] += 1 + from[n - 1 - i];
                 });
-                worker.phase(n, 3, |range| {
+                worker.phase(n, |i| {
                     // SAFETY: the same with the roles changed.
                     #[expect(unsafe_code, reason = "the test's own pieces")]
-                    let (to, from) = unsafe { (b.write(range.clone()), a.read()) };
-                    for (to, i) in to.iter_mut().zip(range) {
-                        *to = from[n - 1 - i];
-                    }
+                    let (to, from) = unsafe { (b.write(i..i + 1), a.read()) };
+                    to[0] = from[n - 1 - i];
                 });
             }
         });
@@ -183,7 +180,7 @@ mod tests {
     #[test]
     fn a_panic_reaches_the_caller() {
         let caught = std::panic::catch_unwind(|| {
-            together(|worker| worker.phase(64, 1, |range| assert!(range.start < 63, "the last piece")));
+            together(|worker| worker.phase(64, |piece| assert!(piece < 63, "the last piece")));
         });
         assert!(caught.is_err());
     }
