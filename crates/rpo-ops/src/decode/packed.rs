@@ -67,8 +67,9 @@ pub(super) struct Tiling {
 }
 
 impl Tiling {
-    /// As few tiles as there can be of at most so many rows, all alike.
-    fn new(rows: usize, most: usize) -> Self {
+    /// As few tiles as there can be, all alike, of no more rows than this processor has registers for.
+    pub(super) fn of(rows: usize) -> Self {
+        let most = Arch::new().dispatch(Most);
         let each = rows.div_ceil(rows.div_ceil(most).max(1));
         let places = PLACES.into_iter().find(|places| *places >= each).unwrap_or(ROWS);
         Self { rows, each, places }
@@ -167,11 +168,6 @@ impl Packed {
             }
             Panels::Bytes(bytes) => bytes.row(output, row),
         }
-    }
-
-    /// How rows that it is multiplied with are parted.
-    pub(super) fn tiling(&self, rows: usize) -> Tiling {
-        Tiling::new(rows, Arch::new().dispatch(Most))
     }
 
     /// A panel times all rows: `take` gets the first row of each tile and the sums of its rows.
@@ -321,7 +317,7 @@ mod tests {
     fn product(packed: &Packed, x: &[f32]) -> Vec<f32> {
         let (inputs, outputs) = (packed.inputs(), packed.outputs());
         let rows = x.len() / inputs;
-        let (tiling, groups) = (packed.tiling(rows), bytes::groups(inputs));
+        let (tiling, groups) = (Tiling::of(rows), bytes::groups(inputs));
         let mut of_rows = vec![Group::default(); rows * groups];
         let rounded: Vec<Rounded> = x
             .chunks_exact(inputs)

@@ -752,7 +752,7 @@ fn product(
     space: &Space,
     mut take: impl FnMut(usize, usize, &[[f32; PANEL]]),
 ) {
-    let (inputs, groups, tiling) = (matrix.inputs(), bytes::groups(matrix.inputs()), matrix.tiling(rows));
+    let (inputs, groups, tiling) = (matrix.inputs(), bytes::groups(matrix.inputs()), Tiling::of(rows));
     // SAFETY, of all that is read: it was written in another phase, and nobody writes to it in this one.
     #[expect(unsafe_code, reason = "threads share it")]
     let x = &unsafe { x.read() }[..rows * inputs];
