@@ -117,16 +117,15 @@ impl Processors {
             };
             return refuse("sequence-bias", problem);
         }
-        let suppressed = |id: &u32| self.suppress_tokens.contains(id);
-        match &self.forced_eos_token_id[..] {
-            [first, ..] if self.forced_eos_token_id.iter().all(suppressed) => {
-                refuse("forced-eos-token-id", format!("token {first} is also among suppress-tokens"))
+        let first = ("forced-bos-token-id", self.forced_bos_token_id.as_slice());
+        for (field, forced) in [first, ("forced-eos-token-id", &self.forced_eos_token_id)] {
+            if let [id, ..] = forced
+                && forced.iter().all(|id| self.suppress_tokens.contains(id))
+            {
+                return refuse(field, format!("token {id} is also among suppress-tokens"));
             }
-            _ => match self.forced_bos_token_id.filter(suppressed) {
-                Some(id) => refuse("forced-bos-token-id", format!("token {id} is also among suppress-tokens")),
-                None => Ok(()),
-            },
         }
+        Ok(())
     }
 
     /// Every token that the settings name, each with the setting.
