@@ -102,14 +102,11 @@ fn answers_equal_transformers_token_for_token() {
             all.extend(requests(&prompts, &decoding, answers));
         }
         let wanted = || cases.iter().flat_map(|case| case.outputs.iter().map(|output| (&case.settings, output)));
-        for rows in [1000, 7] {
+        // With a single row, each is alone.
+        for rows in [1000, 7, 1] {
             for (got, (settings, output)) in answer(&model, rows, &all).iter().zip(wanted()) {
                 assert_eq!(&got.tokens(), output, "{name}, {rows} rows: {settings}");
             }
-        }
-        for (request, (settings, output)) in all.iter().zip(wanted()) {
-            let alone = answer(&model, 1, std::slice::from_ref(request));
-            assert_eq!(&alone[0].tokens(), output, "{name}, alone: {settings}");
         }
     }
 }
@@ -228,7 +225,7 @@ fn what_is_cancelled_changes_nothing_else() {
         let mut all = requests(&prompts, &Decoding { min_new_tokens: 8, ..drawn()[2].clone() }, 3);
         all.extend(requests(&prompts, &beams, 1));
         let whole = answer(&model, 100, &all);
-        for rows in [6, 100] {
+        for rows in [5, 100] {
             let mut engine = Engine::new(&model, rows).expect("an engine");
             let ids: Vec<RequestId> = all.iter().map(|r| engine.add(r.clone()).expect("a request")).collect();
             let mut steps = 0;
@@ -250,7 +247,7 @@ fn what_is_cancelled_changes_nothing_else() {
                 let (got, want) = (found.remove(id).unwrap_or_default().tokens(), want.tokens());
                 match i {
                     0 => assert_eq!(got, [want[0].clone(), want[1][..4].to_vec(), want[2].clone()], "{name}"),
-                    1 if rows == 6 => assert_eq!(got, want[1..], "{name}"),
+                    1 if rows == 5 => assert_eq!(got, want[1..], "{name}"),
                     1 => assert_eq!(got, [want[0][..1].to_vec(), want[1].clone(), want[2].clone()], "{name}"),
                     3 => assert!(got.is_empty(), "{name}: {got:?}"),
                     _ => assert_eq!(got, want, "{name}, {i}"),
@@ -280,7 +277,7 @@ fn answers_say_why_they_ended() {
             assert_eq!(reasons.iter().flatten().collect::<Vec<_>>(), [&want]);
             assert_eq!(reasons.last(), Some(&Some(want)));
         }
-        assert!(ended[0].tokens()[0].contains(&third));
+        assert!(num_beams > 1 || ended[0].tokens()[0].last() == Some(&third));
     }
 }
 
