@@ -8,6 +8,9 @@ use super::processors::Processors;
 /// How many of the most likely tokens are looked at first where only the most likely are to be kept.
 const NUCLEUS: usize = 256;
 
+/// How many tokens are sorted.
+const FEW: usize = 64;
+
 /// Tokens in order, each with its logit divided by the temperature.
 type Kept = Vec<(u32, f32)>;
 
@@ -57,10 +60,10 @@ impl Processors {
         }
         // The most likely tokens are nearly always few: the rest is only summed.
         let mut wanted = NUCLEUS.min(all);
+        let total = if wanted < all { log_sum_exp(logits, 1.0 / self.temperature) } else { 0.0 };
         while wanted < all {
             let kept = self.tempered(logits, &largest(logits, wanted));
-            let total = log_sum_exp(logits, 1.0 / self.temperature);
-            let within: f64 = kept.iter().map(|(_, logit)| f64::from(logit - total).exp()).sum();
+            let within: f64 = kept.iter().map(|(_, logit)| f64::from((logit - total).exp())).sum();
             if 1.0 - within <= f64::from(1.0 - self.top_p) {
                 return keep_top_p(self.top_p, kept, 1.0 - within as f32);
             }
@@ -76,19 +79,33 @@ impl Processors {
 
 /// Removes, from the least likely upwards, tokens whose cumulative probability stays within `1 - p`; never the last. What is not
 /// among `kept` has the probability `rest` together.
-fn keep_top_p(p: f32, mut kept: Vec<(u32, f32)>, rest: f32) -> Vec<(u32, f32)> {
-    kept.sort_by(|a, b| a.1.total_cmp(&b.1));
-    let Some(&(_, best)) = kept.last() else { return kept };
-    let weight = |logit: f32| (logit - best).exp();
-    let total: f32 = kept.iter().map(|(_, logit)| weight(*logit)).sum::<f32>() / (1.0 - rest);
-    let mut cumulative = rest;
-    let removed = kept[..kept.len() - 1].iter().take_while(|(_, logit)| {
-        cumulative += weight(*logit) / total;
+fn keep_top_p(p: f32, mut kept: Kept, rest: f32) -> Kept {
+    let (best, most) = (best_of(&kept), kept.len());
+    let weight = |(_, logit): &(u32, f32)| (logit - best).exp();
+    let total: f32 = kept.iter().map(weight).sum::<f32>() / (1.0 - rest);
+    let rising = |a: &(u32, f32), b: &(u32, f32)| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0));
+    let mut tokens = kept.clone();
+    // Those before `removed` go, those from `end` stay: halves are decided upon as wholes until few are left to be sorted.
+    let (mut removed, mut end, mut cumulative) = (0, most, rest);
+    while end - removed > FEW {
+        let middle = removed + (end - removed) / 2;
+        tokens[removed..end].select_nth_unstable_by(middle - removed, rising);
+        let lower = tokens[removed..middle].iter().map(weight).sum::<f32>() / total;
+        if cumulative + lower <= 1.0 - p {
+            (removed, cumulative) = (middle, cumulative + lower);
+        } else {
+            end = middle;
+        }
+    }
+    tokens[removed..end].sort_unstable_by(rising);
+    let undecided = tokens[removed..end.min(most.saturating_sub(1))].iter().take_while(|token| {
+        cumulative += weight(token) / total;
         cumulative <= 1.0 - p
     });
-    let removed = removed.count();
-    kept.drain(..removed);
-    kept.sort_unstable_by_key(|(token, _)| *token);
+    removed += undecided.count();
+    if let Some(least) = tokens.get(removed) {
+        kept.retain(|token| rising(token, least).is_ge());
+    }
     kept
 }
 
