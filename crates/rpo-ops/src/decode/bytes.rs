@@ -1,18 +1,21 @@
 //! Products of integers of eight bits: weights with a scale for each output, rows with a scale each. Sums are exact in 32 bits,
 //! so that every processor gives the same.
 
-use super::packed::{PANEL, ROWS, STRIP, Sums};
+use super::lines::{Ahead, LINE, Lines};
+use super::packed::{PANEL, Sums};
 use crate::cpu::vectorised;
 
 /// Inputs that are multiplied by one instruction.
 const GROUP: usize = 4;
+/// The values of a row for so many inputs.
+pub(super) type Group = [i8; GROUP];
 /// What is added to weights, so that they are not negative, as the instruction demands of one of its factors.
 const SHIFT: i32 = 128;
 
-/// Strips of weights: `[strip][input / 4][output][input % 4]`.
+/// Panels of weights: `[panel][input / 4][output]` of four bytes each, that of the first input lowest.
 pub(super) struct Bytes {
     inputs: usize,
-    values: Vec<u8>,
+    weights: Lines,
     /// By output.
     scales: Vec<f32>,
 }
@@ -25,13 +28,14 @@ pub(super) struct Rounded {
     shift: i32,
 }
 
-/// Bytes of a row of so many inputs.
-pub(super) fn stride(inputs: usize) -> usize {
-    inputs.next_multiple_of(GROUP)
+/// Groups of a row of so many inputs.
+pub(super) fn groups(inputs: usize) -> usize {
+    inputs.div_ceil(GROUP)
 }
 
 /// Rounds a row.
-pub(super) fn round(x: &[f32], bytes: &mut [i8]) -> Rounded {
+pub(super) fn round(x: &[f32], groups: &mut [Group]) -> Rounded {
+    let bytes = groups.as_flattened_mut();
     let mut rounded = Rounded::default();
     vectorised(
         #[inline(always)]
@@ -61,84 +65,91 @@ pub(super) fn round(x: &[f32], bytes: &mut [i8]) -> Rounded {
 
 impl Bytes {
     pub(super) fn new(outputs: usize, inputs: usize, weights: &[f32]) -> Self {
-        let (padded, stride) = (outputs.next_multiple_of(PANEL), stride(inputs));
-        let mut values = vec![SHIFT as u8; padded * stride];
-        let mut scales = vec![0f32; padded];
-        for (o, (row, scale)) in weights.chunks_exact(inputs.max(1)).zip(&mut scales).enumerate() {
-            let largest = row.iter().fold(0f32, |largest, weight| largest.max(weight.abs()));
-            *scale = largest / 127.0;
-            let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
-            let strip = &mut values[o / STRIP * STRIP * stride..];
-            for (i, weight) in row.iter().enumerate() {
-                strip[place(o, i)] = ((weight * inverse).round_ties_even() as i32 + SHIFT) as u8;
-            }
-        }
-        Self { inputs, values, scales }
+        let (panels, groups) = (outputs.div_ceil(PANEL), groups(inputs));
+        let largest = |row: &[f32]| row.iter().fold(0f32, |largest, weight| largest.max(weight.abs()));
+        let mut scales: Vec<f32> = weights.chunks_exact(inputs.max(1)).map(|row| largest(row) / 127.0).collect();
+        scales.resize(panels * PANEL, 0.0);
+        let byte = |output: usize, input: usize| -> u8 {
+            let value = match scales[output] {
+                scale if scale > 0.0 && input < inputs => (weights[output * inputs + input] / scale).round_ties_even(),
+                _ => 0.0,
+            };
+            (value as i32 + SHIFT) as u8
+        };
+        let four = |output, group| u32::from_le_bytes(std::array::from_fn(|i| byte(output, group * GROUP + i)));
+        let of_panel = |panel| (0..groups).flat_map(move |group| (0..PANEL).map(move |o| (panel * PANEL + o, group)));
+        let places = (0..panels).flat_map(of_panel).map(|(output, group)| four(output, group));
+        Self { inputs, weights: Lines::filled(panels * groups * PANEL / LINE, places), scales }
     }
 
     /// Row `output` of the matrix.
     pub(super) fn row(&self, output: usize, row: &mut [f32]) {
-        let strip = &self.values[output / STRIP * STRIP * stride(self.inputs)..];
-        for (i, value) in row.iter_mut().enumerate() {
-            *value = (i32::from(strip[place(output, i)]) - SHIFT) as f32 * self.scales[output];
+        let panel = &self.weights.places()[output / PANEL * PANEL * groups(self.inputs) + output % PANEL..];
+        for (values, place) in row.chunks_mut(GROUP).zip(panel.iter().step_by(PANEL)) {
+            for (value, byte) in values.iter_mut().zip(place.to_le_bytes()) {
+                *value = (i32::from(byte) - SHIFT) as f32 * self.scales[output];
+            }
         }
     }
 
-    /// A panel times a few rows.
-    pub(super) fn panel_times(&self, panel: usize, rows: &[i8], of_rows: &[Rounded], sums: &mut Sums) {
-        let size = STRIP * stride(self.inputs);
-        let strips = self.values[panel * PANEL / STRIP * size..].chunks_exact(size);
-        let scales = self.scales[panel * PANEL..(panel + 1) * PANEL].chunks_exact(STRIP);
-        for (half, (weights, scales)) in strips.zip(scales).enumerate() {
-            multiply(weights, scales, rows, of_rows, sums, half * STRIP);
-        }
+    /// A panel times a tile of these rows, which is one of several.
+    pub(super) fn panel_times(
+        &self,
+        panel: usize,
+        tile: &[Group],
+        of_rows: &[Rounded],
+        part: (usize, usize),
+        sums: &mut Sums,
+    ) {
+        let (groups, places) = (groups(self.inputs), self.weights.places());
+        let size = PANEL * groups;
+        let weights = &places[panel * size..(panel + 1) * size];
+        let scales = &self.scales[panel * PANEL..(panel + 1) * PANEL];
+        multiply(weights, scales, Ahead::of(places, panel, size, part, groups), tile, of_rows, sums);
     }
 }
 
-/// Where the weight of an output for an input stands in its strip.
-fn place(output: usize, input: usize) -> usize {
-    input / GROUP * STRIP * GROUP + output % STRIP * GROUP + input % GROUP
-}
-
-/// A strip times a few rows, for the outputs from `at` on.
-fn multiply(weights: &[u8], scales: &[f32], rows: &[i8], of_rows: &[Rounded], sums: &mut Sums, at: usize) {
+/// A panel times a tile.
+fn multiply(weights: &[u32], scales: &[f32], ahead: Ahead<'_>, tile: &[Group], of_rows: &[Rounded], sums: &mut Sums) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
+        let places = tile.len() / (weights.len() / PANEL).max(1);
         // SAFETY: the processor has the instructions.
         #[expect(unsafe_code, reason = "instructions that are not on every processor")]
         unsafe {
-            match of_rows.len() {
-                1 => x86::multiply::<1>(weights, scales, rows, of_rows, sums, at),
-                2 => x86::multiply::<2>(weights, scales, rows, of_rows, sums, at),
-                3..=4 => x86::multiply::<4>(weights, scales, rows, of_rows, sums, at),
-                5..=8 => x86::multiply::<8>(weights, scales, rows, of_rows, sums, at),
-                9..=12 => x86::multiply::<12>(weights, scales, rows, of_rows, sums, at),
-                13..=16 => x86::multiply::<16>(weights, scales, rows, of_rows, sums, at),
-                17..=20 => x86::multiply::<20>(weights, scales, rows, of_rows, sums, at),
-                _ => x86::multiply::<ROWS>(weights, scales, rows, of_rows, sums, at),
+            match places {
+                1 => x86::multiply::<1>(weights, scales, ahead, tile, of_rows, sums),
+                2 => x86::multiply::<2>(weights, scales, ahead, tile, of_rows, sums),
+                3 => x86::multiply::<3>(weights, scales, ahead, tile, of_rows, sums),
+                4 => x86::multiply::<4>(weights, scales, ahead, tile, of_rows, sums),
+                6 => x86::multiply::<6>(weights, scales, ahead, tile, of_rows, sums),
+                8 => x86::multiply::<8>(weights, scales, ahead, tile, of_rows, sums),
+                10 => x86::multiply::<10>(weights, scales, ahead, tile, of_rows, sums),
+                12 => x86::multiply::<12>(weights, scales, ahead, tile, of_rows, sums),
+                n => unreachable!("a tile of {n} rows"),
             }
         }
         return;
     }
-    plainly(weights, scales, rows, of_rows, sums, at);
+    plainly(weights, scales, tile, of_rows, sums);
 }
 
 /// The same without special instructions, on every processor.
-fn plainly(weights: &[u8], scales: &[f32], rows: &[i8], of_rows: &[Rounded], sums: &mut Sums, at: usize) {
-    let stride = rows.len() / of_rows.len();
+fn plainly(weights: &[u32], scales: &[f32], tile: &[Group], of_rows: &[Rounded], sums: &mut Sums) {
+    let places = tile.len() / (weights.len() / PANEL).max(1);
     vectorised(
         #[inline(always)]
         || {
-            for ((row, Rounded { scale, shift }), sums) in rows.chunks_exact(stride).zip(of_rows).zip(sums.iter_mut()) {
-                let mut whole = [-shift; STRIP];
-                for (values, weights) in row.chunks_exact(GROUP).zip(weights.chunks_exact(STRIP * GROUP)) {
-                    let values: [i32; GROUP] = std::array::from_fn(|i| i32::from(values[i]));
-                    for (sum, weights) in whole.iter_mut().zip(weights.chunks_exact(GROUP)) {
-                        let product = |i: usize| values[i] * i32::from(weights[i]);
+            for (row, (Rounded { scale, shift }, sums)) in of_rows.iter().zip(sums.iter_mut()).enumerate() {
+                let mut whole = [-shift; PANEL];
+                let values = tile[row..].iter().step_by(places);
+                for (values, weights) in values.zip(weights.chunks_exact(PANEL)) {
+                    for (sum, weights) in whole.iter_mut().zip(weights) {
+                        let product = |i: usize| i32::from(values[i]) * (*weights >> (8 * i) & 0xff) as i32;
                         *sum += (product(0) + product(1)) + (product(2) + product(3));
                     }
                 }
-                for ((sum, whole), of_output) in sums[at..at + STRIP].iter_mut().zip(whole).zip(scales) {
+                for ((sum, whole), of_output) in sums.iter_mut().zip(whole).zip(scales) {
                     *sum = whole as f32 * (scale * of_output);
                 }
             }
@@ -153,59 +164,49 @@ mod x86 {
         _mm512_set1_ps, _mm512_storeu_ps,
     };
 
-    use super::{GROUP, Rounded, STRIP, Sums};
+    use super::{Group, PANEL, Rounded, Sums};
+    use crate::decode::lines::{Ahead, LINE};
 
-    /// A strip times at most `N` rows.
+    /// A panel times a tile with `N` places.
     ///
     /// # Safety
     /// The processor has AVX-512 with VNNI.
     #[target_feature(enable = "avx512f,avx512vnni")]
     #[expect(unsafe_code, reason = "vectors are read from and written to slices")]
     pub(super) unsafe fn multiply<const N: usize>(
-        weights: &[u8],
+        weights: &[u32],
         scales: &[f32],
-        rows: &[i8],
+        ahead: Ahead<'_>,
+        tile: &[Group],
         of_rows: &[Rounded],
         sums: &mut Sums,
-        at: usize,
     ) {
-        let n = of_rows.len();
-        let stride = rows.len() / n;
-        let groups = stride / GROUP;
-        assert!(
-            n <= N
-                && weights.len() >= groups * STRIP * GROUP
-                && scales.len() >= STRIP
-                && sums.len() >= N
-                && at + STRIP <= sums[0].len(),
-            "a strip of other rows"
-        );
-        let mut all = [_mm512_set1_epi32(0); N];
-        let mut starts = [rows.as_ptr(); N];
-        for (row, (start, sum)) in starts.iter_mut().zip(&mut all).enumerate() {
-            // Those that are computed for nothing are like the last.
-            let row = row.min(n - 1);
-            *start = rows[row * stride..].as_ptr();
-            *sum = _mm512_set1_epi32(-of_rows[row].shift);
+        assert!(of_rows.len() <= N && scales.len() >= PANEL, "a panel of other rows");
+        let mut all = [[_mm512_set1_epi32(0); 2]; N];
+        for (sum, row) in all.iter_mut().zip(of_rows) {
+            *sum = [_mm512_set1_epi32(-row.shift); 2];
         }
-        for group in 0..groups {
-            // SAFETY: a group of a strip is as long as a vector, and of a row as long as the number that is read; all lie inside
-            // their slices, as asserted.
-            unsafe {
-                let weights = _mm512_loadu_si512(weights.as_ptr().add(group * STRIP * GROUP).cast());
-                for (sum, start) in all.iter_mut().zip(starts) {
-                    let values = start.add(group * GROUP).cast::<i32>().read_unaligned();
-                    *sum = _mm512_dpbusd_epi32(*sum, weights, _mm512_set1_epi32(values));
-                }
+        for (group, (weights, values)) in weights.chunks_exact(PANEL).zip(tile.chunks_exact(N)).enumerate() {
+            ahead.fetch(group);
+            // SAFETY: a group of a panel is as long as two vectors.
+            let (first, second) = unsafe {
+                let weights = weights.as_ptr();
+                (_mm512_loadu_si512(weights.cast()), _mm512_loadu_si512(weights.add(LINE).cast()))
+            };
+            for ([a, b], values) in all.iter_mut().zip(values) {
+                let values = _mm512_set1_epi32(i32::from_le_bytes(values.map(i8::cast_unsigned)));
+                *a = _mm512_dpbusd_epi32(*a, first, values);
+                *b = _mm512_dpbusd_epi32(*b, second, values);
             }
         }
-        // SAFETY: scales and sums are as long as a vector there, as asserted.
-        unsafe {
-            let scales = _mm512_loadu_ps(scales.as_ptr());
-            for ((sum, row), sums) in all.into_iter().zip(of_rows).zip(sums.iter_mut()) {
-                let scale = _mm512_mul_ps(_mm512_set1_ps(row.scale), scales);
-                let value = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale);
-                _mm512_storeu_ps(sums[at..at + STRIP].as_mut_ptr(), value);
+        for ((all, row), sums) in all.into_iter().zip(of_rows).zip(sums.iter_mut()) {
+            for (half, sum) in all.into_iter().enumerate() {
+                // SAFETY: scales, as asserted, and sums are as long as two vectors.
+                unsafe {
+                    let scales = _mm512_loadu_ps(scales.as_ptr().add(half * LINE));
+                    let scale = _mm512_mul_ps(_mm512_set1_ps(row.scale), scales);
+                    _mm512_storeu_ps(sums.as_mut_ptr().add(half * LINE), _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale));
+                }
             }
         }
     }
@@ -214,23 +215,29 @@ mod x86 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::packed::ROWS;
 
     #[test]
     fn every_processor_gives_the_exact_sums() {
         for groups in [1, 2, 37] {
-            let weights: Vec<u8> = (0..groups * STRIP * GROUP).map(|i| ((i * 91) % 256) as u8).collect();
-            for n in [1, 2, 3, 5, 8, 9, 13, 17, 24] {
-                let rows: Vec<i8> = (0..n * groups * GROUP).map(|i| ((i * 57) % 255) as i8).collect();
+            let weights: Vec<u32> = (0..groups * PANEL).map(|i| (i as u32).wrapping_mul(2_654_435_761)).collect();
+            for n in [1, 2, 3, 4, 6, 8, 10, 12] {
+                let byte = |i: usize| ((i * 57) % 255) as i8;
+                let tile: Vec<Group> = (0..n * groups).map(|i| std::array::from_fn(|j| byte(i * GROUP + j))).collect();
                 let of_rows: Vec<Rounded> =
-                    (0..n).map(|row| Rounded { scale: 1.0, shift: row as i32 * 1000 }).collect();
+                    (0..n - n / 5).map(|row| Rounded { scale: 1.0, shift: row as i32 * 1000 }).collect();
                 let [mut got, mut plain] = [[[f32::NAN; PANEL]; ROWS]; 2];
-                multiply(&weights, &[1.0; STRIP], &rows, &of_rows, &mut got, STRIP);
-                plainly(&weights, &[1.0; STRIP], &rows, &of_rows, &mut plain, STRIP);
-                for (row, values) in rows.chunks_exact(groups * GROUP).enumerate().take(n) {
-                    for o in 0..STRIP {
-                        let term = |(i, v): (usize, &i8)| i64::from(*v) * i64::from(weights[place(o, i)]);
-                        let want = (values.iter().enumerate().map(term).sum::<i64>() - 1000 * row as i64) as f32;
-                        assert_eq!((got[row][STRIP + o], plain[row][STRIP + o]), (want, want));
+                let ahead = Ahead::of(&weights, 0, weights.len(), (0, 1), groups);
+                multiply(&weights, &[1.0; PANEL], ahead, &tile, &of_rows, &mut got);
+                plainly(&weights, &[1.0; PANEL], &tile, &of_rows, &mut plain);
+                for row in 0..of_rows.len() {
+                    for o in 0..PANEL {
+                        let term = |input: usize| {
+                            let weight = weights[input / GROUP * PANEL + o].to_le_bytes()[input % GROUP];
+                            i64::from(tile[input / GROUP * n + row][input % GROUP]) * i64::from(weight)
+                        };
+                        let want = ((0..groups * GROUP).map(term).sum::<i64>() - 1000 * row as i64) as f32;
+                        assert_eq!((got[row][o], plain[row][o]), (want, want));
                     }
                 }
             }
@@ -240,13 +247,13 @@ mod tests {
     #[test]
     fn rows_are_rounded_within_half_a_step() {
         let x: Vec<f32> = (0..37).map(|i| ((i * 17) % 31) as f32 / 7.0 - 2.0).collect();
-        let mut bytes = vec![0; stride(37)];
+        let mut bytes = vec![Group::default(); groups(37)];
         let Rounded { scale, shift } = round(&x, &mut bytes);
-        for (x, byte) in x.iter().zip(&bytes) {
+        for (x, byte) in x.iter().zip(bytes.as_flattened()) {
             let back = f32::from(*byte) * scale;
             assert!((x - back).abs() <= scale * 0.5001, "{x} became {back}");
         }
-        assert_eq!(shift, SHIFT * bytes.iter().map(|b| i32::from(*b)).sum::<i32>());
-        assert_eq!((round(&[0.0; 5], &mut bytes).scale, bytes[0]), (0.0, 0));
+        assert_eq!(shift, SHIFT * bytes.as_flattened().iter().map(|b| i32::from(*b)).sum::<i32>());
+        assert_eq!((round(&[0.0; 5], &mut bytes).scale, bytes[0]), (0.0, [0; GROUP]));
     }
 }

@@ -72,8 +72,11 @@ pub(super) fn pair(first: f32, second: f32) -> u32 {
 }
 
 /// A row of values in pairs: those of the values `32 i + j` and `32 i + 16 + j` lie in place `16 i + j`.
-pub(super) fn row(values: &[f32]) -> impl Iterator<Item = u32> {
-    values.chunks_exact(2 * APART).flat_map(|some| (0..APART).map(|j| pair(some[j], some[APART + j])))
+pub(super) fn row<const N: usize>(values: [f32; N]) -> impl Iterator<Item = u32> {
+    (0..N / 2).map(move |i| {
+        let first = i / APART * 2 * APART + i % APART;
+        pair(values[first], values[first + APART])
+    })
 }
 
 /// Tells the processor that the memory of `place` will be read.
@@ -83,8 +86,8 @@ pub(super) fn fetch(place: &u32) {
     // SAFETY: it changes nothing but what is cached.
     #[expect(unsafe_code, reason = "the interface of the processor")]
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast());
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(place).cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = place;

@@ -8,6 +8,7 @@
 mod attend;
 mod bytes;
 mod held;
+mod lines;
 mod packed;
 mod past;
 mod stack;

@@ -1,24 +1,24 @@
 //! Matrices of weights as decoding reads them: every byte once a step, in order, whatever the number of rows.
 //!
-//! Outputs are parted into panels of [`PANEL`], and these into strips as wide as one vector of places; a strip holds, for each
-//! input, the weights of its outputs side by side, so that a strip times a few rows is a loop over the inputs in which nothing is
-//! gathered and whose sums stay in registers. Each output is the sum over the inputs in their order, whatever else is computed
-//! beside it: a row's result does not depend on its neighbours.
+//! Outputs are parted into panels of [`PANEL`]; a panel holds, for each input, the weights of its outputs side by side. Rows are
+//! parted into tiles, which hold, for each input, the values of their rows side by side. A panel times a tile is then a loop over
+//! the inputs in which nothing is gathered and whose sums stay in registers; what comes after the panel in memory is fetched
+//! meanwhile. Each output is the sum over the inputs in their order, whatever else is computed beside it: a row's result does
+//! not depend on its neighbours.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::bytes::{self, Bytes, Rounded};
+use super::bytes::{self, Bytes, Group, Rounded};
 use super::held::{self, Held, Pairs, Whole};
+use super::lines::{Ahead, LINE, Lines};
 
 /// Outputs of a panel.
 pub(super) const PANEL: usize = 32;
-/// Places of a strip for an input.
-pub(super) const STRIP: usize = 16;
-/// Most rows that are multiplied together.
-pub(super) const ROWS: usize = 24;
+/// Most rows of a tile.
+pub(super) const ROWS: usize = 12;
 
 /// What the weights of linear maps are held in. All else is computed in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,20 +41,66 @@ pub(super) struct Packed {
 }
 
 enum Panels {
-    /// `[strip][input][output]`.
-    Whole(Vec<u32>),
+    /// `[panel][input][output]`.
+    Whole(Lines),
     /// The same in pairs.
-    Pairs(Vec<u32>),
+    Pairs(Lines),
     Bytes(Bytes),
 }
 
-/// Rows of activations `(rows, inputs)`.
+/// Rows in tiles, `[tile][input][row]`.
 #[derive(Clone, Copy)]
 pub(super) enum Input<'a> {
     Floats(&'a [f32]),
-    /// Rounded, with what is to be known of each row; rows are [`bytes::stride`] long.
-    Bytes(&'a [i8], &'a [Rounded]),
+    /// Rounded, with what is to be known of each row; the inputs are groups of four.
+    Bytes(&'a [Group], &'a [Rounded]),
 }
+
+/// How rows are parted into tiles.
+#[derive(Clone, Copy)]
+pub(super) struct Tiling {
+    rows: usize,
+    /// Rows of a tile, of which the last may have fewer.
+    each: usize,
+    /// Rows for which a tile has places: those beyond its own are computed for nothing.
+    places: usize,
+}
+
+impl Tiling {
+    /// As few tiles as there can be of at most so many rows, all alike.
+    fn new(rows: usize, most: usize) -> Self {
+        let each = rows.div_ceil(rows.div_ceil(most).max(1));
+        let places = PLACES.into_iter().find(|places| *places >= each).unwrap_or(ROWS);
+        Self { rows, each, places }
+    }
+
+    pub(super) fn tiles(self) -> usize {
+        self.rows.div_ceil(self.each.max(1))
+    }
+
+    /// Values of a tile of so many inputs.
+    pub(super) fn size(self, inputs: usize) -> usize {
+        self.places * inputs
+    }
+
+    /// Whether a row by itself is its tile.
+    pub(super) fn is_row(self) -> bool {
+        self.rows == 1
+    }
+
+    /// Fills the part of a tile for some of the inputs of `x`, `(rows, inputs)`.
+    pub(super) fn fill<T: Copy>(self, x: &[T], inputs: usize, tile: usize, some: Range<usize>, part: &mut [T]) {
+        let first = tile * self.each;
+        let last = self.each.min(self.rows - first) - 1;
+        for place in 0..self.places {
+            let row = &x[(first + place.min(last)) * inputs..][some.clone()];
+            part[place..].iter_mut().step_by(self.places).zip(row).for_each(|(part, x)| *part = *x);
+        }
+    }
+}
+
+/// Sizes of tiles.
+const PLACES: [usize; 8] = [1, 2, 3, 4, 6, 8, 10, 12];
 
 /// The sums of a panel times a tile: by row.
 pub(super) type Sums = [[f32; PANEL]; ROWS];
@@ -66,27 +112,17 @@ impl Packed {
     /// If there are not so many.
     pub(super) fn new(outputs: usize, inputs: usize, values: &[f32], precision: Precision) -> Self {
         assert_eq!(values.len(), outputs * inputs, "a matrix of another shape");
-        let of_panels = outputs.div_ceil(PANEL) * PANEL * inputs;
         let value = |output: usize, input: usize| if output < outputs { values[output * inputs + input] } else { 0.0 };
+        let column = |(panel, input)| -> [f32; PANEL] { std::array::from_fn(|o| value(panel * PANEL + o, input)) };
+        let panels = outputs.div_ceil(PANEL);
+        let columns = (0..panels).flat_map(|panel| (0..inputs).map(move |input| (panel, input))).map(column);
         let panels = match precision {
             Precision::F32 => {
-                let mut panels = Vec::with_capacity(of_panels);
-                for first in (0..outputs.next_multiple_of(PANEL)).step_by(STRIP) {
-                    for input in 0..inputs {
-                        panels.extend((first..first + STRIP).map(|output| value(output, input).to_bits()));
-                    }
-                }
-                Panels::Whole(panels)
+                let bits = columns.flat_map(|column| column.map(f32::to_bits));
+                Panels::Whole(Lines::filled(panels * inputs * PANEL / LINE, bits))
             }
             Precision::Bf16 => {
-                let mut panels = Vec::with_capacity(of_panels / 2);
-                for first in (0..outputs).step_by(PANEL) {
-                    for input in 0..inputs {
-                        let column: [f32; PANEL] = std::array::from_fn(|i| value(first + i, input));
-                        panels.extend(held::row(&column));
-                    }
-                }
-                Panels::Pairs(panels)
+                Panels::Pairs(Lines::filled(panels * inputs * PANEL / 2 / LINE, columns.flat_map(held::row)))
             }
             Precision::Int8 => Panels::Bytes(Bytes::new(outputs, inputs, values)),
         };
@@ -118,104 +154,102 @@ impl Packed {
 
     /// Row `output` of the matrix.
     pub(super) fn row(&self, output: usize, row: &mut [f32]) {
-        let strip = |panels: &'_ [u32], strip: usize, place: usize, shift: u32, mask: u32, row: &mut [f32]| {
-            let places = panels[strip * STRIP * self.inputs + place..].iter().step_by(STRIP);
+        let (panel, o) = (output / PANEL, output % PANEL);
+        let mut read = |lines: &Lines, each: usize, place: usize, shift: u32, mask: u32| {
+            let places = lines.places()[panel * each * self.inputs + place..].iter().step_by(each);
             row.iter_mut().zip(places).for_each(|(value, place)| *value = f32::from_bits((*place << shift) & mask));
         };
         match &self.panels {
-            Panels::Whole(panels) => strip(panels, output / STRIP, output % STRIP, 0, u32::MAX, row),
-            Panels::Pairs(panels) => {
-                let (place, shift) = held::place(output % PANEL);
-                strip(panels, output / PANEL, place, shift, 0xffff_0000, row);
+            Panels::Whole(lines) => read(lines, PANEL, o, 0, u32::MAX),
+            Panels::Pairs(lines) => {
+                let (place, shift) = held::place(o);
+                read(lines, PANEL / 2, place, shift, 0xffff_0000);
             }
             Panels::Bytes(bytes) => bytes.row(output, row),
         }
     }
 
-    /// A panel times all of `rows` rows: `take` gets the first of each few rows and their sums.
+    /// How rows that it is multiplied with are parted.
+    pub(super) fn tiling(&self, rows: usize) -> Tiling {
+        Tiling::new(rows, Arch::new().dispatch(Most))
+    }
+
+    /// A panel times all rows: `take` gets the first row of each tile and the sums of its rows.
     pub(super) fn panel_times(
         &self,
         panel: usize,
         input: Input<'_>,
-        rows: usize,
+        tiling: Tiling,
         mut take: impl FnMut(usize, &[[f32; PANEL]]),
     ) {
         let mut sums = [[0f32; PANEL]; ROWS];
-        let most = match &self.panels {
-            Panels::Whole(_) => Arch::new().dispatch(Most(PhantomData::<Whole>)),
-            Panels::Pairs(_) => Arch::new().dispatch(Most(PhantomData::<Pairs>)),
-            Panels::Bytes(_) => ROWS,
-        };
-        // As few passes as there can be, of equal numbers of rows.
-        let tiles = rows.div_ceil(most);
-        let tile = rows.div_ceil(tiles);
-        for first in (0..rows).step_by(tile) {
-            let n = tile.min(rows - first);
+        let (tiles, places) = (tiling.tiles(), tiling.places);
+        for tile in 0..tiles {
+            let first = tile * tiling.each;
+            let n = tiling.each.min(tiling.rows - first);
             match (&self.panels, input) {
-                (Panels::Whole(panels), Input::Floats(x)) => {
-                    let size = STRIP * self.inputs;
-                    for (half, weights) in panels[2 * panel * size..].chunks_exact(size).take(2).enumerate() {
-                        let (rows, sums, at) =
-                            (Tile { rows: x, inputs: self.inputs, first, n }, &mut sums, half * STRIP);
-                        Arch::new().dispatch(Product { weights, rows, sums, at, held: PhantomData::<Whole> });
-                    }
+                (Panels::Whole(lines), Input::Floats(x)) => {
+                    Arch::new().dispatch(self.product::<Whole>(lines, x, panel, (tile, tiles), places, &mut sums));
                 }
-                (Panels::Pairs(panels), Input::Floats(x)) => {
-                    let size = STRIP * self.inputs;
-                    let (weights, rows) =
-                        (&panels[panel * size..(panel + 1) * size], Tile { rows: x, inputs: self.inputs, first, n });
-                    Arch::new().dispatch(Product { weights, rows, sums: &mut sums, at: 0, held: PhantomData::<Pairs> });
+                (Panels::Pairs(lines), Input::Floats(x)) => {
+                    Arch::new().dispatch(self.product::<Pairs>(lines, x, panel, (tile, tiles), places, &mut sums));
                 }
                 (Panels::Bytes(bytes), Input::Bytes(x, rounded)) => {
-                    let stride = bytes::stride(self.inputs);
-                    let rows = &x[first * stride..(first + n) * stride];
-                    bytes.panel_times(panel, rows, &rounded[first..first + n], &mut sums);
+                    let groups = tiling.size(bytes::groups(self.inputs));
+                    let rows = &rounded[first..first + n];
+                    bytes.panel_times(panel, &x[tile * groups..][..groups], rows, (tile, tiles), &mut sums);
                 }
                 _ => unreachable!("rows are rounded for matrices that take bytes alone"),
             }
             take(first, &sums[..n]);
         }
     }
+
+    fn product<'a, H: Held>(
+        &'a self,
+        lines: &'a Lines,
+        x: &'a [f32],
+        panel: usize,
+        (tile, tiles): (usize, usize),
+        places: usize,
+        sums: &'a mut Sums,
+    ) -> Product<'a, H> {
+        let (size, of_tile) = (PANEL / H::EACH * self.inputs, places * self.inputs);
+        Product {
+            weights: &lines.places()[panel * size..(panel + 1) * size],
+            ahead: Ahead::of(lines.places(), panel, size, (tile, tiles), self.inputs),
+            tile: &x[tile * of_tile..(tile + 1) * of_tile],
+            places,
+            sums,
+            held: PhantomData,
+        }
+    }
 }
 
-/// A few rows among many.
-#[derive(Clone, Copy)]
-struct Tile<'a> {
-    rows: &'a [f32],
-    inputs: usize,
-    first: usize,
-    n: usize,
-}
+/// How many rows are multiplied together at most: as many as have room for their sums in the registers.
+struct Most;
 
-/// How many rows are multiplied together at most.
-struct Most<H>(PhantomData<H>);
-
-impl<H: Held> WithSimd for Most<H> {
+impl WithSimd for Most {
     type Output = usize;
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> usize {
-        most::<S, H>()
+        most::<S>()
     }
 }
 
-/// As many as have room for their sums in the registers.
 #[inline(always)]
-const fn most<S: Simd, H: Held>() -> usize {
-    match S::F32_LANES {
-        16 => 24 / H::EACH,
-        8 if H::EACH == 2 => 2,
-        4 if H::EACH == 2 => 3,
-        _ => 6,
-    }
+const fn most<S: Simd>() -> usize {
+    if S::F32_LANES == 16 { ROWS } else { ROWS / 2 }
 }
 
-/// `sums = rows strip`, for the outputs from `at` on.
+/// `sums = tile panel`.
 struct Product<'a, H> {
     weights: &'a [u32],
-    rows: Tile<'a>,
+    ahead: Ahead<'a>,
+    tile: &'a [f32],
+    places: usize,
     sums: &'a mut Sums,
-    at: usize,
     held: PhantomData<H>,
 }
 
@@ -224,58 +258,53 @@ impl<H: Held> WithSimd for Product<'_, H> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match (S::F32_LANES, H::EACH) {
-            (16, 1) => self.sized::<S, 1>(simd),
-            (16, _) | (8, 1) => self.sized::<S, 2>(simd),
-            (8, _) | (4, 1) => self.sized::<S, 4>(simd),
-            (4, _) => self.sized::<S, 8>(simd),
-            (_, 1) => self.sized::<S, STRIP>(simd),
-            _ => self.sized::<S, PANEL>(simd),
+        match S::F32_LANES {
+            4 => self.sized::<S, 4>(simd),
+            _ => self.sized::<S, 2>(simd),
         }
     }
 }
 
 impl<H: Held> Product<'_, H> {
-    /// For as many rows as there are or a few more, which are computed for nothing.
     #[inline(always)]
     fn sized<S: Simd, const VECTORS: usize>(self, simd: S) {
-        let most = most::<S, H>();
-        match self.rows.n {
+        let most = most::<S>();
+        match self.places {
             1 => self.each::<S, VECTORS, 1>(simd),
             2 => self.each::<S, VECTORS, 2>(simd),
             3 => self.each::<S, VECTORS, 3>(simd),
-            4 if most >= 4 => self.each::<S, VECTORS, 4>(simd),
-            5..=6 if most >= 6 => self.each::<S, VECTORS, 6>(simd),
-            7..=8 if most >= 8 => self.each::<S, VECTORS, 8>(simd),
-            9..=10 if most >= 10 => self.each::<S, VECTORS, 10>(simd),
-            11..=12 if most >= 12 => self.each::<S, VECTORS, 12>(simd),
-            13..=16 if most >= 16 => self.each::<S, VECTORS, 16>(simd),
-            17..=20 if most >= 20 => self.each::<S, VECTORS, 20>(simd),
-            _ if most >= 24 => self.each::<S, VECTORS, 24>(simd),
-            n => unreachable!("{n} rows together"),
+            4 => self.each::<S, VECTORS, 4>(simd),
+            6 => self.each::<S, VECTORS, 6>(simd),
+            8 if most >= 8 => self.each::<S, VECTORS, 8>(simd),
+            10 if most >= 10 => self.each::<S, VECTORS, 10>(simd),
+            12 if most >= 12 => self.each::<S, VECTORS, 12>(simd),
+            n => unreachable!("a tile of {n} rows"),
         }
     }
 
-    /// For `N` rows.
+    /// For `N` rows, `VECTORS` vectors of outputs at a time.
     #[inline(always)]
     fn each<S: Simd, const VECTORS: usize, const N: usize>(self, simd: S) {
-        let Tile { rows, inputs, first, n } = self.rows;
-        let rows: [&[f32]; N] = std::array::from_fn(|row| &rows[(first + row.min(n - 1)) * inputs..][..inputs]);
-        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; N];
-        for (input, weights) in self.weights.chunks_exact(STRIP).take(inputs).enumerate() {
-            let weights: [S::f32s; VECTORS] = H::vectors(simd, weights);
-            for (sums, row) in sums.iter_mut().zip(rows) {
-                let value = simd.splat_f32s(row[input]);
-                for (sum, weights) in sums.iter_mut().zip(weights) {
-                    *sum = simd.mul_add_f32s(value, weights, *sum);
+        let Self { weights, ahead, tile, .. } = self;
+        let (places, width) = (PANEL / H::EACH, VECTORS * S::F32_LANES / H::EACH);
+        for at in (0..places).step_by(width) {
+            let mut sums = [[simd.splat_f32s(0.0); VECTORS]; N];
+            for (input, (weights, values)) in weights.chunks_exact(places).zip(tile.chunks_exact(N)).enumerate() {
+                ahead.fetch(input);
+                let weights: [S::f32s; VECTORS] = H::vectors(simd, &weights[at..at + width]);
+                for (sums, value) in sums.iter_mut().zip(values) {
+                    let value = simd.splat_f32s(*value);
+                    for (sum, weights) in sums.iter_mut().zip(weights) {
+                        *sum = simd.mul_add_f32s(value, weights, *sum);
+                    }
                 }
             }
-        }
-        for (sums, all) in sums.iter().zip(self.sums.iter_mut()) {
-            for (vector, sum) in sums.iter().enumerate() {
-                let at = self.at + held::value::<H>(0, vector, S::F32_LANES);
-                let (places, _) = S::as_mut_simd_f32s(&mut all[at..at + S::F32_LANES]);
-                places[0] = *sum;
+            for (sums, all) in sums.iter().zip(self.sums.iter_mut()) {
+                for (vector, sum) in sums.iter().enumerate() {
+                    let at = held::value::<H>(at, vector, S::F32_LANES);
+                    let (places, _) = S::as_mut_simd_f32s(&mut all[at..at + S::F32_LANES]);
+                    places[0] = *sum;
+                }
             }
         }
     }
@@ -292,14 +321,30 @@ mod tests {
     fn product(packed: &Packed, x: &[f32]) -> Vec<f32> {
         let (inputs, outputs) = (packed.inputs(), packed.outputs());
         let rows = x.len() / inputs;
-        let mut bytes = vec![0i8; rows * bytes::stride(inputs)];
-        let of_rows = x.chunks_exact(inputs).zip(bytes.chunks_exact_mut(bytes::stride(inputs)));
-        let rounded: Vec<Rounded> = of_rows.map(|(x, bytes)| bytes::round(x, bytes)).collect();
-        let input = if packed.takes_bytes() { Input::Bytes(&bytes, &rounded) } else { Input::Floats(x) };
+        let (tiling, groups) = (packed.tiling(rows), bytes::groups(inputs));
+        let mut of_rows = vec![Group::default(); rows * groups];
+        let rounded: Vec<Rounded> = x
+            .chunks_exact(inputs)
+            .zip(of_rows.chunks_exact_mut(groups))
+            .map(|(x, groups)| bytes::round(x, groups))
+            .collect();
+        let mut floats = vec![0f32; tiling.tiles() * tiling.size(inputs)];
+        let mut bytes = vec![Group::default(); tiling.tiles() * tiling.size(groups)];
+        for tile in 0..tiling.tiles() {
+            tiling.fill(x, inputs, tile, 0..inputs, &mut floats[tile * tiling.size(inputs)..][..tiling.size(inputs)]);
+            tiling.fill(
+                &of_rows,
+                groups,
+                tile,
+                0..groups,
+                &mut bytes[tile * tiling.size(groups)..][..tiling.size(groups)],
+            );
+        }
+        let input = if packed.takes_bytes() { Input::Bytes(&bytes, &rounded) } else { Input::Floats(&floats) };
         let mut y = vec![0.0; rows * outputs];
         for panel in 0..packed.panels() {
             let of = packed.outputs_of(panel);
-            packed.panel_times(panel, input, rows, |first, sums| {
+            packed.panel_times(panel, input, tiling, |first, sums| {
                 for (row, sums) in (first..).zip(sums) {
                     y[row * outputs..(row + 1) * outputs][of.clone()].copy_from_slice(&sums[..of.len()]);
                 }

@@ -128,7 +128,8 @@ pub(super) unsafe fn write(past: &Past, layer: usize, head: usize, token: usize,
     let put = |place: usize, value: u32| unsafe { block.write(place..place + 1) }[0] = value;
     if shape.pairs {
         k.chunks_exact(2).enumerate().for_each(|(i, k)| put(keys + i * BLOCK, held::pair(k[0], k[1])));
-        held::row(v).enumerate().for_each(|(i, v)| put(values + i, v));
+        let rows = v.as_chunks::<{ 2 * APART }>().0;
+        rows.iter().flat_map(|v| held::row(*v)).enumerate().for_each(|(i, v)| put(values + i, v));
     } else {
         k.iter().enumerate().for_each(|(i, k)| put(keys + i * BLOCK, k.to_bits()));
         v.iter().enumerate().for_each(|(i, v)| put(values + i, v.to_bits()));

@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::attend::{QUERIES, Query, attend};
-use super::bytes::{self, Rounded};
-use super::packed::{Input, PANEL, Packed, Precision};
+use super::bytes::{self, Group, Rounded};
+use super::packed::{Input, PANEL, Packed, Precision, ROWS, Tiling};
 use super::past::{Past, Shape, parts, write};
 use super::team::{Shared, Worker, together};
 use crate::cpu::{inverse_rms, sigmoid, vectorised};
@@ -15,6 +15,8 @@ use crate::rotary::Rotary;
 
 /// Rows of a sequence that one task attends for, at most.
 const RUN: usize = 8;
+/// Inputs of tiles that are filled together.
+const PART: usize = 64;
 /// Into how many pieces for each thread a product's panels are parted.
 const PIECES: usize = 4;
 
@@ -303,9 +305,12 @@ struct Space {
     narrow: Shared<f32>,
     /// The same of the feed-forward layer's last map.
     wide: Shared<f32>,
+    /// Either in tiles.
+    tiles: Shared<f32>,
     /// Either, rounded.
-    bytes: Shared<i8>,
+    bytes: Shared<Group>,
     rounded: Shared<Rounded>,
+    byte_tiles: Shared<Group>,
     /// Queries, keys and values.
     inward: Shared<f32>,
     logits: Shared<f32>,
@@ -760,33 +765,61 @@ fn product(
     space: &Space,
     mut take: impl FnMut(usize, usize, &[[f32; PANEL]]),
 ) {
-    let (inputs, stride) = (matrix.inputs(), bytes::stride(matrix.inputs()));
-    // SAFETY: the rows were written in another phase, and nobody writes to them in this one.
+    let (inputs, groups, tiling) = (matrix.inputs(), bytes::groups(matrix.inputs()), matrix.tiling(rows));
+    // SAFETY, of all that is read: it was written in another phase, and nobody writes to it in this one.
     #[expect(unsafe_code, reason = "threads share it")]
     let x = &unsafe { x.read() }[..rows * inputs];
-    if matrix.takes_bytes() {
+    #[expect(unsafe_code, reason = "threads share it")]
+    let input = if matrix.takes_bytes() {
         worker.phase(rows, 1, |some| {
             for row in some {
-                // SAFETY: a row is rounded by one thread, and nobody reads it in this phase.
-                #[expect(unsafe_code, reason = "threads share it")]
+                // SAFETY: a row is rounded by one thread.
                 let (bytes, rounded) =
-                    unsafe { (space.bytes.write(row * stride..(row + 1) * stride), space.rounded.write(row..row + 1)) };
+                    unsafe { (space.bytes.write(row * groups..(row + 1) * groups), space.rounded.write(row..row + 1)) };
                 rounded[0] = bytes::round(&x[row * inputs..(row + 1) * inputs], bytes);
             }
         });
-    }
-    let input = match matrix.takes_bytes() {
-        // SAFETY: the rows were rounded in another phase.
-        #[expect(unsafe_code, reason = "threads share it")]
-        true => unsafe { Input::Bytes(space.bytes.read(), space.rounded.read()) },
-        false => Input::Floats(x),
+        let (bytes, rounded) = unsafe { (space.bytes.read(), space.rounded.read()) };
+        Input::Bytes(tiled(worker, tiling, bytes, groups, &space.byte_tiles), rounded)
+    } else {
+        Input::Floats(tiled(worker, tiling, x, inputs, &space.tiles))
     };
     let some = matrix.panels() / (PIECES * worker.threads());
     worker.phase(matrix.panels(), some, |panels| {
         for panel in panels {
-            matrix.panel_times(panel, input, rows, |first, sums| take(panel, first, sums));
+            matrix.panel_times(panel, input, tiling, |first, sums| take(panel, first, sums));
         }
     });
+}
+
+/// Rows of so many inputs in tiles.
+fn tiled<'a, T: Clone + Copy + Send + Sync>(
+    worker: &Worker<'_>,
+    tiling: Tiling,
+    x: &'a [T],
+    inputs: usize,
+    tiles: &'a Shared<T>,
+) -> &'a [T] {
+    if tiling.is_row() {
+        return x;
+    }
+    let (parts, size) = (inputs.div_ceil(PART), tiling.size(1));
+    worker.phase(tiling.tiles() * parts, 1, |pieces| {
+        for piece in pieces {
+            let (tile, first) = (piece / parts, piece % parts * PART);
+            let some = first..inputs.min(first + PART);
+            let at = (tile * inputs + first) * size;
+            // SAFETY: a part of a tile is filled by one thread, and nobody reads it in this phase.
+            #[expect(unsafe_code, reason = "threads share it")]
+            let part = unsafe { tiles.write(at..at + some.len() * size) };
+            tiling.fill(x, inputs, tile, some, part);
+        }
+    });
+    // SAFETY: the tiles were filled in another phase; the next to fill them comes after what is multiplied with them.
+    #[expect(unsafe_code, reason = "threads share it")]
+    unsafe {
+        tiles.read()
+    }
 }
 
 /// The rows of the residual stream, normalised.
@@ -821,9 +854,14 @@ impl Space {
         self.wide.reach(0.0, rows * wide);
         self.inward.reach(0.0, rows * inward);
         self.logits.reach(0.0, logits);
+        // Tiles may have places for a few rows more.
+        let (inputs, places) = (narrow.max(wide), rows * 4 / 3 + ROWS);
         if stack.precision == Precision::Int8 {
-            self.bytes.reach(0, rows * bytes::stride(narrow.max(wide)));
+            self.bytes.reach(Group::default(), rows * bytes::groups(inputs));
             self.rounded.reach(Rounded::default(), rows);
+            self.byte_tiles.reach(Group::default(), places * bytes::groups(inputs));
+        } else {
+            self.tiles.reach(0.0, places * inputs);
         }
     }
 }
