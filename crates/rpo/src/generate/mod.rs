@@ -19,6 +19,7 @@ mod engine;
 mod processors;
 mod runner;
 mod stored;
+mod texts;
 
 use std::collections::BTreeMap;
 
@@ -31,6 +32,7 @@ pub use engine::{Emitted, Engine, Finish, Request, RequestId};
 pub use processors::Processors;
 use processors::{Edited, draw};
 pub use stored::StoredDecoding;
+pub use texts::{Answer, Said, Texts};
 
 use crate::error::{Error, Result};
 use crate::model::{Config, Model};
