@@ -28,7 +28,7 @@ pub use parameters::{Adapter, Affine, AttentionLayer, Gate, GatedFeedForward};
 pub use plan::{Prefixed, relative_position_bucket};
 pub use rotary::Rotary;
 pub use segments::Segments;
-pub use select::{argmax, at_least, largest, log_sum_exp};
+pub use select::{argmax, at_least, largest, log_sum_exp, quantile};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 

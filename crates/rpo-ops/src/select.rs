@@ -80,6 +80,53 @@ pub fn largest(values: &[f32], k: usize) -> Vec<usize> {
     seen.into_iter().reduce(f32::min).map_or_else(Vec::new, |least| at_least(values, least))
 }
 
+/// Where the running sum of `exp(scale * values)` passes `part` of the whole, 0 to 1: a draw in proportion to these if `part` is
+/// drawn evenly. `None` if all are negative infinity or there are none; `scale` is positive.
+pub fn quantile(values: &[f32], scale: f32, part: f64) -> Option<usize> {
+    let mut sums: Vec<f64> = Vec::with_capacity(values.len().div_ceil(CHUNK));
+    let largest = vectorised(
+        #[inline(always)]
+        || {
+            let largest = max(values);
+            for chunk in values.chunks(CHUNK) {
+                let mut lanes = [0f32; LANES];
+                for run in chunk.chunks(LANES) {
+                    for (lane, value) in lanes.iter_mut().zip(run) {
+                        *lane += exp(scale * (value - largest));
+                    }
+                }
+                sums.push(f64::from(lanes.iter().sum::<f32>()));
+            }
+            largest
+        },
+    );
+    if largest == f32::NEG_INFINITY {
+        return None;
+    }
+    let mut left = part * sums.iter().sum::<f64>();
+    // What is passed by rounding alone is taken for the last that is passed at all.
+    let mut found = None;
+    for (chunk, sum) in sums.iter().enumerate() {
+        if left >= *sum {
+            left -= sum;
+            continue;
+        }
+        let start = chunk * CHUNK;
+        for (i, value) in values.iter().enumerate().skip(start).take(CHUNK) {
+            let weight = f64::from(exp(scale * (value - largest)));
+            if weight > 0.0 {
+                found = Some(i);
+            }
+            left -= weight;
+            if left < 0.0 {
+                return found;
+            }
+        }
+        return found;
+    }
+    values.iter().rposition(|value| *value > f32::NEG_INFINITY)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,5 +169,26 @@ mod tests {
             }
         }
         assert_eq!(log_sum_exp(&[], 1.0), f32::NEG_INFINITY);
+    }
+
+    #[test]
+    fn quantiles_part_a_row_in_proportion_to_its_exponentials() {
+        for (n, scale) in [(1, 1.0), (3, 1.0), (64, 2.0), (200, 0.5), (4000, 1.0)] {
+            // Within a range in which none is lost beside the largest.
+            let mut values: Vec<f32> = values(n, 1000).iter().map(|v| v / 50.0).collect();
+            values[0] = 0.5;
+            let weight = |value: f32| f64::from(scale * value).exp();
+            let total: f64 = values.iter().map(|v| weight(*v)).sum();
+            let mut below = 0.0;
+            for (i, value) in values.iter().enumerate().filter(|(_, v)| **v > f32::NEG_INFINITY) {
+                let middle = (below + weight(*value) / 2.0) / total;
+                assert_eq!(quantile(&values, scale, middle), Some(i), "{middle} of {n}");
+                below += weight(*value);
+            }
+            let last = values.iter().rposition(|v| *v > f32::NEG_INFINITY);
+            assert_eq!(quantile(&values, scale, 1.0), last);
+        }
+        assert_eq!(quantile(&[f32::NEG_INFINITY; 70], 1.0, 0.5), None);
+        assert_eq!(quantile(&[], 1.0, 0.5), None);
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct Search {
     answers: Vec<(f32, Beam)>,
     /// Tokens that were there before the answer.
     begun: usize,
+    /// Most beams.
+    width: usize,
     /// How many answers are wanted.
     wanted: usize,
 }
@@ -53,19 +55,21 @@ pub(super) struct Continuation {
     log_prob: f32,
 }
 
-/// What cannot be chosen, but is still a number: as in transformers, so that nothing finite is ever behind it.
-const NEVER: f32 = -1e9;
-
 impl Search {
     pub(super) fn new(begun: &[u32], width: usize, wanted: usize) -> Self {
-        // All beams are alike at first: only one of them may be continued.
-        let score = |i| if i == 0 { 0.0 } else { NEVER };
-        let beam = |i| Beam { ids: begun.to_vec(), log_probs: Vec::new(), score: score(i) };
-        Self { beams: (0..width).map(beam).collect(), answers: Vec::new(), begun: begun.len(), wanted }
+        // One beam at first, as all would be alike. transformers has the others rated -1e9 instead, and as much for whatever
+        // must not be: these matter only where nothing else is left.
+        let beam = Beam { ids: begun.to_vec(), log_probs: Vec::new(), score: 0.0 };
+        Self { beams: vec![beam], answers: Vec::new(), begun: begun.len(), width, wanted }
     }
 
     pub(super) fn rows(&self) -> usize {
         self.beams.len()
+    }
+
+    /// Most rows that it may come to.
+    pub(super) fn width(&self) -> usize {
+        self.width
     }
 
     /// The inputs of a beam.
@@ -101,7 +105,7 @@ impl Search {
 
     /// How many continuations of all beams together are looked at.
     fn considered(&self, ends: &[u32]) -> usize {
-        self.beams.len() * (ends.len() + 1).max(2)
+        self.width * (ends.len() + 1).max(2)
     }
 
     /// Takes up what ends as answers and what does not as beams. Returns which beam each new one continues, or `None` when
@@ -112,7 +116,7 @@ impl Search {
         ends: &[u32],
         decoding: &Decoding,
     ) -> Option<Vec<usize>> {
-        let width = self.beams.len();
+        let width = self.width;
         let length = self.beams[0].log_probs.len() + 1;
         let of_beam = |(beam, found): (usize, Vec<Continuation>)| found.into_iter().map(move |c| (beam, c));
         let mut candidates: Vec<(usize, Continuation)> =
@@ -136,18 +140,15 @@ impl Search {
             self.answers.insert(place, (rated, continued(*beam, candidate)));
         }
         self.answers.truncate(width);
-        let all_ended = candidates.iter().all(|(_, c)| ended(c));
         let going = candidates.iter().filter(|(_, c)| !ended(c)).take(width);
         let (parents, beams): (Vec<usize>, Vec<Beam>) = going.map(|(beam, c)| (*beam, continued(*beam, c))).unzip();
-        if all_ended || beams.len() < width {
-            return None;
-        }
+        let best = beams.first()?.score;
         let farthest = match decoding.early_stopping {
             EarlyStopping::Never if decoding.length_penalty > 0.0 => decoding.max_new_tokens,
             _ => length,
         };
         let full = self.answers.len() == width;
-        let hopeless = self.answers.last().is_some_and(|(worst, _)| rating(beams[0].score, farthest) <= *worst);
+        let hopeless = self.answers.last().is_some_and(|(worst, _)| rating(best, farthest) <= *worst);
         self.beams = beams;
         let over = full && (hopeless || decoding.early_stopping == EarlyStopping::Once);
         (!over).then_some(parents)

@@ -23,7 +23,7 @@ pub struct Request {
     /// Which of all prompts it is: decides the random numbers, together with the number of an answer, so that they depend on
     /// nothing that is answered beside it.
     pub index: u64,
-    /// How many answers: drawn independently, or the best of a beam search.
+    /// How many answers: drawn independently, or the best of a beam search (fewer where its beams find no more).
     pub answers: usize,
 }
 
@@ -64,10 +64,18 @@ pub struct Engine {
     ends: Vec<u32>,
     /// Most rows that are worked on together.
     rows: usize,
-    waiting: VecDeque<(RequestId, Request)>,
+    waiting: VecDeque<Waiting>,
     /// Whose rows they are, in the runner's order.
     groups: Vec<Group>,
     next: u64,
+}
+
+/// A request that is not begun.
+struct Waiting {
+    id: RequestId,
+    request: Request,
+    /// Which of its answers are wanted still.
+    answers: Vec<usize>,
 }
 
 /// A request that is being answered.
@@ -138,7 +146,8 @@ impl Engine {
         self.check(&request)?;
         let id = RequestId(self.next);
         self.next += 1;
-        self.waiting.push_back((id, request));
+        let answers = (0..request.answers).collect();
+        self.waiting.push_back(Waiting { id, request, answers });
         Ok(id)
     }
 
@@ -149,6 +158,7 @@ impl Engine {
     pub fn check(&self, request: &Request) -> Result<()> {
         let Request { prompt, decoding, index, answers } = request;
         decoding.validate()?;
+        decoding.validate_for(self.vocabulary)?;
         let refuse = |field, problem: String| Err(Error::Setting { field, problem });
         if *answers == 0 {
             return refuse("answers", "0 answers to a prompt are none".into());
@@ -183,10 +193,13 @@ impl Engine {
 
     /// Ends one answer of a request, or a whole beam search: no more of its tokens come.
     pub fn cancel(&mut self, id: RequestId, answer: usize) {
-        if let Some(place) = self.waiting.iter().position(|(waiting, _)| *waiting == id) {
-            // Nothing of it was begun: all its answers end when one does that nobody has seen.
-            self.waiting.remove(place);
-        }
+        self.waiting.retain_mut(|waiting| {
+            if waiting.id == id {
+                let search = waiting.request.decoding.num_beams > 1;
+                waiting.answers.retain(|other| *other != answer && !search);
+            }
+            !waiting.answers.is_empty()
+        });
         let (mut kept, mut row) = (Vec::new(), 0);
         for group in &mut self.groups {
             let rows = row..row + group.rows();
@@ -258,13 +271,13 @@ impl Engine {
 
     /// Lets waiting requests enter as far as there are rows for them.
     fn admit(&mut self) {
-        let mut busy: usize = self.groups.iter().map(Group::rows).sum();
+        let mut busy: usize = self.groups.iter().map(Group::needed).sum();
         if busy > 0 && !self.runner.may_enter() {
             return;
         }
         let mut entering = Vec::new();
-        while let Some((_, request)) = self.waiting.front() {
-            let needed = request.decoding.num_beams.max(request.answers);
+        while let Some(Waiting { request, answers, .. }) = self.waiting.front() {
+            let needed = request.decoding.num_beams.max(answers.len());
             if busy > 0 && busy + needed > self.rows {
                 break;
             }
@@ -278,9 +291,9 @@ impl Engine {
             Start::Token(_) => prompt.to_vec(),
             Start::EndOfPrompt => prompt[..prompt.len() - 1].to_vec(),
         };
-        let prompts: Vec<Vec<u32>> = entering.iter().map(|(_, request)| read(&request.prompt)).collect();
+        let prompts: Vec<Vec<u32>> = entering.iter().map(|waiting| read(&waiting.request.prompt)).collect();
         let groups: Vec<Group> =
-            entering.into_iter().map(|(id, request)| Group::new(id, request, self.start, &self.ends)).collect();
+            entering.into_iter().map(|waiting| Group::new(waiting, self.start, &self.ends)).collect();
         let copies: Vec<usize> = groups.iter().map(Group::rows).collect();
         self.runner.enter(&prompts, &copies);
         self.groups.extend(groups);
@@ -288,8 +301,8 @@ impl Engine {
 }
 
 impl Group {
-    fn new(id: RequestId, request: Request, start: Start, ends: &[u32]) -> Self {
-        let Request { prompt, decoding, index, answers } = request;
+    fn new(waiting: Waiting, start: Start, ends: &[u32]) -> Self {
+        let Waiting { id, request: Request { prompt, decoding, index, .. }, answers } = waiting;
         // As transformers counts what was said before the answer: the start token, or the prompt.
         let ids = match start {
             Start::Token(token) => vec![token],
@@ -299,9 +312,9 @@ impl Group {
         let work = match decoding.num_beams {
             1 => {
                 let draft = |answer| Draft { answer, begun: ids.len(), ids: ids.clone() };
-                Work::Drafts((0..answers).map(draft).collect())
+                Work::Drafts(answers.into_iter().map(draft).collect())
             }
-            width => Work::Search(Search::new(&ids, width, answers)),
+            width => Work::Search(Search::new(&ids, width, answers.len())),
         };
         Self { id, decoding, ends, index, work }
     }
@@ -310,6 +323,14 @@ impl Group {
         match &self.work {
             Work::Drafts(drafts) => drafts.len(),
             Work::Search(search) => search.rows(),
+        }
+    }
+
+    /// Most rows that it may come to.
+    fn needed(&self) -> usize {
+        match &self.work {
+            Work::Drafts(drafts) => drafts.len(),
+            Work::Search(search) => search.width(),
         }
     }
 

@@ -18,6 +18,7 @@ mod beam;
 mod engine;
 mod processors;
 mod runner;
+mod sampling;
 mod stored;
 mod texts;
 
@@ -30,7 +31,7 @@ use serde::{Deserialize, Serialize};
 pub use beam::EarlyStopping;
 pub use engine::{Emitted, Engine, Finish, Request, RequestId};
 pub use processors::Processors;
-use processors::{Edited, draw};
+use processors::{Edited, Place};
 pub use stored::StoredDecoding;
 pub use texts::{Answer, Said, Texts};
 
@@ -82,8 +83,14 @@ impl Decoding {
     /// As the RPO authors draw answers: temperature 0.7, top-k 50, top-p 0.95, repetition penalty 1.2, no trigram twice, 128
     /// tokens.
     pub fn published() -> Self {
-        let processors =
-            Processors { repetition_penalty: 1.2, no_repeat_ngram_size: 3, temperature: 0.7, top_k: 50, top_p: 0.95 };
+        let processors = Processors {
+            repetition_penalty: 1.2,
+            no_repeat_ngram_size: 3,
+            temperature: 0.7,
+            top_k: 50,
+            top_p: 0.95,
+            ..Processors::default()
+        };
         Self { sample: true, processors, ..Self::default() }
     }
 
@@ -108,6 +115,20 @@ impl Decoding {
         }
     }
 
+    /// Checks that a model of so many tokens has every token that is named.
+    ///
+    /// # Errors
+    /// The first setting that names a token beyond them.
+    pub fn validate_for(&self, vocabulary: usize) -> Result<()> {
+        let ends = self.end_ids.iter().map(|id| ("end-ids", *id));
+        match ends.chain(self.processors.named()).find(|(_, id)| *id as usize >= vocabulary) {
+            Some((field, id)) => {
+                Err(Error::Setting { field, problem: format!("token {id} is beyond the model's {vocabulary}") })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The tokens that end an answer of a model with this configuration.
     pub fn ends(&self, config: &Config) -> Vec<u32> {
         if self.end_ids.is_empty() { config.ends() } else { self.end_ids.clone() }
@@ -125,10 +146,8 @@ impl Decoding {
     /// Forbids and changes what the settings say in the logits of an answer's token `done`; `ids` are the decoder's inputs so
     /// far, `ends` end answers.
     fn edit(&self, ids: &[u32], done: usize, ends: &[u32], logits: &mut Edited<'_>) {
-        if done < self.min_new_tokens {
-            logits.forbid(ends);
-        }
-        self.processors.edit(ids, logits);
+        let (may_end, last) = (done >= self.min_new_tokens, done + 1 == self.max_new_tokens);
+        self.processors.edit(&Place { ids, done, ends, may_end, last }, logits);
     }
 
     /// Chooses the token `done` of an answer: one drawn with `rng`, or the most likely.
@@ -136,7 +155,7 @@ impl Decoding {
         let total = log_sum_exp(logits, 1.0);
         let mut logits = Edited::new(logits);
         self.edit(ids, done, ends, &mut logits);
-        let drawn = rng.and_then(|mut rng| draw(&self.processors.kept(logits.logits()), &mut rng));
+        let drawn = rng.and_then(|mut rng| self.processors.draw(logits.logits(), &mut rng));
         let token = drawn.unwrap_or_else(|| argmax(logits.logits()) as u32);
         Choice { token, log_prob: logits.original(token) - total }
     }

@@ -20,30 +20,23 @@ pub struct StoredDecoding {
 }
 
 /// Fields that change answers and are not supported, with the value that asks for nothing.
-const UNSUPPORTED: [(&str, f64); 21] = [
+const UNSUPPORTED: [(&str, f64); 14] = [
     ("diversity_penalty", 0.0),
     ("encoder_no_repeat_ngram_size", 0.0),
     ("encoder_repetition_penalty", 1.0),
-    ("epsilon_cutoff", 0.0),
-    ("eta_cutoff", 0.0),
-    ("typical_p", 1.0),
-    ("min_p", 0.0),
     ("num_beam_groups", 1.0),
     ("num_return_sequences", 1.0),
-    ("bad_words_ids", NOTHING),
     ("force_words_ids", NOTHING),
     ("constraints", NOTHING),
-    ("forced_bos_token_id", NOTHING),
-    ("forced_eos_token_id", NOTHING),
-    ("suppress_tokens", NOTHING),
-    ("begin_suppress_tokens", NOTHING),
-    ("sequence_bias", NOTHING),
     ("exponential_decay_length_penalty", NOTHING),
     ("guidance_scale", 1.0),
     ("penalty_alpha", 0.0),
     ("stop_strings", NOTHING),
+    ("max_time", NOTHING),
+    ("renormalize_logits", NOTHING),
+    ("watermarking_config", NOTHING),
 ];
-/// No number asks for nothing.
+/// No number asks for nothing; `false` always does.
 const NOTHING: f64 = f64::NAN;
 
 impl StoredDecoding {
@@ -70,6 +63,16 @@ impl StoredDecoding {
         take(fields, "top_p", &mut p.top_p)?;
         take(fields, "repetition_penalty", &mut p.repetition_penalty)?;
         take(fields, "no_repeat_ngram_size", &mut p.no_repeat_ngram_size)?;
+        take(fields, "min_p", &mut p.min_p)?;
+        take(fields, "typical_p", &mut p.typical_p)?;
+        take(fields, "epsilon_cutoff", &mut p.epsilon_cutoff)?;
+        take(fields, "eta_cutoff", &mut p.eta_cutoff)?;
+        take(fields, "sequence_bias", &mut p.sequence_bias)?;
+        take(fields, "bad_words_ids", &mut p.bad_words_ids)?;
+        take(fields, "suppress_tokens", &mut p.suppress_tokens)?;
+        take(fields, "begin_suppress_tokens", &mut p.begin_suppress_tokens)?;
+        p.forced_bos_token_id = field(fields, "forced_bos_token_id")?.or(p.forced_bos_token_id);
+        p.forced_eos_token_id = ids(fields, "forced_eos_token_id")?.unwrap_or_else(|| p.forced_eos_token_id.clone());
         take(fields, "num_beams", &mut d.num_beams)?;
         take(fields, "length_penalty", &mut d.length_penalty)?;
         if d.sample {
@@ -94,12 +97,11 @@ impl StoredDecoding {
             Some(Value::String(never)) if never == "never" => EarlyStopping::Never,
             Some(other) => return Err(format!("early_stopping: {other} is none of true, false and \"never\"")),
         };
-        d.end_ids = match fields.get("eos_token_id") {
-            Some(Value::Array(_)) => field(fields, "eos_token_id")?.unwrap_or_default(),
-            _ => field::<u32>(fields, "eos_token_id")?.into_iter().collect(),
-        };
+        d.end_ids = ids(fields, "eos_token_id")?.unwrap_or_default();
         let unsupported = UNSUPPORTED.iter().filter_map(|&(name, neutral)| {
-            let value = fields.get(name).filter(|value| !value.is_null() && value.as_f64() != Some(neutral))?;
+            let value = fields.get(name).filter(|value| {
+                ![Value::Null, Value::Bool(false)].contains(value) && value.as_f64() != Some(neutral)
+            })?;
             Some(format!("{name} {value}"))
         });
         Ok(Self { taken: differences(base, &d), unsupported: unsupported.collect(), decoding: d })
@@ -110,6 +112,14 @@ fn field<T: DeserializeOwned>(fields: &Map<String, Value>, name: &str) -> std::r
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => T::deserialize(value).map(Some).map_err(|e| format!("{name}: {e}")),
+    }
+}
+
+/// One id or several.
+fn ids(fields: &Map<String, Value>, name: &str) -> std::result::Result<Option<Vec<u32>>, String> {
+    match fields.get(name) {
+        Some(Value::Array(_)) => field(fields, name),
+        _ => Ok(field::<u32>(fields, name)?.map(|id| vec![id])),
     }
 }
 
@@ -144,8 +154,9 @@ fn differences(base: &Decoding, now: &Decoding) -> Vec<String> {
 
 /// A number as it was written: an `f32` has more digits as JSON than it means.
 fn short(value: &Value) -> String {
-    match value.as_f64() {
-        Some(number) if value.is_f64() => (number as f32).to_string(),
+    match value {
+        Value::Number(number) if value.is_f64() => number.as_f64().map_or_else(String::new, |n| (n as f32).to_string()),
+        Value::Array(values) => format!("[{}]", values.iter().map(short).collect::<Vec<_>>().join(", ")),
         _ => value.to_string(),
     }
 }
@@ -164,18 +175,26 @@ mod tests {
         let stored = read(
             r#"{"num_beams":4,"length_penalty":1.2,"early_stopping":true,"max_length":256,"min_length":3,
                 "no_repeat_ngram_size":3,"eos_token_id":[1,7],"top_k":50,"diversity_penalty":0.0,"typical_p":0.9,
-                "suppress_tokens":[5],"transformers_version":"4.57.0","use_cache":true}"#,
+                "suppress_tokens":[5],"forced_eos_token_id":1,"sequence_bias":[[[3,4],-0.3]],"bad_words_ids":[[2,3],[9]],
+                "penalty_alpha":0.6,"renormalize_logits":true,"remove_invalid_values":true,"transformers_version":"4.57.0","use_cache":true}"#,
         )
         .expect("valid");
         let d = &stored.decoding;
         assert_eq!((d.num_beams, d.length_penalty, d.early_stopping), (4, 1.2, EarlyStopping::Once));
         assert_eq!((d.max_new_tokens, d.min_new_tokens, &d.end_ids[..]), (255, 2, &[1, 7][..]));
-        assert_eq!(stored.unsupported, ["typical_p 0.9", "suppress_tokens [5]"]);
-        assert!(stored.taken.contains(&"length-penalty 1.2".to_string()), "{:?}", stored.taken);
+        assert_eq!(stored.unsupported, ["penalty_alpha 0.6", "renormalize_logits true"]);
+        let p = &d.processors;
+        assert_eq!((&p.suppress_tokens[..], &p.forced_eos_token_id[..], p.typical_p), (&[5][..], &[1][..], 0.9));
+        assert_eq!((&p.sequence_bias, &p.bad_words_ids), (&vec![(vec![3, 4], -0.3)], &vec![vec![2, 3], vec![9]]));
+        for taken in ["length-penalty 1.2", "sequence-bias [[[3, 4], -0.3]]", "suppress-tokens [5]"] {
+            assert!(stored.taken.contains(&taken.to_string()), "{taken}: {:?}", stored.taken);
+        }
         assert!(!stored.taken.iter().any(|taken| taken.starts_with("repetition")), "{:?}", stored.taken);
         let drawn = read(r#"{"do_sample":true,"temperature":0.7,"eos_token_id":1}"#).expect("valid").decoding;
         assert_eq!((drawn.sample, drawn.processors.top_k, drawn.end_ids), (true, 50, vec![1]));
         assert_eq!(read("{}").expect("valid").taken, Vec::<String>::new());
         assert!(read(r#"{"num_beams":"four"}"#).expect_err("a text").contains("num_beams"));
+        assert!(read(r#"{"bad_words_ids":[3]}"#).expect_err("no list of lists").contains("bad_words_ids"));
+        assert!(read(r#"{"forced_bos_token_id":-1}"#).expect_err("no token").contains("forced_bos_token_id"));
     }
 }

@@ -13,9 +13,6 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from transformers import T5Config, T5ForConditionalGeneration
-from transformers.generation.logits_process import (
-    LogitsProcessorList, NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor, TemperatureLogitsWarper,
-    TopKLogitsWarper, TopPLogitsWarper)
 
 assert transformers.__version__.startswith("4.57."), transformers.__version__
 HERE = Path(__file__).parent
@@ -118,35 +115,6 @@ def generation(name, model, prompts):
     (HERE / name / "generation.json").write_text(json.dumps(cases) + "\n")
 
 
-def processors():
-    """In generate()'s own order: repetition penalty, n-grams, temperature, top-k, top-p."""
-    kinds = dict(repetition_penalty=lambda v: RepetitionPenaltyLogitsProcessor(penalty=v),
-                 no_repeat_ngram_size=lambda v: NoRepeatNGramLogitsProcessor(v),
-                 temperature=lambda v: TemperatureLogitsWarper(v),
-                 top_k=lambda v: TopKLogitsWarper(top_k=v), top_p=lambda v: TopPLogitsWarper(top_p=v))
-    g = torch.Generator().manual_seed(5)
-    plain = (torch.randn(12, generator=g) * 2).tolist()
-    ties = [1.0, 3.0, 3.0, -2.0, 3.0, 0.5, 1.0, -2.0, 0.0, 2.0, 2.0, 1.5]
-    banned = [None if i % 4 == 1 else v for i, v in enumerate(plain)]
-    loop = [0, 4, 5, 6, 4, 5, 7, 4, 5]
-    published = dict(repetition_penalty=1.2, no_repeat_ngram_size=3, temperature=0.7, top_k=50, top_p=0.95)
-    settings = [dict(repetition_penalty=1.2), dict(repetition_penalty=0.5), dict(no_repeat_ngram_size=3),
-                dict(no_repeat_ngram_size=1), dict(no_repeat_ngram_size=20), dict(temperature=0.7), dict(top_k=3),
-                dict(top_k=1), dict(top_k=50), dict(top_p=0.9), dict(top_p=0.05), dict(top_p=1.0),
-                dict(temperature=0.5, top_k=5, top_p=0.8), published, dict(published, top_k=4, top_p=0.6)]
-    cases = []
-    for label, logits in [("plain", plain), ("ties", ties), ("banned", banned)]:
-        for previous in ([0], loop):
-            for s in settings:
-                row = torch.tensor([[float("-inf") if v is None else v for v in logits]])
-                todo = LogitsProcessorList(make(s[k]) for k, make in kinds.items() if k in s)
-                out = todo(torch.tensor([previous]), row.clone())[0].tolist()
-                cases.append(dict(name=f"{label} {s} after {previous}", previous=previous, settings=s,
-                                  logits=[None if v == float("-inf") else v for v in row[0].tolist()],
-                                  expected=[None if v == float("-inf") else v for v in out]))
-    (HERE / "processors.json").write_text(json.dumps(cases) + "\n")
-
-
 for name, config in MODELS.items():
     for seed in range(100):
         model = build(config, seed)
@@ -160,4 +128,3 @@ for name, config in MODELS.items():
             continue
         print(f"{name}: seed {seed}")
         break
-processors()
