@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::attend::{QUERIES, Query, attend};
-use super::bytes;
+use super::bytes::{self, Rounded};
 use super::packed::{Input, PANEL, Packed, Precision};
 use super::past::{Past, Shape, parts, write};
 use super::team::{Shared, Worker, together};
@@ -303,9 +303,9 @@ struct Space {
     narrow: Shared<f32>,
     /// The same of the feed-forward layer's last map.
     wide: Shared<f32>,
-    /// Either, rounded, with scales.
-    bytes: Shared<u8>,
-    scales: Shared<f32>,
+    /// Either, rounded.
+    bytes: Shared<i8>,
+    rounded: Shared<Rounded>,
     /// Queries, keys and values.
     inward: Shared<f32>,
     logits: Shared<f32>,
@@ -769,16 +769,16 @@ fn product(
             for row in some {
                 // SAFETY: a row is rounded by one thread, and nobody reads it in this phase.
                 #[expect(unsafe_code, reason = "threads share it")]
-                let (bytes, scale) =
-                    unsafe { (space.bytes.write(row * stride..(row + 1) * stride), space.scales.write(row..row + 1)) };
-                scale[0] = bytes::round(&x[row * inputs..(row + 1) * inputs], bytes);
+                let (bytes, rounded) =
+                    unsafe { (space.bytes.write(row * stride..(row + 1) * stride), space.rounded.write(row..row + 1)) };
+                rounded[0] = bytes::round(&x[row * inputs..(row + 1) * inputs], bytes);
             }
         });
     }
     let input = match matrix.takes_bytes() {
         // SAFETY: the rows were rounded in another phase.
         #[expect(unsafe_code, reason = "threads share it")]
-        true => unsafe { Input::Bytes(space.bytes.read(), space.scales.read()) },
+        true => unsafe { Input::Bytes(space.bytes.read(), space.rounded.read()) },
         false => Input::Floats(x),
     };
     let some = matrix.panels() / (PIECES * worker.threads());
@@ -823,7 +823,7 @@ impl Space {
         self.logits.reach(0.0, logits);
         if stack.precision == Precision::Int8 {
             self.bytes.reach(0, rows * bytes::stride(narrow.max(wide)));
-            self.scales.reach(0.0, rows);
+            self.rounded.reach(Rounded::default(), rows);
         }
     }
 }
