@@ -142,6 +142,14 @@ fn a_stop_text_ends_an_answer_before_it() {
         ("--resume", "--output"),
         ("--shard 4/3", "there is no part 4 of 3"),
         ("--chat", "cannot be used with"),
+        ("--ban zebra", "--ban `zebra`: tokenizer: it has no token for `zebra`"),
+        ("--ban </s>", "--ban `</s>`: it ends answers"),
+        ("--logit-bias zebra=1", "--logit-bias `zebra`: tokenizer: it has no token"),
+        ("--logit-bias yes", "it is TOKEN=VALUE"),
+        ("--logit-bias yes=much", "`much` is not a finite number"),
+        ("--min-p 0.1", "--min-p shapes what is drawn from"),
+        ("--sample --min-p 1.5", "min-p"),
+        ("--weights int4", "int8"),
     ] {
         let arguments = format!("generate --model model say {arguments}");
         match complaint {
@@ -151,6 +159,28 @@ fn a_stop_text_ends_an_answer_before_it() {
                 assert!(said.contains(complaint), "{arguments}: {said}");
             }
         }
+    }
+}
+
+#[test]
+fn texts_are_banned_and_made_likely_and_weights_are_rounded() {
+    let place = Place::with_model();
+    let ask = "generate --model model --preset plain --sample --max-new-tokens 400 --min-new-tokens 400 say\u{a0}yes";
+    let whole = place.ok(ask);
+    assert!(whole.contains("yes") && whole.contains("no"), "{whole}");
+    let without = place.ok(&format!("{ask} --ban yes --ban no\u{a0}thanks"));
+    assert!(!without.contains("yes") && !without.contains("no thanks"), "{without}");
+    let many = place.ok(&format!("{ask} --logit-bias please=20"));
+    assert!(many.split_whitespace().all(|word| word == "please"), "{many}");
+    let few = place.ok(&format!("{ask} --logit-bias yes=-30"));
+    assert!(!few.contains("yes"), "{few}");
+    assert_eq!(place.ok(&format!("{ask} --min-p 0")), whole);
+    let likely = |arguments: &str| {
+        lines(&place.ok(&format!("{ask} --json{arguments}")))[0]["log_prob"].as_f64().expect("number")
+    };
+    assert!(likely(" --min-p 0.9") > likely(""), "only the likely are drawn");
+    for weights in ["bf16", "int8"] {
+        assert!(likely(&format!(" --weights {weights}")).is_finite());
     }
 }
 

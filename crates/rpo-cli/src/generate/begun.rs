@@ -12,6 +12,7 @@ use rpo::tokenizer::Cut;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::arguments::Weights;
 use super::shard::Shard;
 
 /// What decides the answers of a run.
@@ -24,6 +25,8 @@ pub struct Begun {
     pub model: String,
     /// Hash of its weights and configuration.
     pub model_fingerprint: String,
+    /// What it is held in.
+    pub weights: Weights,
     /// Hash of its tokenizer and of how it writes prompts.
     pub tokenizer_fingerprint: String,
     /// How many prompts all parts have.

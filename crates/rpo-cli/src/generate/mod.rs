@@ -5,6 +5,7 @@ pub mod begun;
 mod chat;
 pub mod file;
 mod output;
+mod pace;
 mod questions;
 mod row;
 pub mod shard;
@@ -12,20 +13,22 @@ mod wanted;
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
-use std::time::Instant;
 
 use anyhow::{Result, bail};
+use indicatif::ProgressBar;
 use rpo::feedback::{Asked, prompts_fingerprint};
 use rpo::generate::{Engine, Finish, Request, Said, Texts};
-use rpo::model::Model;
 use rpo::model::checkpoint::Checkpoint;
+use rpo::model::{Model, PackedModel};
 use rpo::reference::model_fingerprint;
 use rpo::tokenizer::Tokenizer;
 
 pub use arguments::Arguments;
+use arguments::Weights;
 use begun::Begun;
 use file::AnswerFile;
 use output::{Output, To, print};
+use pace::Pace;
 use questions::Question;
 use row::{Form, Key};
 use shard::Shard;
@@ -53,6 +56,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         version: env!("CARGO_PKG_VERSION").into(),
         model: checkpoint.name().into(),
         model_fingerprint: String::new(),
+        weights: arguments.weights,
         tokenizer_fingerprint: tokenizer.fingerprint().to_hex().to_string(),
         prompts: asked.len() as u64,
         prompts_fingerprint: prompts_fingerprint(&asked),
@@ -76,6 +80,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
     let begun = || Ok(Begun { model_fingerprint: model_fingerprint(&model)?, ..begun });
     let (to, done) = open(arguments, begun, questions.len())?;
+    // What answers holds it in its own way.
+    drop(model);
     let all = questions.len() * wanted.kept;
     if !done.is_empty() {
         tracing::info!("{} of {all} answers are there already", done.len());
@@ -107,7 +113,12 @@ fn open(arguments: &Arguments, begun: impl FnOnce() -> Result<Begun>, questions:
 
 /// What answers, as the arguments say.
 fn texts<'a>(model: &Model, tokenizer: &'a Tokenizer, wanted: &Wanted, arguments: &Arguments) -> Result<Texts<'a>> {
-    Ok(Texts::new(Engine::new(model, arguments.batch_size)?, tokenizer, &wanted.stops)?)
+    let rows = arguments.batch_size;
+    let engine = match arguments.weights {
+        Weights::F32 => Engine::new(model, rows)?,
+        weights => Engine::packed(PackedModel::of(model, weights.into())?, &model.config(), rows),
+    };
+    Ok(Texts::new(engine, tokenizer, &wanted.stops)?)
 }
 
 impl Wanted {
@@ -129,8 +140,9 @@ fn answer(
     let mut texts = if output.streams() { texts.streaming() } else { texts };
     // What is written to a file is whole at any moment: the step at hand ends before the program does.
     let _saving = output.how_to_go_on().is_some().then(interrupt::saving);
-    let bar = if output.streams() { indicatif::ProgressBar::hidden() } else { progress::bar("answering", left) };
-    let (began, mut cut, mut next) = (Instant::now(), 0, questions.iter());
+    let bar = if output.streams() { ProgressBar::hidden() } else { progress::answers(left) };
+    let mut pace = Pace::new(left as f64 * (wanted.drawn as f64 / wanted.kept as f64));
+    let (mut cut, mut next) = (0, questions.iter());
     loop {
         // A few wait, so that whoever leaves makes room for one that is there.
         while texts.waiting() < READY
@@ -153,30 +165,22 @@ fn answer(
                     cut += usize::from(answer.finish == Finish::Length);
                     let place = questions.partition_point(|question| question.index < answer.index);
                     output.answer(&questions[place], &answer, &bar)?;
+                    pace.over(answer.tokens);
                     bar.inc(1);
                 }
             }
         }
-        let rate = texts.tokens() as f64 / began.elapsed().as_secs_f64();
-        bar.set_message(format!("answering at {rate:.0} tokens/s"));
+        bar.set_message(pace.said(texts.tokens()));
     }
     bar.finish_and_clear();
-    let to_file = output.how_to_go_on().is_some();
+    let told: fn(&str) = if output.how_to_go_on().is_some() { |said| tracing::info!("{said}") } else { note };
     output.close()?;
-    if left == 0 {
-        return Ok(());
-    }
-    let (tokens, seconds) = (texts.tokens(), began.elapsed().as_secs_f64());
-    let rate = tokens as f64 / seconds.max(1e-9);
-    let limit = wanted.decoding.max_new_tokens;
-    let cut = match cut {
-        0 => String::new(),
-        cut => format!("; {cut} of {left} answers were cut at {limit} tokens (--max-new-tokens)"),
-    };
-    let said = format!("{left} answers with {tokens} tokens in {seconds:.1} s: {rate:.0} tokens/s{cut}");
-    match to_file {
-        true => tracing::info!("{said}"),
-        false => note(&said),
+    if left > 0 {
+        let (made, limit) = (pace.summary(left, texts.tokens()), wanted.decoding.max_new_tokens);
+        told(&match cut {
+            0 => made,
+            cut => format!("{made}; {cut} of {left} answers were cut at {limit} tokens (--max-new-tokens)"),
+        });
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! From flags, a preset and the model's own settings to what is wanted of the decoder.
 
-use anyhow::{Result, bail};
-use rpo::generate::{Decoding, StoredDecoding};
+use anyhow::{Context, Result, bail};
+use rpo::generate::{Decoding, Processors, StoredDecoding};
 use rpo::model::checkpoint::Checkpoint;
 use rpo::tokenizer::Tokenizer;
 
@@ -47,6 +47,7 @@ impl Wanted {
             }
             _ => {}
         }
+        shape(flags, &decoding.ends(&checkpoint.config()?), tokenizer, &mut decoding.processors)?;
         let mut stops = Vec::new();
         for stop in &flags.stop {
             // What texts do not show ends an answer as a token.
@@ -61,6 +62,23 @@ impl Wanted {
         }
         Ok(Self { decoding, drawn, kept, stops })
     }
+}
+
+/// Sets what is said of single tokens and texts.
+fn shape(flags: &DecodingFlags, ends: &[u32], tokenizer: &Tokenizer, processors: &mut Processors) -> Result<()> {
+    let spellings = |flag: &str, text: &str| tokenizer.spellings(text).with_context(|| format!("{flag} `{text}`"));
+    for text in &flags.ban {
+        let banned = spellings("--ban", text)?;
+        if banned.iter().any(|ids| matches!(ids[..], [id] if ends.contains(&id))) {
+            bail!("--ban `{text}`: it ends answers, which --min-new-tokens puts off");
+        }
+        processors.bad_words_ids.extend(banned);
+    }
+    for (text, bias) in &flags.logit_bias {
+        let biased = spellings("--logit-bias", text)?;
+        processors.sequence_bias.extend(biased.into_iter().map(|ids| (ids, *bias)));
+    }
+    Ok(())
 }
 
 /// The settings of the preset with the flags in their places; says what was taken from the model's own.
@@ -100,6 +118,7 @@ fn decoding(flags: &DecodingFlags, checkpoint: &Checkpoint) -> Result<Decoding> 
         ("--temperature", flags.temperature.is_some()),
         ("--top-k", flags.top_k.is_some()),
         ("--top-p", flags.top_p.is_some()),
+        ("--min-p", flags.min_p.is_some()),
     ];
     if let Some((flag, _)) = drawn.into_iter().find(|(_, given)| *given && !d.sample) {
         bail!("{flag} shapes what is drawn from, and nothing is drawn; add --sample");
@@ -108,6 +127,7 @@ fn decoding(flags: &DecodingFlags, checkpoint: &Checkpoint) -> Result<Decoding> 
     set_real(&mut p.temperature, flags.temperature);
     set(&mut p.top_k, flags.top_k);
     set_real(&mut p.top_p, flags.top_p);
+    set_real(&mut p.min_p, flags.min_p);
     set_real(&mut p.repetition_penalty, flags.repetition_penalty);
     set(&mut p.no_repeat_ngram_size, flags.no_repeat_ngram_size);
     d.validate()?;

@@ -221,7 +221,8 @@ mod tests {
             let weights: Vec<u8> = (0..groups * STRIP * GROUP).map(|i| ((i * 91) % 256) as u8).collect();
             for n in [1, 2, 3, 5, 8, 9, 13, 17, 24] {
                 let rows: Vec<i8> = (0..n * groups * GROUP).map(|i| ((i * 57) % 255) as i8).collect();
-                let of_rows: Vec<Rounded> = (0..n).map(|row| Rounded { scale: 1.0, shift: row as i32 * 1000 }).collect();
+                let of_rows: Vec<Rounded> =
+                    (0..n).map(|row| Rounded { scale: 1.0, shift: row as i32 * 1000 }).collect();
                 let [mut got, mut plain] = [[[f32::NAN; PANEL]; ROWS]; 2];
                 multiply(&weights, &[1.0; STRIP], &rows, &of_rows, &mut got, STRIP);
                 plainly(&weights, &[1.0; STRIP], &rows, &of_rows, &mut plain, STRIP);

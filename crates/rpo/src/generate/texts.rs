@@ -62,6 +62,8 @@ struct Open {
     over: Vec<Answer>,
     /// How many are not over.
     left: usize,
+    /// Whether it is a beam search, whose answers come together.
+    searched: bool,
 }
 
 /// An answer that goes on.
@@ -99,10 +101,10 @@ impl<'a> Texts<'a> {
     /// As [`Self::check`].
     pub fn add(&mut self, request: Request, kept: usize) -> Result<()> {
         self.check(&request, kept)?;
-        let (index, n) = (request.index, request.answers);
+        let (index, n, searched) = (request.index, request.answers, request.decoding.num_beams > 1);
         let id = self.engine.add(request)?;
         let drafts = vec![Draft::default(); n];
-        self.open.insert(id, Open { index, kept, drafts, over: Vec::new(), left: n });
+        self.open.insert(id, Open { index, kept, drafts, over: Vec::new(), left: n, searched });
         Ok(())
     }
 
@@ -149,10 +151,13 @@ impl<'a> Texts<'a> {
     /// One more token of every answer that is worked on.
     ///
     /// # Errors
-    /// If the device or the tokenizer's decoder fails.
+    /// If the device or the tokenizer's decoder fails, or a beam search found fewer answers than were asked for, which happens
+    /// only where nearly all tokens are forbidden.
     pub fn step(&mut self) -> Result<Vec<Said>> {
         let mut said = Vec::new();
-        for emitted in self.engine.step()? {
+        let emitted = self.engine.step()?;
+        let begun: Vec<RequestId> = emitted.iter().map(|emitted| emitted.request).collect();
+        for emitted in emitted {
             self.tokens += 1;
             let Emitted { request, answer, token, log_prob, finish } = emitted;
             let Some(open) = self.open.get_mut(&request) else { continue };
@@ -195,7 +200,16 @@ impl<'a> Texts<'a> {
                 said.extend(open.best().into_iter().map(Said::Answer));
             }
         }
-        Ok(said)
+        // The answers of a search come together: what is not there now never comes.
+        match begun.iter().filter_map(|id| self.open.get(id)).find(|open| open.searched) {
+            Some(open) => Err(Error::Data(format!(
+                "the beam search for prompt {} found {} answers where {} are wanted: too many tokens are forbidden",
+                open.index + 1,
+                open.drafts.len() - open.left,
+                open.drafts.len()
+            ))),
+            None => Ok(said),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::Tokenizer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What stands for bytes that are no character, or not yet.
 const NO_CHARACTER: char = '\u{fffd}';
@@ -75,6 +75,29 @@ impl Tokenizer {
     /// The id of the special token `name`, which texts do not show.
     pub fn special_id(&self, name: &str) -> Option<u32> {
         self.token_id(name).filter(|id| self.special.contains(id))
+    }
+
+    /// The sequences of tokens that say `text`: a token of that name, and it as it is written at the beginning of a text and behind a
+    /// blank; for a special token that alone. None of them is empty.
+    ///
+    /// # Errors
+    /// If it cannot be written without `<unk>`, or the tokenizer's own model fails on it.
+    pub fn spellings(&self, text: &str) -> Result<Vec<Vec<u32>>> {
+        let named: Vec<Vec<u32>> = self.token_id(text).map(|id| vec![id]).into_iter().collect();
+        if self.special_id(text).is_some() {
+            return Ok(named);
+        }
+        let mut found = named;
+        for written in [self.ids(text)?, self.ids(&format!(" {text}"))?] {
+            let known = !written.is_empty() && written.iter().all(|id| Some(*id) != self.unk);
+            if known && !found.contains(&written) {
+                found.push(written);
+            }
+        }
+        match found.is_empty() {
+            true => Err(Error::Text(format!("it has no token for `{text}`"))),
+            false => Ok(found),
+        }
     }
 
     /// A character of `text` that no token has, if there is one: then no answer contains the text.
@@ -188,6 +211,13 @@ mod tests {
         assert_eq!(t.unwritable("a b").expect("encodes"), None);
         assert_eq!(t.unwritable("ab").expect("encodes"), None, "an unknown word of known letters may be a part of one");
         assert_eq!(t.unwritable("a zebra").expect("encodes"), Some('z'));
+        assert_eq!(t.spellings("a c").expect("words"), [[4, 6]]);
+        assert_eq!(t.spellings("</s>").expect("special"), [[1]]);
+        assert!(t.spellings("a zebra").expect_err("unknown").to_string().contains("no token for `a zebra`"));
+        let t_of_bytes = bytes_as_letters();
+        let byte = |letter: u8| BYTES + u32::from(letter);
+        let expected = [vec![byte(b'o')], vec![byte(b' '), byte(b'o')]];
+        assert_eq!(t_of_bytes.spellings("o").expect("bytes"), expected, "at the beginning and behind a blank");
         assert_eq!((t.special_id("</s>"), t.special_id("a"), t.token_id("a")), (Some(1), None, Some(4)));
     }
 }
