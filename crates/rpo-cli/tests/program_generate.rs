@@ -49,12 +49,21 @@ fn prompts_come_from_files_and_pipes_and_answers_go_to_json_lines() {
         place.complaint("generate --model model --input p.jsonl --output answers.jsonl").contains("already exists")
     );
 
-    let mut command = place.command(env!("CARGO_BIN_EXE_rpo"));
-    command.args(["generate", "--model", "model", "--max-new-tokens", "4", "--json", "--input", "-"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("runs");
-    child.stdin.take().expect("input").write_all(b"say yes\nsay no\n").expect("written");
-    let output = child.wait_with_output().expect("ends");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), printed);
+    let ask = "generate --model model --max-new-tokens 4 --json --input -";
+    for (arguments, input) in [
+        ("", "say yes\nsay no\n"),
+        ("", "[\n{\"prompt\": \"say yes\"},\n{\"prompt\": \"say no\"}\n]"),
+        (" --format csv --prompt-column q", "n;q\n1;say yes\n2;say no\n"),
+    ] {
+        let mut command = place.command(env!("CARGO_BIN_EXE_rpo"));
+        let command = command.args(format!("{ask}{arguments}").split(' '));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("runs");
+        child.stdin.take().expect("input").write_all(input.as_bytes()).expect("written");
+        let output = child.wait_with_output().expect("ends");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), printed, "{input}");
+    }
+    let said = place.complaint("generate --model model --input p.jsonl --output no/where.jsonl");
+    assert!(said.contains("cannot write no/where.jsonl: there is no directory no"), "{said}");
 }
 
 #[test]
@@ -167,13 +176,13 @@ fn texts_are_banned_and_made_likely_and_weights_are_rounded() {
     let place = Place::with_model();
     let ask = "generate --model model --preset plain --sample --max-new-tokens 400 --min-new-tokens 400 say\u{a0}yes";
     let whole = place.ok(ask);
-    assert!(whole.contains("yes") && whole.contains("no"), "{whole}");
-    let without = place.ok(&format!("{ask} --ban yes --ban no\u{a0}thanks"));
-    assert!(!without.contains("yes") && !without.contains("no thanks"), "{without}");
+    assert!(whole.contains("please") && whole.contains("no say"), "{whole}");
+    let without = place.ok(&format!("{ask} --ban please --ban no\u{a0}say"));
+    assert!(!without.contains("please") && !without.contains("no say") && without.contains("say"), "{without}");
     let many = place.ok(&format!("{ask} --logit-bias please=20"));
     assert!(many.split_whitespace().all(|word| word == "please"), "{many}");
-    let few = place.ok(&format!("{ask} --logit-bias yes=-30"));
-    assert!(!few.contains("yes"), "{few}");
+    let few = place.ok(&format!("{ask} --logit-bias say=-30"));
+    assert!(!few.contains("say"), "{few}");
     assert_eq!(place.ok(&format!("{ask} --min-p 0")), whole);
     let likely = |arguments: &str| {
         lines(&place.ok(&format!("{ask} --json{arguments}")))[0]["log_prob"].as_f64().expect("number")

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use rpo::feedback::Format;
 use rpo::generate::EarlyStopping;
 use rpo::model::Precision;
 use rpo::tokenizer::Cut;
@@ -50,6 +51,9 @@ pub struct Arguments {
     /// Column of what the prompts are called, for the answers' `id` [default: id, if there is one; else they are counted from 0]
     #[arg(long, value_name = "NAME", requires = "input")]
     pub id_column: Option<String>,
+    /// How --input is laid out [default: as its name and content say; what comes from standard input are lines or JSON]
+    #[arg(long, value_name = "FORMAT", requires = "input", value_parser = format)]
+    pub format: Option<Format>,
     /// Talk with a model that has a chat template: a line is what you say; /reset begins anew, /exit ends
     #[arg(long = "chat", id = "talk", conflicts_with_all = ["prompts", "input", "output", "json", "shard", "answers", "best_of",
         "in_order", "strict"])]
@@ -213,6 +217,18 @@ fn bias(value: &str) -> Result<(String, f32), String> {
         _ if token.is_empty() => Err("there is no token before the =".into()),
         Ok(number) if number.is_finite() => Ok((token.into(), number)),
         _ => Err(format!("`{number}` is not a finite number")),
+    }
+}
+
+fn format(value: &str) -> Result<Format, String> {
+    match value {
+        "jsonl" => Ok(Format::Jsonl),
+        "json" => Ok(Format::Json),
+        "csv" => Ok(Format::Csv),
+        "tsv" => Ok(Format::Tsv),
+        "parquet" => Ok(Format::Parquet),
+        "arrow" => Ok(Format::Arrow),
+        _ => Err("it is jsonl, json, csv, tsv, parquet or arrow".into()),
     }
 }
 

@@ -27,7 +27,7 @@ pub fn read(arguments: &Arguments) -> Result<Vec<Asked>> {
     match &arguments.input {
         Some(input) => {
             let (column, ids) = (&arguments.prompt_column, arguments.id_column.as_deref());
-            Ok(read_prompts(&Source::from(input.clone()), column, ids, None)?)
+            Ok(read_prompts(&Source::from(input.clone()), column, ids, arguments.format)?)
         }
         None => {
             let place = String::new;
