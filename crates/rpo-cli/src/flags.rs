@@ -229,7 +229,13 @@ pub struct ChatFlags {
 impl ChatFlags {
     /// How prompts are written today, if no day is given.
     pub fn chat(&self) -> Chat {
-        Chat { template: self.chat_template, date: Some(self.chat_date.unwrap_or_else(settings::today)) }
+        self.chat_on(None)
+    }
+
+    /// The same on another day than today, if no day is given.
+    pub fn chat_on(&self, day: Option<NaiveDate>) -> Chat {
+        let date = self.chat_date.or(day).unwrap_or_else(settings::today);
+        Chat { template: self.chat_template, date: Some(date) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Ctrl-C and requests to end. Where there is nothing to save, the program ends at once; a training run that is under way is
 //! saved first. What is said of signals here is state of the process, as signals are.
 
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
 use anyhow::Result;
 use rpo::stop::Stop;
@@ -12,6 +12,10 @@ static STOP: Stop = Stop::new();
 static SAVING: AtomicUsize = AtomicUsize::new(0);
 /// The signal that was heard, or 0.
 static HEARD: AtomicI32 = AtomicI32::new(0);
+
+/// Whether Ctrl-C only breaks off what is at hand, and whether it did.
+static BREAKABLE: AtomicBool = AtomicBool::new(false);
+static BROKEN: AtomicBool = AtomicBool::new(false);
 
 /// What stops training when a signal is heard.
 pub fn stop() -> &'static Stop {
@@ -46,7 +50,36 @@ impl Drop for Saving {
     }
 }
 
+/// While it lives, Ctrl-C breaks off what is at hand and nothing else; a second one ends the program.
+pub struct Breakable(&'static AtomicBool);
+
+/// Begins such a time.
+pub fn breakable() -> Breakable {
+    BROKEN.store(false, Ordering::SeqCst);
+    BREAKABLE.store(true, Ordering::SeqCst);
+    Breakable(&BROKEN)
+}
+
+impl Breakable {
+    /// Whether Ctrl-C was pressed in it.
+    pub fn broken(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Breakable {
+    fn drop(&mut self) {
+        BREAKABLE.store(false, Ordering::SeqCst);
+    }
+}
+
+/// The signal of Ctrl-C.
+const CTRL_C: i32 = 2;
+
 fn hear(signal: i32) {
+    if signal == CTRL_C && BREAKABLE.load(Ordering::SeqCst) && !BROKEN.swap(true, Ordering::SeqCst) {
+        return;
+    }
     let again = HEARD.swap(signal, Ordering::SeqCst) != 0;
     STOP.request();
     if again || SAVING.load(Ordering::SeqCst) == 0 {
@@ -82,6 +115,5 @@ fn is_ignored(signal: i32) -> bool {
 /// Begins to listen; once for the program.
 #[cfg(not(unix))]
 pub fn listen() -> Result<()> {
-    const CTRL_C: i32 = 2;
     Ok(ctrlc::set_handler(|| hear(CTRL_C))?)
 }

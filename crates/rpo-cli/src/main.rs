@@ -12,6 +12,7 @@ mod init;
 mod inspect;
 mod interrupt;
 mod judge;
+mod merge;
 mod messages;
 mod outcome;
 mod progress;
@@ -57,7 +58,8 @@ enum Command {
     #[command(subcommand)]
     Inspect(inspect::What),
     Convert(convert::Arguments),
-    Generate(generate::Arguments),
+    Generate(Box<generate::Arguments>),
+    Merge(merge::Arguments),
     Config(config::Arguments),
     Verify(verify::Arguments),
     /// Print what makes a shell complete rpo's commands and flags: `rpo completions bash`
@@ -105,6 +107,7 @@ fn main() -> std::process::ExitCode {
         Command::Inspect(what) => inspect::run(&what),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
+        Command::Merge(arguments) => merge::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Completions { shell } => {

@@ -27,6 +27,13 @@ pub fn bar(what: &'static str, total: usize) -> ProgressBar {
     over(what, total, Log::Stderr)
 }
 
+/// A bar over `total` answers, whose message says the pace.
+pub fn answers(total: usize) -> ProgressBar {
+    let bar = bar("answering", total);
+    bar.set_style(style("{wide_bar} {human_pos}/{human_len} {msg}", "{human_pos} of {human_len} answers; {msg}"));
+    bar
+}
+
 /// A bar over `total` things that belongs to a run's log, as standard output is.
 pub fn pass(what: &'static str, total: usize) -> ProgressBar {
     over(what, total, Log::Stdout)

@@ -1,12 +1,14 @@
 //! Text to token ids and back, by a Hugging Face `tokenizer.json`. It knows nothing of models or feedback.
 
 mod chat;
+mod stream;
 
 use std::collections::HashSet;
 use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+pub use stream::TextStream;
 use tokenizers::Tokenizer as Inner;
 
 use crate::chat::Writing;

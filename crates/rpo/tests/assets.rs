@@ -9,7 +9,7 @@ use rpo::batch::{PackedBatch, Span};
 use rpo::burn::tensor::Device;
 use rpo::feedback::{FeedbackSet, Limits, PromptGroup, ReadOptions, Response};
 use rpo::model::checkpoint::Checkpoint;
-use rpo::tokenizer::{Cut, Tokenizer};
+use rpo::tokenizer::{Cut, TextStream, Tokenizer};
 use serde::Deserialize;
 
 fn assets() -> Option<PathBuf> {
@@ -42,6 +42,30 @@ fn all_gold_encodings_are_reproduced() {
             assert!(cut.truncated() && cut.ids == ids[..3], "{text}: cut without a faked end");
             let cut = tokenizer.prompt(&text, 3, Cut::End).expect("encodes");
             assert!(cut.ids == [ids[0], ids[1], 1], "{text}: a prompt keeps its end, as in transformers");
+        }
+    }
+}
+
+/// What is shown of a text while its tokens come is what they say together.
+#[test]
+fn texts_that_come_token_by_token_are_those_of_all_tokens() {
+    let Some(assets) = assets() else { return };
+    for dir in ["tokenizer/hf-flan-t5-small", "decoder/stories260k-hf"] {
+        let tokenizer = Tokenizer::load(&assets.join(dir)).expect("tokenizer");
+        let text = "  The café,  the 大きな 猫 and the 👩‍👩‍👧 \n\n said: \"I'm here\" (twice) . ";
+        let encoded = tokenizer.response(&text.repeat(3), usize::MAX).expect("encodes").ids;
+        // Words in an order that nobody wrote; those before 300 are bytes in one of the two.
+        let shuffled = (0..200_u64).map(|i| 300 + (i * 7919 % 211) as u32).collect();
+        for ids in [encoded, shuffled] {
+            let (mut stream, mut before) = (TextStream::default(), String::new());
+            for n in 1..=ids.len() {
+                let now = stream.push(ids[n - 1], &tokenizer).expect("decodes").to_string();
+                assert!(now.starts_with(&before) && !now.contains('\u{fffd}'), "{dir}: {now}");
+                let whole = tokenizer.decode(&ids[..n]).expect("decodes");
+                assert!(whole.contains('\u{fffd}') || now == whole, "{dir}: {now} for {whole}");
+                before = now;
+            }
+            assert_eq!(before, tokenizer.decode(&ids).expect("decodes"), "{dir}");
         }
     }
 }

@@ -33,7 +33,8 @@ fn conversations(golden: &Value) -> Vec<Prompt> {
     let line = |messages: &Value| format!("{}\n", json!({"prompt": messages}));
     let lines: String = golden["conversations"].as_array().expect("list").iter().map(line).collect();
     std::fs::write(&path, lines).expect("write");
-    read_prompts(&path, "prompt", None).expect("prompts")
+    let asked = read_prompts(&path.as_path().into(), "prompt", None, None).expect("prompts");
+    asked.into_iter().map(|asked| asked.prompt).collect()
 }
 
 fn template(golden: &Value, dir: &Path) -> ChatTemplate {

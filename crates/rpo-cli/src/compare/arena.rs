@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use rpo::evaluate::{Estimate, log_probs, mean_of_rows, mean_tau, of, pooled_spearman};
 use rpo::feedback::{Split, held_out_prompts};
-use rpo::generate::{Decoding, generate};
+use rpo::generate::{Decoding, Engine, Request, Said, Texts};
 use rpo::model::Model;
 use rpo::model::checkpoint::Checkpoint;
 use rpo::stop::Stop;
@@ -298,13 +298,19 @@ impl<'a> Arena<'a> {
             Decoding { seed: self.comparison.decoding.seed.wrapping_add(i as u64), ..self.comparison.decoding.clone() };
         let ids: Vec<Vec<u32>> = self.split.validation.groups.iter().map(|g| g.prompt.clone()).collect();
         let bar = progress::bar("answering", ids.len());
-        let mut answers = Vec::new();
-        for (i, batch) in ids.chunks(TOGETHER).enumerate() {
+        let mut texts = Texts::new(Engine::new(model, TOGETHER)?, &self.tokenizer, &[])?;
+        let mut answers = vec![String::new(); ids.len()];
+        for (index, prompt) in (0..).zip(ids) {
+            texts.add(Request { prompt, decoding: decoding.clone(), index, answers: 1 }, 1)?;
+        }
+        while !texts.idle() {
             self.go_on()?;
-            for answer in generate(model, batch, i * TOGETHER, &decoding, self.stop)? {
-                answers.push(self.tokenizer.decode(&answer)?);
+            for said in texts.step()? {
+                if let Said::Answer(answer) = said {
+                    answers[answer.index as usize] = answer.text;
+                    bar.inc(1);
+                }
             }
-            bar.set_position(answers.len() as u64);
         }
         bar.finish_and_clear();
         let pairs: Vec<(String, String)> = self.prompts.iter().cloned().zip(answers.iter().cloned()).collect();

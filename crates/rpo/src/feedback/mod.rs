@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 pub use layout::{ReadOptions, Score};
 pub use notes::{Feedback, Notes};
-pub use prompts::read_prompts;
+pub use prompts::{Asked, prompts_fingerprint, read_prompts};
 pub use records::Format;
 pub use rows::{Rows, read_rows};
 pub use source::Source;

@@ -5,69 +5,134 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::layout::{find, messages};
-use super::records::{self, Format, Records, of_json, records};
+use super::records::{self, Format, Records, kind, of_json, records};
+use super::source::{STANDARD_INPUT, Source};
 use crate::chat::Prompt;
 use crate::error::{Error, Result};
 
-/// The prompts at `path`, `-` being standard input: the column `column` of data files, JSON Lines under any name among them, as
-/// for rated responses a name or a path to a text or to chat messages; and the lines that are not blank of all other files.
+/// A prompt that is to be answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// It.
+    pub prompt: Prompt,
+    /// What its record calls it: a text or a number.
+    pub id: Option<Value>,
+    /// Where it stands, for messages: `prompts.jsonl, line 3`.
+    pub place: String,
+}
+
+/// Where the names of prompts are looked for if nobody says.
+const ID: &str = "id";
+
+/// The prompts of `source`: the column `column` of data files, JSON under any name among them, as for rated responses a name or
+/// a path to a text or to chat messages; and the lines that are not blank of all other files. A record's own name for its prompt
+/// stands in its column `ids`, or in `id` if it has that.
 ///
 /// # Errors
-/// If the file cannot be read, a record lacks the column or has no text there (which, and what to do), or there is none.
-pub fn read_prompts(path: &Path, column: &str, format: Option<Format>) -> Result<Vec<Prompt>> {
-    let open = |cause| Error::Read { path: path.into(), cause };
-    let bad = |problem| Error::File { path: path.into(), problem };
-    let nothing = || bad("it holds no prompt; write one a line".into());
-    if path.metadata().is_ok_and(|file| file.is_file() && file.len() == 0) {
-        return Err(nothing());
-    }
-    let prompts = match format.is_some() || records::is_data(path) {
-        true => of_records(path, column, records(path, format, &[column.to_string()])?)?,
-        false => {
-            let text = match path == Path::new("-") {
-                true => std::io::read_to_string(std::io::stdin()),
-                false => std::fs::read_to_string(path),
-            };
-            let text = text.map_err(open)?;
-            match holds_json(&text) {
-                true => of_records(path, column, of_json(&text).map_err(bad)?)?,
-                false => lines(&text),
-            }
+/// If a file cannot be read, a record lacks a column that is named or has nothing there that is fit (which, and what to do), or
+/// there is no prompt.
+pub fn read_prompts(source: &Source, column: &str, ids: Option<&str>, format: Option<Format>) -> Result<Vec<Asked>> {
+    let mut all = Vec::new();
+    for path in source.files()? {
+        let found = read(&path, column, ids, format)?;
+        if found.is_empty() {
+            return Err(Error::file(path, "it holds no prompt; write one a line"));
         }
+        all.extend(found);
+    }
+    Ok(all)
+}
+
+/// A hash of what is asked, in this order.
+pub fn prompts_fingerprint(asked: &[Asked]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for Asked { prompt, id, .. } in asked {
+        hasher.update(serde_json::json!([id, prompt]).to_string().as_bytes()).update(b"\n");
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+fn read(path: &Path, column: &str, ids: Option<&str>, format: Option<Format>) -> Result<Vec<Asked>> {
+    let bad = |problem| Error::File { path: path.into(), problem };
+    if path.metadata().is_ok_and(|file| file.is_file() && file.len() == 0) {
+        return Ok(Vec::new());
+    }
+    if format.is_some() || records::is_data(path) {
+        let named: Vec<String> = [column].into_iter().chain(ids).map(str::to_string).collect();
+        return of_records(path, column, ids, records(path, format, &named)?);
+    }
+    let text = match path == Path::new(STANDARD_INPUT) {
+        true => std::io::read_to_string(std::io::stdin()),
+        false => std::fs::read_to_string(path),
     };
-    match prompts.is_empty() {
-        true => Err(nothing()),
-        false => Ok(prompts),
+    let text = text.map_err(|cause| Error::Read { path: path.into(), cause })?;
+    match holds_json(&text) {
+        true => of_records(path, column, ids, of_json(&text).map_err(bad)?),
+        false => Ok(lines(path, &text)),
     }
 }
 
-fn lines(text: &str) -> Vec<Prompt> {
-    text.trim_start_matches('\u{feff}').lines().filter(|line| !line.trim().is_empty()).map(Prompt::from).collect()
+fn lines(path: &Path, text: &str) -> Vec<Asked> {
+    let lines = text.trim_start_matches('\u{feff}').lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let asked = |(i, line): (usize, &str)| Asked {
+        prompt: line.into(),
+        id: None,
+        place: place(path, &format!("line {}", i + 1)),
+    };
+    lines.map(asked).collect()
 }
 
-/// Whether the first line is a JSON object: then it is not what a person would ask.
+fn place(path: &Path, within: &str) -> String {
+    format!("{}, {within}", path.display())
+}
+
+/// Whether the first line is a JSON object, or all of it a list of such: then it is not what a person would ask.
 fn holds_json(text: &str) -> bool {
-    let first = text.trim_start_matches('\u{feff}').lines().find(|line| !line.trim().is_empty());
-    first.is_some_and(|line| serde_json::from_str::<Map<String, Value>>(line).is_ok())
+    type Object = Map<String, Value>;
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    let first = text.lines().next().is_some_and(|line| serde_json::from_str::<Object>(line).is_ok());
+    first || (text.starts_with('[') && serde_json::from_str::<Vec<Object>>(text).is_ok())
 }
 
-fn of_records(path: &Path, column: &str, records: Records) -> Result<Vec<Prompt>> {
+fn of_records(path: &Path, column: &str, ids: Option<&str>, records: Records) -> Result<Vec<Asked>> {
     let row = |place, problem| Error::Row { path: path.into(), place, problem };
-    let prompts = records.map(|(place, record)| {
-        record.and_then(|record| prompt(&record, column)).map_err(|problem| row(place, problem))
+    let asked = records.map(|(within, record)| {
+        let asked = record.and_then(|record| Ok((prompt(&record, column)?, id(&record, ids)?)));
+        let (prompt, id) = asked.map_err(|problem| row(within.clone(), problem))?;
+        Ok(Asked { prompt, id, place: place(path, &within) })
     });
-    prompts.collect()
+    asked.collect()
 }
 
 fn prompt(record: &Map<String, Value>, column: &str) -> std::result::Result<Prompt, String> {
     match find(record, column).map(|value| messages::prompt(&value)) {
         Some(Ok(prompt)) if prompt.is_blank() => Err(format!("`{column}` is empty")),
         Some(prompt) => prompt.map_err(|problem| format!("`{column}` is {problem}")),
-        None => {
-            let found: Vec<&str> = record.keys().map(String::as_str).collect();
-            Err(format!("no `{column}`; there are: {}. Name the right one with --prompt-column", found.join(", ")))
-        }
+        None => Err(lacking(record, column, "--prompt-column")),
     }
+}
+
+/// What a record calls its prompt; it must, if somebody said where.
+fn id(record: &Map<String, Value>, column: Option<&str>) -> std::result::Result<Option<Value>, String> {
+    let value = find(record, column.unwrap_or(ID));
+    match (value.as_deref(), column) {
+        (Some(value @ Value::Number(_)), _) => Ok(Some(value.clone())),
+        (Some(Value::String(name)), _) if !name.trim().is_empty() => Ok(Some(name.as_str().into())),
+        (_, None) => Ok(None),
+        (Some(other), Some(column)) => Err(format!(
+            "`{column}` is {}, not a name or a number",
+            match other {
+                Value::String(_) => "empty",
+                other => kind(other),
+            }
+        )),
+        (None, Some(column)) => Err(lacking(record, column, "--id-column")),
+    }
+}
+
+fn lacking(record: &Map<String, Value>, column: &str, flag: &str) -> String {
+    let found: Vec<&str> = record.keys().map(String::as_str).collect();
+    format!("no `{column}`; there are: {}. Name the right one with {flag}", found.join(", "))
 }
 
 #[cfg(test)]
@@ -78,16 +143,24 @@ mod tests {
     #[test]
     fn prompts_come_as_lines_or_in_a_column() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let read = |name: &str, text: &str, column: &str| {
+        let asked = |name: &str, text: &str, column: &str, ids: Option<&str>| {
             let path = dir.path().join(name);
             std::fs::write(&path, text).expect("write");
-            read_prompts(&path, column, None).map_err(|e| e.to_string())
+            read_prompts(&path.as_path().into(), column, ids, None).map_err(|e| e.to_string())
+        };
+        let read = |name: &str, text: &str, column: &str| {
+            asked(name, text, column, None).map(|all| all.into_iter().map(|asked| asked.prompt).collect::<Vec<_>>())
         };
         assert_eq!(read("a.txt", "tell me\r\n\nsay {no}\n", "prompt"), Ok(vec!["tell me".into(), "say {no}".into()]));
         let json = "{\"prompt\":\"tell\\nme\"}\n{\"prompt\":\"no\",\"x\":1}\n";
         for name in ["a.jsonl", "b.txt", "prompts"] {
             assert_eq!(read(name, json, "prompt"), Ok(vec!["tell\nme".into(), "no".into()]), "{name}");
         }
+        assert_eq!(
+            read("list", "[\n{\"prompt\":\"a\"},\n{\"prompt\":\"b\"}]", "prompt"),
+            Ok(vec!["a".into(), "b".into()])
+        );
+        assert_eq!(read("brackets", "[1] what is this?\n", "prompt"), Ok(vec!["[1] what is this?".into()]));
         let chat = r#"{"input":{"messages":[{"role":"user","content":"tell me"}]}}"#;
         let messages = Prompt::Turns(vec![Turn::new("user", "tell me")]);
         assert_eq!(read("chat.jsonl", chat, "input.messages"), Ok(vec![messages]));
@@ -98,5 +171,16 @@ mod tests {
             "{said}"
         );
         assert!(read("d.txt", "\n", "prompt").expect_err("empty").contains("one a line"));
+
+        let named = "{\"id\":\"a\",\"prompt\":\"x\"}\n{\"id\":7,\"prompt\":\"x\"}\n{\"id\":null,\"prompt\":\"y\"}\n";
+        let all = asked("named.jsonl", named, "prompt", None).expect("prompts");
+        assert_eq!(all.iter().map(|a| a.id.clone()).collect::<Vec<_>>(), [Some("a".into()), Some(7.into()), None]);
+        assert!(all[1].place.ends_with("named.jsonl, line 2"), "{}", all[1].place);
+        let said = asked("named.jsonl", named, "prompt", Some("id")).expect_err("null");
+        assert!(said.contains("line 3: `id` is null, not a name or a number"), "{said}");
+        assert!(asked("named.jsonl", named, "prompt", Some("key")).expect_err("none").contains("--id-column"));
+        let other = asked("other.jsonl", &named.replace("\"a\"", "\"b\""), "prompt", None).expect("prompts");
+        assert_ne!(prompts_fingerprint(&all), prompts_fingerprint(&other));
+        assert_ne!(prompts_fingerprint(&all), prompts_fingerprint(&all[..2]));
     }
 }

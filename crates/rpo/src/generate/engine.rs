@@ -141,9 +141,22 @@ impl Engine {
     /// Takes up a request, to be answered by the following steps.
     ///
     /// # Errors
-    /// If its settings or ids are out of range, or its prompt is too short for the model to begin with.
+    /// As [`Self::check`].
     pub fn add(&mut self, request: Request) -> Result<RequestId> {
-        let Request { prompt, decoding, index, answers } = &request;
+        self.check(&request)?;
+        let id = RequestId(self.next);
+        self.next += 1;
+        let answers = (0..request.answers).collect();
+        self.waiting.push_back(Waiting { id, request, answers });
+        Ok(id)
+    }
+
+    /// Checks that a request can be answered.
+    ///
+    /// # Errors
+    /// If its settings or ids are out of range, or its prompt is too short for the model to begin with.
+    pub fn check(&self, request: &Request) -> Result<()> {
+        let Request { prompt, decoding, index, answers } = request;
         decoding.validate()?;
         decoding.validate_for(self.vocabulary)?;
         let refuse = |field, problem: String| Err(Error::Setting { field, problem });
@@ -175,11 +188,7 @@ impl Engine {
                 ),
             }));
         }
-        let id = RequestId(self.next);
-        self.next += 1;
-        let answers = (0..request.answers).collect();
-        self.waiting.push_back(Waiting { id, request, answers });
-        Ok(id)
+        Ok(())
     }
 
     /// Ends one answer of a request, or a whole beam search: no more of its tokens come.

@@ -20,6 +20,7 @@ mod processors;
 mod runner;
 mod sampling;
 mod stored;
+mod texts;
 
 use std::collections::BTreeMap;
 
@@ -32,6 +33,7 @@ pub use engine::{Emitted, Engine, Finish, Request, RequestId};
 pub use processors::Processors;
 use processors::{Edited, Place};
 pub use stored::StoredDecoding;
+pub use texts::{Answer, Said, Texts};
 
 use crate::error::{Error, Result};
 use crate::model::{Config, Model};

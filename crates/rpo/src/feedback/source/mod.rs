@@ -16,6 +16,9 @@ use super::records::extension;
 use crate::error::{Error, Result};
 use hub::DataSet;
 
+/// The file that `-` stands for.
+pub(super) const STANDARD_INPUT: &str = "/dev/stdin";
+
 /// Where rated responses come from; in settings a text or a list of texts.
 ///
 /// Each names a file, a directory (its data files, of which those for training if they are told apart), a pattern such as
@@ -117,7 +120,7 @@ fn bad(path: &Path, problem: String) -> Error {
 fn named(name: &str) -> Result<Vec<PathBuf>> {
     let path = Path::new(name);
     if name == "-" {
-        return Ok(vec!["/dev/stdin".into()]);
+        return Ok(vec![STANDARD_INPUT.into()]);
     }
     if path.is_dir() {
         return directory(path);
