@@ -17,6 +17,7 @@ mod outcome;
 mod progress;
 mod remarks;
 mod report;
+mod score;
 mod settings;
 mod train;
 mod verify;
@@ -58,6 +59,7 @@ enum Command {
     Inspect(inspect::What),
     Convert(convert::Arguments),
     Generate(generate::Arguments),
+    Score(score::Arguments),
     Config(config::Arguments),
     Verify(verify::Arguments),
     /// Print what makes a shell complete rpo's commands and flags: `rpo completions bash`
@@ -105,6 +107,7 @@ fn main() -> std::process::ExitCode {
         Command::Inspect(what) => inspect::run(&what),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
+        Command::Score(arguments) => score::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Completions { shell } => {
