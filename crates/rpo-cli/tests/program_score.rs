@@ -179,14 +179,16 @@ fn any_form_is_read_and_answers_are_scored() {
     assert_eq!((&rated[0]["reward"], &rated[0]["id"], &rated[1]["id"]), (&json!(4.0), &json!("q1"), &json!("q2")));
     assert!(rated[1].get("reward").is_none(), "a row without a rating is scored too");
 
-    let prompts = "say\u{a0}yes no say\u{a0}please thanks";
-    let answers = place.ok(&format!("generate --model model --preset plain --max-new-tokens 6 --json {prompts}"));
+    let train = "train sft --model model --data data.jsonl --out run --rows best --max-steps 8 --batch-size 8";
+    place.ok(&format!("{train} --learning-rate 0.01"));
+    let ask =
+        "generate --model run/last --preset plain --max-new-tokens 6 --json say\u{a0}yes no say\u{a0}please thanks";
+    let answers = place.ok(ask);
     place.write("answers.jsonl", &answers);
-    let limit = "--max-response-tokens 6";
-    for (scored, answer) in
-        lines(&place.ok(&format!("score --model model answers.jsonl {limit}"))).iter().zip(lines(&answers))
-    {
-        assert_eq!((&scored["prompt"], &scored["response"]), (&answer["prompt"], &answer["response"]));
+    let (answers, scored) = (lines(&answers), lines(&place.ok("score --model run/last answers.jsonl")));
+    assert_eq!(want(&scored), want(&answers));
+    for (scored, answer) in scored.iter().zip(&answers) {
+        assert!(answer["finish_reason"] == "stop" && scored["tokens"] == answer["tokens"], "{answer}");
     }
 }
 

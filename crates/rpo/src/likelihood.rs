@@ -6,7 +6,9 @@ use serde_json::Value;
 use crate::chat::Prompt;
 use crate::error::{Error, Result};
 use crate::evaluate::{Estimate, mean_tau_of};
-use crate::feedback::{Added, Grouping, Limits, ReadOptions, ReadSummary, Source, Split, Wanted, read_answers};
+use crate::feedback::{
+    Added, Grouping, Limits, ReadOptions, ReadSummary, Response, Source, Split, Wanted, read_answers,
+};
 use crate::model::Model;
 use crate::reference::{Cached, ReferenceCache, ReferenceScores, TokenScores};
 use crate::tokenizer::Tokenizer;
@@ -165,7 +167,7 @@ impl Given {
                 (*sum, *n, *of) = (*sum + reward, *n + 1, *value);
             }
         }
-        let of_prompt = |responses: &[crate::feedback::Response]| -> (Vec<f64>, Vec<f64>) {
+        let of_prompt = |responses: &[Response]| -> (Vec<f64>, Vec<f64>) {
             let rated = responses.iter().map(|response| rated[response.row]).filter(|(_, n, _)| *n > 0);
             rated.map(|(sum, n, value)| (value, sum / n as f64)).unzip()
         };

@@ -65,6 +65,14 @@ fn texts_score_as_in_transformers_whatever_is_packed_with_them() {
                 sums.sums.iter().zip(&scores.sums).all(|(a, b)| (a - b).abs() < 1e-5 * b.abs()) && cached.is_none()
             );
         }
+        // A pass that was stopped goes on where it was.
+        let kept = ReferenceCache::new(&cache, &model).expect("hashed");
+        let score =
+            |progress: &mut dyn FnMut(usize) -> rpo::Result<()>| given.score(&model, 60, true, Some(&kept), progress);
+        let stopped = score(&mut |done| if done > 2 { Err(rpo::Error::Stopped) } else { Ok(()) });
+        assert!(matches!(stopped, Err(rpo::Error::Stopped)), "{name}");
+        let whole = given.score(&model, 60, true, None, &mut |_| Ok(())).expect("scored").0;
+        assert_eq!(score(&mut |_| Ok(())).expect("gone on"), (whole, Some(Cached::Left)), "{name}");
         // With the token that ends each response: what is before it stays as it was.
         let ended = read(&path, vocabulary, true);
         let cache = ReferenceCache::new(&cache, &model).expect("hashed");
