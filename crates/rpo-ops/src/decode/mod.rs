@@ -6,11 +6,14 @@
 //! rows of one sequence are consecutive tokens of a text that is read, or the single next token of one that is written.
 
 mod attend;
+mod bytes;
+mod held;
 mod packed;
 mod past;
 mod stack;
 mod team;
 
+pub use packed::Precision;
 pub use past::Past;
 pub use stack::{
     AttentionWeights, Bias, FeedForwardWeights, Head, Inward, LayerWeights, Map, NormWeights, Position, Sequence, Stack,

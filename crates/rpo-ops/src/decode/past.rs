@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::held::{self, APART};
 use super::team::Shared;
 
 /// Tokens of a block.
@@ -15,12 +16,25 @@ pub(super) struct Shape {
     pub(super) heads: usize,
     /// Width of a head.
     pub(super) width: usize,
+    /// Whether values are held in pairs.
+    pub(super) pairs: bool,
 }
 
 impl Shape {
-    /// Values of a block in one head of one layer: keys, `[coordinate][token]`, then values, `[token][coordinate]`.
+    /// In pairs if they are wanted and heads are wide enough.
+    pub(super) fn new(layers: usize, heads: usize, width: usize, pairs: bool) -> Self {
+        Self { layers, heads, width, pairs: pairs && width.is_multiple_of(2 * APART) }
+    }
+
+    /// Places that a token's key, or its value, takes in one head of one layer.
+    pub(super) fn places(self) -> usize {
+        if self.pairs { self.width / 2 } else { self.width }
+    }
+
+    /// Places of a block in one head of one layer: keys, `[coordinate][token]`, a pair being two coordinates of a token; then
+    /// values, `[token][coordinate]`, in pairs as by [`held::row`].
     pub(super) fn part(self) -> usize {
-        2 * BLOCK * self.width
+        2 * BLOCK * self.places()
     }
 
     fn block(self) -> usize {
@@ -34,7 +48,7 @@ impl Shape {
 }
 
 /// Keys and values of [`BLOCK`] tokens in all layers and heads: `[layer][head]`, each as [`Shape::part`] says.
-pub(super) type Block = Shared<f32>;
+pub(super) type Block = Shared<u32>;
 
 /// Keys and values of a text's tokens. A clone shares them until one of the two grows.
 #[derive(Clone)]
@@ -63,10 +77,6 @@ impl Past {
         self.shape
     }
 
-    pub(super) fn blocks(&self) -> &[Arc<Block>] {
-        &self.blocks
-    }
-
     /// Whether it is the same text as `other`: no more than looks whether they share their first block.
     pub(super) fn shares(&self, other: &Self) -> bool {
         match (self.blocks.first(), other.blocks.first()) {
@@ -92,7 +102,7 @@ impl Past {
         }
         self.length += n;
         while self.blocks.len() * BLOCK < self.length {
-            self.blocks.push(Arc::new(Shared::new(0.0, size)));
+            self.blocks.push(Arc::new(Shared::new(0, size)));
         }
     }
 
@@ -102,4 +112,38 @@ impl Past {
         let whole = n.min(self.length) / BLOCK;
         Self { shape: self.shape, blocks: self.blocks[..whole].to_vec(), length: whole * BLOCK }
     }
+}
+
+/// Writes the key and value of a token in a head of a layer. A past of a single layer is for one at a time.
+///
+/// # Safety
+/// The text is grown for the token, and nobody reads or writes this token's values in this phase.
+#[expect(unsafe_code, reason = "threads share it")]
+pub(super) unsafe fn write(past: &Past, layer: usize, head: usize, token: usize, k: &[f32], v: &[f32]) {
+    let shape = past.shape;
+    let (at, slot) = (shape.place(layer.min(shape.layers - 1), head), token % BLOCK);
+    let (keys, values) = (at + slot, at + (BLOCK + slot) * shape.places());
+    let block = &past.blocks[token / BLOCK];
+    // SAFETY: the block is this text's alone since it grew, and the rest is the caller's promise.
+    let put = |place: usize, value: u32| unsafe { block.write(place..place + 1) }[0] = value;
+    if shape.pairs {
+        k.chunks_exact(2).enumerate().for_each(|(i, k)| put(keys + i * BLOCK, held::pair(k[0], k[1])));
+        held::row(v).enumerate().for_each(|(i, v)| put(values + i, v));
+    } else {
+        k.iter().enumerate().for_each(|(i, k)| put(keys + i * BLOCK, k.to_bits()));
+        v.iter().enumerate().for_each(|(i, v)| put(values + i, v.to_bits()));
+    }
+}
+
+/// The parts of one head of a layer of the blocks that hold the first `tokens` tokens.
+///
+/// # Safety
+/// Nobody writes to these blocks while the parts live.
+#[expect(unsafe_code, reason = "threads share it")]
+pub(super) unsafe fn parts(past: &Past, layer: usize, head: usize, tokens: usize) -> Vec<&[u32]> {
+    let shape = past.shape;
+    let at = shape.place(layer.min(shape.layers - 1), head);
+    let blocks = past.blocks.iter().take(tokens.div_ceil(BLOCK));
+    // SAFETY: the caller's promise.
+    blocks.map(|block| &unsafe { block.read() }[at..at + shape.part()]).collect()
 }

@@ -1,11 +1,12 @@
 //! A stack of layers and what it does to rows.
 
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::attend::{QUERIES, Query, attend};
-use super::packed::{PANEL, Packed, place};
-use super::past::{BLOCK, Past, Shape};
+use super::bytes;
+use super::packed::{Input, PANEL, Packed, Precision};
+use super::past::{Past, Shape, parts, write};
 use super::team::{Shared, Worker, together};
 use crate::cpu::{inverse_rms, sigmoid, vectorised};
 use crate::parameters::Gate;
@@ -14,8 +15,8 @@ use crate::rotary::Rotary;
 
 /// Rows of a sequence that one task attends for, at most.
 const RUN: usize = 8;
-/// Panels of the head that a thread takes at a time.
-const PANELS: usize = 4;
+/// Into how many pieces for each thread a product's panels are parted.
+const PIECES: usize = 4;
 
 /// Weight of an RMS norm.
 #[derive(Clone, Debug)]
@@ -156,7 +157,7 @@ struct FeedForward {
     activation: Activation,
     inward: Packed,
     d_ff: usize,
-    down: Packed,
+    down: Linear,
 }
 
 struct Layer {
@@ -179,6 +180,9 @@ pub struct Stack {
     /// Whether a token sees only what comes before it.
     causal: bool,
     position: Position,
+    precision: Precision,
+    /// Kept from one computation to the next.
+    space: Mutex<Space>,
 }
 
 impl From<NormWeights> for Norm {
@@ -189,7 +193,7 @@ impl From<NormWeights> for Norm {
 
 impl Linear {
     /// Several maps of so many inputs as one.
-    fn side_by_side(maps: Vec<Map>, inputs: usize) -> Self {
+    fn side_by_side(maps: Vec<Map>, inputs: usize, precision: Precision) -> Self {
         let outputs = |map: &Map| map.weight.len() / inputs;
         let bias = maps.iter().any(|map| map.bias.is_some()).then(|| {
             let bias = |map: &Map| map.bias.clone().unwrap_or_else(|| vec![0.0; outputs(map)]);
@@ -200,12 +204,12 @@ impl Linear {
         // One map alone is not copied first.
         let mut weight = maps.next().unwrap_or_default();
         maps.for_each(|more| weight.extend(more));
-        Self { matrix: Packed::new(all, inputs, &weight), bias }
+        Self { matrix: Packed::new(all, inputs, &weight, precision), bias }
     }
 }
 
 impl Attention {
-    fn new(weights: AttentionWeights, d_model: usize, to_memory: bool) -> (Self, Linear) {
+    fn new(weights: AttentionWeights, d_model: usize, to_memory: bool, precision: Precision) -> (Self, Linear) {
         let AttentionWeights { norm, heads: [heads, key_heads], q, k, v, o, head_norms, scale } = weights;
         let inner = q.weight.len() / d_model;
         let epsilon = norm.epsilon;
@@ -219,12 +223,12 @@ impl Attention {
             heads,
             key_heads,
             width: inner / heads,
-            inward: Linear::side_by_side(inward, d_model),
-            outward: Linear::side_by_side(vec![o], inner),
+            inward: Linear::side_by_side(inward, d_model, precision),
+            outward: Linear::side_by_side(vec![o], inner, precision),
             head_norms,
             scale,
         };
-        (attention, Linear::side_by_side(of_memory, d_model))
+        (attention, Linear::side_by_side(of_memory, d_model, precision))
     }
 
     /// Columns of the queries.
@@ -234,11 +238,11 @@ impl Attention {
 }
 
 impl FeedForward {
-    fn new(weights: FeedForwardWeights, d_model: usize) -> Self {
+    fn new(weights: FeedForwardWeights, d_model: usize, precision: Precision) -> Self {
         let FeedForwardWeights { norm, inward, down } = weights;
         let d_ff = down.len() / d_model;
         let (activation, inward) = match inward {
-            Inward::Relu(map) => (Activation::Relu, Packed::new(d_ff, d_model, &map)),
+            Inward::Relu(map) => (Activation::Relu, Packed::new(d_ff, d_model, &map, precision)),
             Inward::Gated { activation, gate, up } => {
                 let half = PANEL / 2;
                 let mut both = vec![0f32; d_ff.div_ceil(half) * PANEL * d_model];
@@ -247,17 +251,23 @@ impl FeedForward {
                     both[..gate.len()].copy_from_slice(gate);
                     both[half * d_model..][..up.len()].copy_from_slice(up);
                 }
-                (Activation::Gate(activation), Packed::new(both.len() / d_model, d_model, &both))
+                (Activation::Gate(activation), Packed::new(both.len() / d_model, d_model, &both, precision))
             }
         };
-        Self { norm: norm.into(), activation, inward, d_ff, down: Packed::new(d_model, d_ff, &down) }
+        Self {
+            norm: norm.into(),
+            activation,
+            inward,
+            d_ff,
+            down: Linear { matrix: Packed::new(d_model, d_ff, &down, precision), bias: None },
+        }
     }
 }
 
 impl Head {
     /// Packs `(vocabulary, d_model)` values.
-    pub fn new(d_model: usize, table: &[f32]) -> Self {
-        Self(Packed::new(table.len() / d_model, d_model, table))
+    pub fn new(d_model: usize, table: &[f32], precision: Precision) -> Self {
+        Self(Packed::new(table.len() / d_model, d_model, table, precision))
     }
 
     /// The rows of these tokens: `(tokens, d_model)`.
@@ -286,12 +296,19 @@ struct Rows<'a> {
     angles: [Vec<f32>; 2],
 }
 
-/// Memory for what lies between phases.
+/// Memory for what lies between phases, by row.
+#[derive(Default)]
 struct Space {
-    /// Activations in tiles.
-    tiles: [Shared<f32>; 2],
-    /// Queries, keys and values by row.
+    /// What a product takes: normalised or mixed.
+    narrow: Shared<f32>,
+    /// The same of the feed-forward layer's last map.
+    wide: Shared<f32>,
+    /// Either, rounded, with scales.
+    bytes: Shared<u8>,
+    scales: Shared<f32>,
+    /// Queries, keys and values.
     inward: Shared<f32>,
+    logits: Shared<f32>,
 }
 
 impl Stack {
@@ -306,53 +323,64 @@ impl Stack {
         scale: f32,
         causal: bool,
         position: Position,
+        precision: Precision,
     ) -> Result<Self, E> {
         let layer = |LayerWeights { attention, memory, feed_forward }| Layer {
-            attention: Attention::new(attention, d_model, false).0,
-            memory: memory.map(|memory| Attention::new(memory, d_model, true)),
-            feed_forward: FeedForward::new(feed_forward, d_model),
+            attention: Attention::new(attention, d_model, false, precision).0,
+            memory: memory.map(|memory| Attention::new(memory, d_model, true, precision)),
+            feed_forward: FeedForward::new(feed_forward, d_model, precision),
         };
         // One by one, so that no layer's weights are held twice.
         let layers = layers.into_iter().map(|weights| weights.map(layer)).collect::<Result<_, E>>()?;
-        Ok(Self { d_model, layers, norm: norm.into(), scale, causal, position })
+        Ok(Self { d_model, layers, norm: norm.into(), scale, causal, position, precision, space: Mutex::default() })
     }
 
     /// A text without tokens, or the tokens that one computation needs alone, if they are not `kept`.
     pub fn past(&self, kept: bool) -> Past {
         let of = self.layers.first().map(|layer| (layer.attention.key_heads, layer.attention.width));
         let (heads, width) = of.unwrap_or_default();
-        Past::new(Shape { layers: if kept { self.layers.len() } else { 1 }, heads, width })
+        Past::new(self.shape(if kept { self.layers.len() } else { 1 }, heads, width))
+    }
+
+    fn shape(&self, layers: usize, heads: usize, width: usize) -> Shape {
+        Shape::new(layers, heads, width, self.precision != Precision::F32)
     }
 
     /// Keys and values that the layers see of memories, whose states `(tokens, d_model)` lie end to end.
-    pub fn memories(&self, states: &[f32], lengths: &[usize]) -> Vec<Past> {
+    pub fn memories(&self, states: Vec<f32>, lengths: &[usize]) -> Vec<Past> {
         let of = self.layers.first().and_then(|layer| layer.memory.as_ref());
         let Some((heads, width)) = of.map(|(attention, _)| (attention.key_heads, attention.width)) else {
             return Vec::new();
         };
-        let mut memories = vec![Past::new(Shape { layers: self.layers.len(), heads, width }); lengths.len()];
+        let mut memories = vec![Past::new(self.shape(self.layers.len(), heads, width)); lengths.len()];
         memories.iter_mut().zip(lengths).for_each(|(memory, &n)| memory.grow(n));
         let (rows, inner) = (states.len() / self.d_model, heads * width);
         let runs = runs(lengths.iter().copied());
         let of: Vec<(usize, usize)> =
             lengths.iter().enumerate().flat_map(|(s, &n)| (0..n).map(move |t| (s, t))).collect();
-        let tiles = Shared::new(0f32, states.len());
+        let states = Shared::from(states);
+        let mut space = self.space();
+        space.make_room(self, rows, 0);
         let keys_values = Shared::new(0f32, rows * 2 * inner);
         together(|worker| {
-            tile(worker, states, self.d_model, &tiles);
             for (l, layer) in self.layers.iter().enumerate() {
                 let Some((_, map)) = &layer.memory else { continue };
-                product(worker, map, &tiles, rows, Target::Replace(&keys_values));
+                map.replace(worker, &states, rows, &space, &keys_values);
                 worker.phase(runs.len() * heads, 1, |pieces| {
                     for piece in pieces {
                         let (run, head) = (&runs[piece / heads], piece % heads);
                         for row in run.clone() {
                             let (sequence, token) = of[row];
-                            // SAFETY: the products are done, and nobody writes to them in this phase.
+                            // SAFETY: the products are done and nobody writes to them in this phase; and a token's values in
+                            // a head are written by one thread.
                             #[expect(unsafe_code, reason = "threads share it")]
-                            let values = unsafe { keys_values.read() };
-                            let [k, v] = [0, inner].map(|at| &values[row * 2 * inner + at + head * width..][..width]);
-                            write(&memories[sequence], l, head, token, k, v);
+                            unsafe {
+                                let [k, v] = [0, inner].map(|at| {
+                                    let at = row * 2 * inner + at + head * width;
+                                    &keys_values.read()[at..at + width]
+                                });
+                                write(&memories[sequence], l, head, token, k, v);
+                            }
                         }
                     }
                 });
@@ -366,7 +394,9 @@ impl Stack {
     pub fn states(&self, x: Vec<f32>, sequences: &mut [Sequence], counts: &[usize]) -> Vec<f32> {
         let rows = self.rows(sequences, counts);
         let (x, n) = (Shared::from(x), rows.of.len());
-        let (space, states) = (self.space(n), Shared::new(0f32, n * self.d_model));
+        let states = Shared::new(0f32, n * self.d_model);
+        let mut space = self.space();
+        space.make_room(self, n, 0);
         together(|worker| {
             self.through(worker, &x, &rows, &space);
             self.finish(worker, &x, |row, state| {
@@ -382,7 +412,8 @@ impl Stack {
     pub fn read(&self, x: Vec<f32>, sequences: &mut [Sequence], counts: &[usize]) {
         let rows = self.rows(sequences, counts);
         let x = Shared::from(x);
-        let space = self.space(rows.of.len());
+        let mut space = self.space();
+        space.make_room(self, rows.of.len(), 0);
         together(|worker| self.through(worker, &x, &rows, &space));
     }
 
@@ -395,19 +426,25 @@ impl Stack {
         choose: &(impl Fn(usize, &mut [f32]) -> R + Sync),
     ) -> Vec<R> {
         let rows = self.rows(sequences, &vec![1; sequences.len()]);
-        let (x, n) = (Shared::from(x), rows.of.len());
-        let (space, logits) = (self.space(n), Shared::new(0f32, n * head.0.outputs()));
+        let (x, n, vocabulary) = (Shared::from(x), rows.of.len(), head.0.outputs());
+        let mut space = self.space();
+        space.make_room(self, n, n * vocabulary);
+        let space = &*space;
         let chosen: Vec<Mutex<Option<R>>> = (0..n).map(|_| Mutex::new(None)).collect();
         together(|worker| {
-            self.through(worker, &x, &rows, &space);
-            self.finish(worker, &x, |row, state| scatter(&space.tiles[0], state, row, 0, n, self.d_model));
-            product_of(worker, &head.0, PANELS, &space.tiles[0], n, |panel, first, sums| {
+            self.through(worker, &x, &rows, space);
+            self.finish(worker, &x, |row, state| {
+                // SAFETY: a row is finished by one thread.
+                #[expect(unsafe_code, reason = "threads share it")]
+                unsafe { space.narrow.write(row * self.d_model..(row + 1) * self.d_model) }.copy_from_slice(state);
+            });
+            product(worker, &head.0, &space.narrow, n, space, |panel, first, sums| {
                 let of = head.0.outputs_of(panel);
                 for (row, sums) in (first..).zip(sums) {
-                    let at = row * head.0.outputs();
+                    let at = row * vocabulary;
                     // SAFETY: a panel is multiplied by one thread, and its outputs are nobody else's.
                     #[expect(unsafe_code, reason = "threads share it")]
-                    let logits = unsafe { logits.write(at + of.start..at + of.end) };
+                    let logits = unsafe { space.logits.write(at + of.start..at + of.end) };
                     logits.copy_from_slice(&sums[..of.len()]);
                 }
             });
@@ -415,13 +452,13 @@ impl Stack {
                 for row in rows {
                     // SAFETY: the products are done, and a row is chosen from by one thread.
                     #[expect(unsafe_code, reason = "threads share it")]
-                    let logits = unsafe { logits.write(row * head.0.outputs()..(row + 1) * head.0.outputs()) };
+                    let logits = unsafe { space.logits.write(row * vocabulary..(row + 1) * vocabulary) };
                     let choice = choose(row, logits);
-                    *chosen[row].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(choice);
+                    *chosen[row].lock().unwrap_or_else(PoisonError::into_inner) = Some(choice);
                 }
             });
         });
-        let taken = |cell: Mutex<Option<R>>| cell.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let taken = |cell: Mutex<Option<R>>| cell.into_inner().unwrap_or_else(PoisonError::into_inner);
         chosen.into_iter().filter_map(taken).collect()
     }
 
@@ -462,39 +499,29 @@ impl Stack {
         }
     }
 
-    fn space(&self, rows: usize) -> Space {
-        let mut widths = [self.d_model, 0];
-        let mut inward = 0;
-        for Layer { attention, memory, feed_forward } in &self.layers {
-            let attentions = std::iter::once(attention).chain(memory.iter().map(|(attention, _)| attention));
-            for attention in attentions {
-                widths[0] = widths[0].max(attention.inner());
-                inward = inward.max(attention.inward.matrix.outputs());
-            }
-            widths[1] = widths[1].max(feed_forward.d_ff);
-        }
-        Space { tiles: widths.map(|width| Shared::new(0f32, rows * width)), inward: Shared::new(0f32, rows * inward) }
+    fn space(&self) -> MutexGuard<'_, Space> {
+        // What lies in it is written before it is read.
+        self.space.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The rows of the residual stream through all layers.
     fn through(&self, worker: &Worker<'_>, x: &Shared<f32>, rows: &Rows<'_>, space: &Space) {
-        let n = rows.of.len();
+        let (n, Space { narrow, wide, inward, .. }) = (rows.of.len(), space);
         for (l, Layer { attention, memory, feed_forward }) in self.layers.iter().enumerate() {
-            let Space { tiles: [tiles, wide], inward } = space;
-            normalise(worker, x, &attention.norm, tiles, n);
-            product(worker, &attention.inward, tiles, n, Target::Replace(inward));
+            normalise(worker, x, &attention.norm, narrow, n);
+            attention.inward.replace(worker, narrow, n, space, inward);
             self.keep(worker, l, attention, rows, space);
             self.attend(worker, (l, attention), rows, true, space);
-            product(worker, &attention.outward, tiles, n, Target::Add(x));
+            attention.outward.add(worker, narrow, n, space, x);
             if let Some((attention, _)) = memory {
-                normalise(worker, x, &attention.norm, tiles, n);
-                product(worker, &attention.inward, tiles, n, Target::Replace(inward));
+                normalise(worker, x, &attention.norm, narrow, n);
+                attention.inward.replace(worker, narrow, n, space, inward);
                 self.attend(worker, (l, attention), rows, false, space);
-                product(worker, &attention.outward, tiles, n, Target::Add(x));
+                attention.outward.add(worker, narrow, n, space, x);
             }
-            normalise(worker, x, &feed_forward.norm, tiles, n);
-            feed_forward.inward(worker, tiles, wide, n);
-            add(worker, &feed_forward.down, None, wide, n, x);
+            normalise(worker, x, &feed_forward.norm, narrow, n);
+            feed_forward.inward(worker, narrow, n, space);
+            feed_forward.down.add(worker, wide, n, space, x);
         }
     }
 
@@ -515,13 +542,17 @@ impl Stack {
                     k.copy_from_slice(&values[at..at + width]);
                     self.turn(&mut k, attention.head_norms.as_ref().map(|[_, of_keys]| of_keys), rows, row);
                     let v = &values[at + key_heads * width..][..width];
-                    write(&rows.sequences[sequence].own, l, head, position, &k, v);
+                    // SAFETY: the text is grown, and a token's values in a head are written by one thread.
+                    #[expect(unsafe_code, reason = "threads share it")]
+                    unsafe {
+                        write(&rows.sequences[sequence].own, l, head, position, &k, v);
+                    }
                 }
             }
         });
     }
 
-    /// Mixes values for the queries of every row, into tiles: its `own` sequence's or its memory's.
+    /// Mixes values for the queries of every row: its `own` sequence's or its memory's.
     fn attend(
         &self,
         worker: &Worker<'_>,
@@ -547,7 +578,9 @@ impl Stack {
                 let Some(past) = (if own { Some(&sequence.own) } else { sequence.memory.as_ref() }) else { continue };
                 let sees = |row: usize| if own && self.causal { rows.of[row].1 + 1 } else { past.len() };
                 let farthest = run.clone().map(sees).max().unwrap_or(0);
-                let parts = parts(past, l, head, farthest);
+                // SAFETY: keys and values were written in another phase.
+                #[expect(unsafe_code, reason = "threads share it")]
+                let parts = unsafe { parts(past, l, head, farthest) };
                 let all: Vec<(usize, usize)> =
                     run.flat_map(|row| (head * group..(head + 1) * group).map(move |head| (row, head))).collect();
                 for some in all.chunks(QUERIES) {
@@ -566,9 +599,12 @@ impl Stack {
                         *of = Query { sees: sees(row), bias: bias.map(|bias| &bias[from..]) };
                     }
                     let n = some.len();
-                    attend(&queries[..n * width], &of[..n], width, &parts, &mut scores, &mut mixed[..n * width]);
+                    attend(&queries[..n * width], &of[..n], past.shape(), &parts, &mut scores, &mut mixed[..n * width]);
                     for ((row, head), mixed) in some.iter().zip(mixed.chunks_exact(width)) {
-                        scatter(&space.tiles[0], mixed, *row, head * width, rows.of.len(), attention.inner());
+                        let at = (row * heads + head) * width;
+                        // SAFETY: a head of a row is mixed by one thread.
+                        #[expect(unsafe_code, reason = "threads share it")]
+                        unsafe { space.narrow.write(at..at + width) }.copy_from_slice(mixed);
                     }
                 }
             }
@@ -643,8 +679,8 @@ impl Norm {
 
 impl FeedForward {
     /// The first maps and what follows them.
-    fn inward(&self, worker: &Worker<'_>, tiles: &Shared<f32>, wide: &Shared<f32>, rows: usize) {
-        product_of(worker, &self.inward, 1, tiles, rows, |panel, first, sums| {
+    fn inward(&self, worker: &Worker<'_>, x: &Shared<f32>, rows: usize, space: &Space) {
+        product(worker, &self.inward, x, rows, space, |panel, first, sums| {
             for (row, sums) in (first..).zip(sums) {
                 let mut values = [0f32; PANEL];
                 let (at, width) = match self.activation {
@@ -666,119 +702,129 @@ impl FeedForward {
                         (panel * PANEL / 2, PANEL / 2)
                     }
                 };
-                let some = width.min(self.d_ff - at);
-                scatter(wide, &values[..some], row, at, rows, self.d_ff);
+                let (some, at) = (width.min(self.d_ff - at), row * self.d_ff + at);
+                // SAFETY: a panel is multiplied by one thread, and what it gives is nobody else's.
+                #[expect(unsafe_code, reason = "threads share it")]
+                unsafe { space.wide.write(at..at + some) }.copy_from_slice(&values[..some]);
             }
         });
     }
 }
 
-/// Where a product goes.
-#[derive(Clone, Copy)]
-enum Target<'a> {
-    Replace(&'a Shared<f32>),
-    Add(&'a Shared<f32>),
-}
+impl Linear {
+    /// `y = map x`.
+    fn replace(&self, worker: &Worker<'_>, x: &Shared<f32>, rows: usize, space: &Space, y: &Shared<f32>) {
+        self.apply(worker, x, rows, space, y, |y, value| *y = value);
+    }
 
-/// A map of rows in tiles.
-fn product(worker: &Worker<'_>, map: &Linear, tiles: &Shared<f32>, rows: usize, target: Target<'_>) {
-    let bias = map.bias.as_deref();
-    match target {
-        Target::Add(x) => add(worker, &map.matrix, bias, tiles, rows, x),
-        Target::Replace(y) => {
-            let outputs = map.matrix.outputs();
-            product_of(worker, &map.matrix, 1, tiles, rows, |panel, first, sums| {
-                let of = map.matrix.outputs_of(panel);
-                for (row, sums) in (first..).zip(sums) {
-                    let at = row * outputs;
-                    // SAFETY: a panel is multiplied by one thread, and its outputs are nobody else's.
-                    #[expect(unsafe_code, reason = "threads share it")]
-                    let y = unsafe { y.write(at + of.start..at + of.end) };
-                    match bias {
-                        None => y.copy_from_slice(&sums[..of.len()]),
-                        Some(bias) => {
-                            let values = sums.iter().zip(&bias[of.clone()]);
-                            y.iter_mut().zip(values).for_each(|(y, (sum, bias))| *y = sum + bias);
-                        }
+    /// `y += map x`.
+    fn add(&self, worker: &Worker<'_>, x: &Shared<f32>, rows: usize, space: &Space, y: &Shared<f32>) {
+        self.apply(worker, x, rows, space, y, |y, value| *y += value);
+    }
+
+    fn apply(
+        &self,
+        worker: &Worker<'_>,
+        x: &Shared<f32>,
+        rows: usize,
+        space: &Space,
+        y: &Shared<f32>,
+        put: impl Fn(&mut f32, f32),
+    ) {
+        let Self { matrix, bias } = self;
+        product(worker, matrix, x, rows, space, |panel, first, sums| {
+            let of = matrix.outputs_of(panel);
+            for (row, sums) in (first..).zip(sums) {
+                let at = row * matrix.outputs();
+                // SAFETY: a panel is multiplied by one thread, and its outputs are nobody else's.
+                #[expect(unsafe_code, reason = "threads share it")]
+                let y = unsafe { y.write(at + of.start..at + of.end) };
+                match bias {
+                    None => y.iter_mut().zip(sums).for_each(|(y, sum)| put(y, *sum)),
+                    Some(bias) => {
+                        let values = sums.iter().zip(&bias[of.clone()]);
+                        y.iter_mut().zip(values).for_each(|(y, (sum, bias))| put(y, sum + bias));
                     }
                 }
-            });
-        }
+            }
+        });
     }
 }
 
-/// A map of rows in tiles, added to the residual stream.
-fn add(worker: &Worker<'_>, matrix: &Packed, bias: Option<&[f32]>, tiles: &Shared<f32>, rows: usize, x: &Shared<f32>) {
-    let outputs = matrix.outputs();
-    product_of(worker, matrix, 1, tiles, rows, |panel, first, sums| {
-        let of = matrix.outputs_of(panel);
-        for (row, sums) in (first..).zip(sums) {
-            let at = row * outputs;
-            // SAFETY: a panel is multiplied by one thread, and its outputs are nobody else's.
-            #[expect(unsafe_code, reason = "threads share it")]
-            let x = unsafe { x.write(at + of.start..at + of.end) };
-            x.iter_mut().zip(sums).for_each(|(x, sum)| *x += sum);
-            if let Some(bias) = bias {
-                x.iter_mut().zip(&bias[of.clone()]).for_each(|(x, bias)| *x += bias);
-            }
-        }
-    });
-}
-
-/// Every panel times every tile; a thread takes `some` panels at a time.
-fn product_of(
+/// Every panel times all rows of `x`, which are rounded before if the matrix takes bytes.
+fn product(
     worker: &Worker<'_>,
     matrix: &Packed,
-    some: usize,
-    tiles: &Shared<f32>,
+    x: &Shared<f32>,
     rows: usize,
+    space: &Space,
     mut take: impl FnMut(usize, usize, &[[f32; PANEL]]),
 ) {
-    // SAFETY: the tiles were filled in another phase, and nobody writes to them in this one.
+    let (inputs, stride) = (matrix.inputs(), bytes::stride(matrix.inputs()));
+    // SAFETY: the rows were written in another phase, and nobody writes to them in this one.
     #[expect(unsafe_code, reason = "threads share it")]
-    let tiles = &unsafe { tiles.read() }[..rows * matrix.inputs()];
+    let x = &unsafe { x.read() }[..rows * inputs];
+    if matrix.takes_bytes() {
+        worker.phase(rows, 1, |some| {
+            for row in some {
+                // SAFETY: a row is rounded by one thread, and nobody reads it in this phase.
+                #[expect(unsafe_code, reason = "threads share it")]
+                let (bytes, scale) =
+                    unsafe { (space.bytes.write(row * stride..(row + 1) * stride), space.scales.write(row..row + 1)) };
+                scale[0] = bytes::round(&x[row * inputs..(row + 1) * inputs], bytes);
+            }
+        });
+    }
+    let input = match matrix.takes_bytes() {
+        // SAFETY: the rows were rounded in another phase.
+        #[expect(unsafe_code, reason = "threads share it")]
+        true => unsafe { Input::Bytes(space.bytes.read(), space.scales.read()) },
+        false => Input::Floats(x),
+    };
+    let some = matrix.panels() / (PIECES * worker.threads());
     worker.phase(matrix.panels(), some, |panels| {
         for panel in panels {
-            matrix.panel_times(panel, tiles, rows, &mut |first, sums| take(panel, first, sums));
+            matrix.panel_times(panel, input, rows, |first, sums| take(panel, first, sums));
         }
     });
 }
 
-/// The rows of the residual stream, normalised, into tiles.
-fn normalise(worker: &Worker<'_>, x: &Shared<f32>, norm: &Norm, tiles: &Shared<f32>, rows: usize) {
+/// The rows of the residual stream, normalised.
+fn normalise(worker: &Worker<'_>, x: &Shared<f32>, norm: &Norm, y: &Shared<f32>, rows: usize) {
     let width = norm.weight.len();
     // SAFETY: products were added in other phases, and nobody writes to the residual stream in this one.
     #[expect(unsafe_code, reason = "threads share it")]
     let x = unsafe { x.read() };
-    worker.phase(rows, RUN, |some| {
-        let mut y = vec![0f32; width];
+    worker.phase(rows, 1, |some| {
         for row in some {
-            norm.of(&x[row * width..(row + 1) * width], &mut y);
-            scatter(tiles, &y, row, 0, rows, width);
+            let of = row * width..(row + 1) * width;
+            // SAFETY: a row is normalised by one thread, and nobody reads it in this phase.
+            #[expect(unsafe_code, reason = "threads share it")]
+            norm.of(&x[of.clone()], unsafe { y.write(of) });
         }
     });
 }
 
-/// Rows into tiles.
-fn tile(worker: &Worker<'_>, x: &[f32], width: usize, tiles: &Shared<f32>) {
-    let rows = x.len() / width;
-    worker.phase(rows, RUN, |some| {
-        for row in some {
-            scatter(tiles, &x[row * width..(row + 1) * width], row, 0, rows, width);
+impl Space {
+    /// Room for so many rows of a stack, and so many logits.
+    fn make_room(&mut self, stack: &Stack, rows: usize, logits: usize) {
+        let (mut narrow, mut wide, mut inward) = (stack.d_model, 0, 0);
+        for Layer { attention, memory, feed_forward } in &stack.layers {
+            let attentions = std::iter::once(attention).chain(memory.iter().map(|(attention, _)| attention));
+            for attention in attentions {
+                narrow = narrow.max(attention.inner());
+                inward = inward.max(attention.inward.matrix.outputs());
+            }
+            wide = wide.max(feed_forward.d_ff);
         }
-    });
-}
-
-/// Writes a row's values for the inputs from `first` on to tiles of so many rows and inputs.
-fn scatter(tiles: &Shared<f32>, values: &[f32], row: usize, first: usize, rows: usize, inputs: usize) {
-    let at = place(row, first, rows, inputs);
-    let step = place(row, first + 1, rows, inputs) - at;
-    for (i, value) in values.iter().enumerate() {
-        let at = at + i * step;
-        // SAFETY: in a phase that fills tiles, a row's inputs are written by one thread, and nobody reads them.
-        #[expect(unsafe_code, reason = "threads share it")]
-        let place = unsafe { tiles.write(at..at + 1) };
-        place[0] = *value;
+        self.narrow.reach(0.0, rows * narrow);
+        self.wide.reach(0.0, rows * wide);
+        self.inward.reach(0.0, rows * inward);
+        self.logits.reach(0.0, logits);
+        if stack.precision == Precision::Int8 {
+            self.bytes.reach(0, rows * bytes::stride(narrow.max(wide)));
+            self.scales.reach(0.0, rows);
+        }
     }
 }
 
@@ -791,31 +837,4 @@ fn runs(counts: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
         first += n;
     }
     runs
-}
-
-/// The parts of one head of a layer of the blocks that hold the first `tokens` tokens.
-fn parts(past: &Past, layer: usize, head: usize, tokens: usize) -> Vec<&[f32]> {
-    let shape = past.shape();
-    let at = shape.place(layer.min(shape.layers - 1), head);
-    let blocks = past.blocks().iter().take(tokens.div_ceil(BLOCK));
-    // SAFETY: keys and values were written in another phase.
-    #[expect(unsafe_code, reason = "threads share it")]
-    blocks.map(|block| &unsafe { block.read() }[at..at + shape.part()]).collect()
-}
-
-/// Writes the key and value of a token in a head of a layer. A past of a single layer is for one at a time.
-fn write(past: &Past, layer: usize, head: usize, token: usize, k: &[f32], v: &[f32]) {
-    let shape = past.shape();
-    let at = shape.place(layer.min(shape.layers - 1), head);
-    let slot = token % BLOCK;
-    let block = &past.blocks()[token / BLOCK];
-    let slots = k.iter().enumerate().map(|(d, k)| (at + d * BLOCK + slot, k));
-    let values = (at + (BLOCK + slot) * shape.width..).zip(v);
-    for (place, value) in slots.chain(values) {
-        // SAFETY: the block is this text's alone since it grew, and in this phase one thread writes the token's values, which
-        // nobody reads.
-        #[expect(unsafe_code, reason = "threads share it")]
-        let place = unsafe { block.write(place..place + 1) };
-        place[0] = *value;
-    }
 }

@@ -52,6 +52,11 @@ impl Worker<'_> {
         self.meet();
     }
 
+    /// How many threads there are.
+    pub(super) fn threads(&self) -> usize {
+        self.meeting.threads
+    }
+
     /// Waits until all threads have come here.
     fn meet(&self) {
         let Meeting { threads, arrived, met, next, broken } = self.meeting;
@@ -83,6 +88,7 @@ impl Drop for Worker<'_> {
 }
 
 /// Memory that the threads write different parts of during a phase, and read in others.
+#[derive(Default)]
 pub(super) struct Shared<T> {
     values: Box<[UnsafeCell<T>]>,
 }
@@ -95,6 +101,13 @@ impl<T: Clone> Shared<T> {
     /// `n` times `value`.
     pub(super) fn new(value: T, n: usize) -> Self {
         vec![value; n].into()
+    }
+
+    /// Makes it at least `n` long; what was in it is lost then.
+    pub(super) fn reach(&mut self, value: T, n: usize) {
+        if self.values.len() < n {
+            *self = Self::new(value, n);
+        }
     }
 
     /// What was computed.

@@ -195,6 +195,11 @@ impl Engine {
         self.leave(&kept, row);
     }
 
+    /// Forgets prompts that were read for the beginnings of others.
+    pub fn forget(&mut self) {
+        self.runner.forget();
+    }
+
     /// Whether there is nothing left to do.
     pub fn idle(&self) -> bool {
         self.waiting.is_empty() && self.groups.is_empty()

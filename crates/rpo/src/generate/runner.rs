@@ -7,7 +7,7 @@ use rpo_ops::decode::Sequence;
 use crate::burn::tensor::Tensor;
 use crate::error::Result;
 use crate::host::host;
-use crate::model::{Cache, Model, PackedModel};
+use crate::model::{Cache, Model, PackedModel, Precision};
 
 /// Rows of unfinished answers and what is remembered of them.
 pub(super) enum Runner {
@@ -36,7 +36,7 @@ impl Runner {
     /// If its device fails.
     pub(super) fn new(model: &Model) -> Result<Self> {
         if rpo_ops::is_host(&model.device()) {
-            return Ok(PackedModel::of(model)?.into());
+            return Ok(PackedModel::of(model, Precision::F32)?.into());
         }
         let model = Box::new(model.inference());
         Ok(Self::Composed { head: Box::new(model.head().transpose()), model, cache: None })
@@ -66,6 +66,13 @@ impl Runner {
                 }
                 *place = Some(Box::new(cache));
             }
+        }
+    }
+
+    /// Forgets prompts that nothing continues.
+    pub(super) fn forget(&mut self) {
+        if let Self::Packed { model, .. } = self {
+            model.forget();
         }
     }
 

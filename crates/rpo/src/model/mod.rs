@@ -26,7 +26,7 @@ use serde_json::{Map, Value};
 pub use linear::Linear;
 pub(crate) use linear::embed;
 pub use llama::Llama;
-pub use packed::PackedModel;
+pub use packed::{PackedModel, Precision};
 pub use parameters::{NamedParameters, Parameter};
 pub use t5::T5;
 pub(crate) use value::{Reader, ValueEncoder};

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+pub use rpo_ops::decode::Precision;
 use rpo_ops::decode::{Head, Past, Sequence, Stack};
 
 use super::weights::{Init, Weights};
@@ -35,10 +36,10 @@ impl PackedModel {
     ///
     /// # Errors
     /// If a tensor is missing or has another shape.
-    pub fn new(config: &Config, weights: &mut dyn Weights) -> Result<Self> {
+    pub fn new(config: &Config, weights: &mut dyn Weights, precision: Precision) -> Result<Self> {
         match config {
-            Config::T5(config) => t5::packed(config, weights),
-            Config::Llama(config) => llama::packed(config, weights),
+            Config::T5(config) => t5::packed(config, weights, precision),
+            Config::Llama(config) => llama::packed(config, weights, precision),
         }
     }
 
@@ -46,10 +47,10 @@ impl PackedModel {
     ///
     /// # Errors
     /// If its device fails.
-    pub fn of(model: &Model) -> Result<Self> {
+    pub fn of(model: &Model, precision: Precision) -> Result<Self> {
         let stored = lora::merged(&model.inference()).into_iter();
         let mut named = Named(stored.map(|stored| (stored.name.clone(), stored)).collect());
-        Self::new(&model.config(), &mut named)
+        Self::new(&model.config(), &mut named, precision)
     }
 
     pub(super) fn from_parts(encoder: Option<Stack>, decoder: Stack, embeddings: Option<Head>, head: Head) -> Self {
@@ -75,7 +76,7 @@ impl PackedModel {
             let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
             let mut alone = vec![Sequence { own: encoder.past(false), memory: None }; prompts.len()];
             let states = encoder.states(self.embed(&prompts.concat()), &mut alone, &lengths);
-            let memories = self.decoder.memories(&states, &lengths);
+            let memories = self.decoder.memories(states, &lengths);
             read.extend(memories.into_iter().map(|m| Sequence { own: self.decoder.past(true), memory: Some(m) }));
         }
         read
@@ -143,6 +144,11 @@ impl PackedModel {
         while all > REMEMBERED && self.remembered.len() > 1 {
             all -= self.remembered.remove(0).0.len();
         }
+    }
+
+    /// Forgets prompts that were read for the beginnings of others.
+    pub fn forget(&mut self) {
+        self.remembered.clear();
     }
 
     /// Appends a token to each sequence. Returns what `choose` makes of the logits of each one's next token.

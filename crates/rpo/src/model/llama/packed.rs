@@ -2,7 +2,7 @@
 
 use rpo_ops::Gate;
 use rpo_ops::decode::{
-    AttentionWeights, FeedForwardWeights, Head, Inward, LayerWeights, Map, NormWeights, Position, Stack,
+    AttentionWeights, FeedForwardWeights, Head, Inward, LayerWeights, Map, NormWeights, Position, Precision, Stack,
 };
 
 use super::config::{Config, Family};
@@ -14,18 +14,22 @@ use crate::model::weights::Weights;
 ///
 /// # Errors
 /// If a tensor is missing or has another shape.
-pub(in crate::model) fn packed(config: &Config, weights: &mut dyn Weights) -> Result<PackedModel> {
+pub(in crate::model) fn packed(
+    config: &Config,
+    weights: &mut dyn Weights,
+    precision: Precision,
+) -> Result<PackedModel> {
     let mut root = Names::new(weights);
     let table = [config.vocab_size, config.d_model];
     let mut at = root.at("model");
-    let embeddings = Head::new(config.d_model, &at.at("embed_tokens").get("weight", &table)?);
+    let embeddings = Head::new(config.d_model, &at.at("embed_tokens").get("weight", &table)?, precision);
     let last = norm(at.at("norm"), config)?;
     let layers = (0..config.num_layers).map(|i| layer(at.at(format!("layers.{i}")), config));
     let position = Position::Rotary(config.rotary.clone());
-    let decoder = Stack::new(config.d_model, layers, last, 1.0, true, position)?;
+    let decoder = Stack::new(config.d_model, layers, last, 1.0, true, position, precision)?;
     let (embeddings, head) = match config.tie_word_embeddings {
         true => (None, embeddings),
-        false => (Some(embeddings), Head::new(config.d_model, &root.at("lm_head").get("weight", &table)?)),
+        false => (Some(embeddings), Head::new(config.d_model, &root.at("lm_head").get("weight", &table)?, precision)),
     };
     Ok(PackedModel::from_parts(None, decoder, embeddings, head))
 }

@@ -2,7 +2,8 @@
 
 use rpo_ops::Gate;
 use rpo_ops::decode::{
-    AttentionWeights, Bias, FeedForwardWeights, Head, Inward, LayerWeights, Map, NormWeights, Position, Stack,
+    AttentionWeights, Bias, FeedForwardWeights, Head, Inward, LayerWeights, Map, NormWeights, Position, Precision,
+    Stack,
 };
 
 use super::config::{Config, Family, FeedForward};
@@ -14,20 +15,24 @@ use crate::model::weights::Weights;
 ///
 /// # Errors
 /// If a tensor is missing or has another shape.
-pub(in crate::model) fn packed(config: &Config, weights: &mut dyn Weights) -> Result<PackedModel> {
+pub(in crate::model) fn packed(
+    config: &Config,
+    weights: &mut dyn Weights,
+    precision: Precision,
+) -> Result<PackedModel> {
     let mut root = Names::new(weights);
     let table = [config.vocab_size, config.d_model];
-    let embeddings = Head::new(config.d_model, &root.at("shared").get("weight", &table)?);
-    let encoder = stack(root.at("encoder"), config, false)?;
-    let decoder = stack(root.at("decoder"), config, true)?;
+    let embeddings = Head::new(config.d_model, &root.at("shared").get("weight", &table)?, precision);
+    let encoder = stack(root.at("encoder"), config, false, precision)?;
+    let decoder = stack(root.at("decoder"), config, true, precision)?;
     let (embeddings, head) = match config.tie_word_embeddings {
         true => (None, embeddings),
-        false => (Some(embeddings), Head::new(config.d_model, &root.at("lm_head").get("weight", &table)?)),
+        false => (Some(embeddings), Head::new(config.d_model, &root.at("lm_head").get("weight", &table)?, precision)),
     };
     Ok(PackedModel::from_parts(Some(encoder), decoder, embeddings, head))
 }
 
-fn stack(mut at: Names<'_>, config: &Config, decodes: bool) -> Result<Stack> {
+fn stack(mut at: Names<'_>, config: &Config, decodes: bool, precision: Precision) -> Result<Stack> {
     let blocks = if decodes { config.num_decoder_layers } else { config.num_layers };
     let scale = match decodes && config.scale_decoder_outputs {
         true => (config.d_model as f32).powf(-0.5),
@@ -43,7 +48,7 @@ fn stack(mut at: Names<'_>, config: &Config, decodes: bool) -> Result<Stack> {
     let biases = (0..owners).map(bias).collect::<Result<_>>()?;
     let norm = norm(at.at("final_layer_norm"), config)?;
     let layers = (0..blocks).map(|block| layer(at.at(format!("block.{block}.layer")), config, decodes));
-    Stack::new(config.d_model, layers, norm, scale, decodes, Position::Bias(biases))
+    Stack::new(config.d_model, layers, norm, scale, decodes, Position::Bias(biases), precision)
 }
 
 fn layer(mut at: Names<'_>, config: &Config, decodes: bool) -> Result<LayerWeights> {
