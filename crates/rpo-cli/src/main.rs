@@ -18,6 +18,7 @@ mod outcome;
 mod progress;
 mod remarks;
 mod report;
+mod score;
 mod settings;
 mod train;
 mod verify;
@@ -60,6 +61,7 @@ enum Command {
     Convert(convert::Arguments),
     Generate(Box<generate::Arguments>),
     Merge(merge::Arguments),
+    Score(score::Arguments),
     Config(config::Arguments),
     Verify(verify::Arguments),
     /// Print what makes a shell complete rpo's commands and flags: `rpo completions bash`
@@ -108,6 +110,7 @@ fn main() -> std::process::ExitCode {
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Merge(arguments) => merge::run(&arguments),
+        Command::Score(arguments) => score::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Completions { shell } => {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::advice::{Advice, Facts, advise};
 use crate::error::Result;
-use crate::feedback::{Added, FeedbackSet, Grouping, Limits, ReadOptions, ReadSummary, Source, read_rows};
+use crate::feedback::{Added, FeedbackSet, Grouping, Limits, ReadOptions, ReadSummary, Source, Wanted, read_answers};
 use crate::tokenizer::Tokenizer;
 
 /// Smallest, median, 95th percentile and largest of some numbers, with mean and population standard deviation.
@@ -84,9 +84,10 @@ pub fn inspect(
     limits: Limits,
     progress: &mut dyn FnMut(usize),
 ) -> Result<DataReport> {
+    let rows = read_answers(source.files()?, options, Wanted::Rated)?;
     let mut seen = Observed::default();
     let mut grouping = Grouping::new(tokenizer, limits)?;
-    let notes = grouping.read(read_rows(source, options)?, &mut |row| seen.add(row), progress)?;
+    let notes = grouping.read(rows, &mut |row| seen.add(row), progress)?;
     let (set, summary) = grouping.finish(&source.to_string())?;
     Ok(seen.report(&set, ReadSummary { notes, ..summary }))
 }

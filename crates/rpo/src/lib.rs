@@ -52,6 +52,7 @@
 //! | [`model`] | the models by family, and Hugging Face directories in and out |
 //! | [`score`] | log-probabilities of responses: the only place that computes them |
 //! | [`reference`](mod@reference) | what the reference model says of responses and prompts, cached on disk |
+//! | [`likelihood`] | how likely given responses are: log-probabilities and their ratios row by row |
 //! | [`objective`] | RPO and its rivals, one file each |
 //! | [`train`] | the only training loop, with optimizers and the record of a run |
 //! | [`generate`] | answers to prompts |
@@ -71,6 +72,7 @@ pub mod feedback;
 pub mod generate;
 mod host;
 pub mod inspect;
+pub mod likelihood;
 pub mod model;
 pub mod objective;
 pub mod reference;

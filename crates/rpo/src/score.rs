@@ -88,6 +88,11 @@ pub fn score(model: &Model, batch: &PackedBatch) -> Scores {
     score_with(model, None, batch)
 }
 
+/// `log p` of every token of the responses of `batch` given what is before it, in nats: `(response tokens)`.
+pub fn score_tokens(model: &Model, batch: &PackedBatch) -> Tensor<1> {
+    label_log_probs(model.forward(batch).responses, model.head(), &batch.labels, true)
+}
+
 impl Learner {
     /// Scores every response of `batch` under the policy, and the prompts' values if there is a value network.
     pub fn score(&self, batch: &PackedBatch) -> Scores {

@@ -1,5 +1,6 @@
 //! Text to token ids and back, by a Hugging Face `tokenizer.json`. It knows nothing of models or feedback.
 
+mod agreement;
 mod chat;
 mod stream;
 

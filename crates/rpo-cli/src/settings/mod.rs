@@ -77,7 +77,8 @@ pub struct Settings {
     pub columns: ReadOptions,
 }
 
-fn cache() -> PathBuf {
+/// The user's cache directory.
+pub fn cache() -> PathBuf {
     let home = |name: &str, below: &str| std::env::var_os(name).map(|dir| PathBuf::from(dir).join(below));
     home("XDG_CACHE_HOME", "rpo").or_else(|| home("HOME", ".cache/rpo")).unwrap_or_else(|| "rpo-cache".into())
 }

@@ -11,4 +11,4 @@
 pub mod finite;
 mod ranking;
 
-pub use ranking::{Estimate, log_probs, mean_of_rows, mean_tau, of, pooled_spearman, tau_of_prompts};
+pub use ranking::{Estimate, log_probs, mean_of_rows, mean_tau, mean_tau_of, of, pooled_spearman, tau_of_prompts};

@@ -78,6 +78,13 @@ pub fn mean_tau(held_out: &FeedbackSet, by_run: &[&[f64]], prompts: &[usize]) ->
     Estimate::resampled_mean(&prompts.iter().filter_map(over_runs).collect::<Vec<f64>>())
 }
 
+/// Mean tau-b of scores with rewards, the items being prompts with both of their responses, with the bootstrap over those
+/// prompts on which it is defined.
+pub fn mean_tau_of<'a>(prompts: impl IntoIterator<Item = (&'a [f64], &'a [f64])>) -> Option<Estimate> {
+    let taus = prompts.into_iter().filter_map(|(scores, rewards)| kendall_tau_b(scores, rewards));
+    Estimate::resampled_mean(&taus.collect::<Vec<f64>>())
+}
+
 /// Mean tau-b within these prompts, and how many of them entered it.
 pub fn tau_of_prompts(held_out: &FeedbackSet, scores: &[f64], prompts: &[usize]) -> (Option<f64>, usize) {
     let taus = within_prompts(held_out, scores);

@@ -7,12 +7,12 @@ use std::collections::{HashMap, HashSet};
 use blake3::Hash;
 use rayon::prelude::*;
 
-use super::{Feedback, FeedbackSet, Limits, PromptGroup, ReadSummary, Response, Rows};
+use super::{Answer, Answers, FeedbackSet, Limits, PromptGroup, ReadSummary, Response};
 use crate::error::{Error, Result};
 use crate::tokenizer::{Encoded, Tokenizer};
 
 /// Rows that are tokenized at the same time, on all cores.
-const TOGETHER: usize = 2048;
+pub(super) const TOGETHER: usize = 2048;
 /// No more rows are gathered than have so many bytes, unless a single one has more.
 const TOGETHER_BYTES: usize = 16 << 20;
 
@@ -20,8 +20,8 @@ const TOGETHER_BYTES: usize = 16 << 20;
 pub(crate) struct Grouping<'a> {
     tokenizer: &'a Tokenizer,
     limits: Limits,
-    /// Group of each prompt, by a hash of its text: the texts themselves are not kept.
-    by_text: HashMap<Hash, usize>,
+    /// Group of each prompt and whether it was cut, by a hash of its text: the texts themselves are not kept.
+    by_text: HashMap<Hash, (usize, bool)>,
     /// Group of each prompt, by its token ids.
     by_ids: HashMap<Vec<u32>, usize>,
     /// The prompts before any cut.
@@ -38,13 +38,19 @@ pub(crate) struct Grouping<'a> {
 
 /// What became of a row.
 pub(crate) struct Added<'a> {
+    /// It as it was read.
+    pub answer: &'a Answer,
     /// Number of its prompt's group.
     pub group: usize,
+    /// Its place in the group, which it shares with its copies.
+    pub place: usize,
     /// The prompt, if its text is a new one.
     pub prompt: Option<&'a Encoded>,
+    /// Whether the prompt was cut at the limit.
+    pub cut_prompt: bool,
     /// The response.
     pub response: &'a Encoded,
-    /// Its reward.
+    /// Its reward; 0 if it is not rated.
     pub reward: f64,
 }
 
@@ -76,7 +82,7 @@ impl<'a> Grouping<'a> {
     /// Adds all `rows` and returns what was noticed. `observe` hears of each row, `progress` how many there were.
     pub(crate) fn read(
         &mut self,
-        mut rows: Rows,
+        mut rows: Answers,
         observe: &mut dyn FnMut(&Added<'_>),
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<String>> {
@@ -113,11 +119,11 @@ impl<'a> Grouping<'a> {
     /// The number of a row that cannot be written or tokenized, and why.
     pub(crate) fn add(
         &mut self,
-        rows: &[Feedback],
+        rows: &[Answer],
         observe: &mut dyn FnMut(&Added<'_>),
     ) -> std::result::Result<Vec<usize>, (usize, Error)> {
         let writing = self.tokenizer.writing();
-        let hash = |row: &Feedback| writing.text(&row.prompt).map(|text| blake3::hash(text.as_bytes()));
+        let hash = |row: &Answer| writing.text(&row.prompt).map(|text| blake3::hash(text.as_bytes()));
         let texts: Vec<Result<Hash>> = rows.par_iter().map(hash).collect();
         // The first row that cannot be written is told, whichever was tried first.
         let texts = texts.into_iter().enumerate().map(|(i, text)| text.map_err(|problem| (i, problem)));
@@ -127,7 +133,7 @@ impl<'a> Grouping<'a> {
         let is_new: Vec<bool> =
             texts.iter().map(|text| !self.by_text.contains_key(text) && new.insert(*text)).collect();
         let (tokenizer, limits) = (self.tokenizer, self.limits);
-        let encode = |(row, is_new): (&Feedback, &bool)| -> Result<_> {
+        let encode = |(row, is_new): (&Answer, &bool)| -> Result<_> {
             let prompt = is_new.then(|| tokenizer.ask(&row.prompt, limits.prompt_tokens, limits.cut_prompts));
             Ok((prompt.transpose()?, tokenizer.answer(&row.prompt, &row.response, limits.response_tokens)?))
         };
@@ -145,19 +151,21 @@ impl<'a> Grouping<'a> {
                 continue;
             }
             let prompt = prompts.remove(&text);
-            let group = match &prompt {
-                Some(prompt) => self.group(prompt, number),
+            let (group, cut_prompt) = match &prompt {
+                Some(prompt) => (self.group(prompt, number), prompt.truncated()),
                 None => self.by_text[&text],
             };
-            self.by_text.insert(text, group);
+            self.by_text.insert(text, (group, cut_prompt));
             let broken = |text: &str| self.folds_line_breaks && text.trim().contains(['\n', '\r']);
             let asked = prompt.is_some() && row.prompt.said().any(broken);
             self.summary.folded_line_breaks += usize::from(asked) + usize::from(broken(&row.response));
-            self.place(group, &response, row.reward);
+            let reward = row.reward.unwrap_or(0.0);
+            let place = self.place(group, &response, reward);
             self.summary.rows += 1;
             self.summary.special_texts += usize::from(response.special > 0);
             self.summary.truncated_responses += usize::from(response.truncated());
-            observe(&Added { group, prompt: prompt.as_ref(), response: &response, reward: row.reward });
+            let (prompt, response) = (prompt.as_ref(), &response);
+            observe(&Added { answer: row, group, place, prompt, cut_prompt, response, reward });
         }
         self.summary.without_tokens += left_out.len();
         Ok(left_out)
@@ -182,8 +190,8 @@ impl<'a> Grouping<'a> {
         self.groups.len() - 1
     }
 
-    /// Puts a response into its group.
-    fn place(&mut self, group: usize, response: &Encoded, reward: f64) {
+    /// Puts a response into its group and says where.
+    fn place(&mut self, group: usize, response: &Encoded, reward: f64) -> usize {
         let responses = &mut self.groups[group].responses;
         let (place, first) = *self.places.entry((group, response.whole)).or_insert((responses.len(), reward));
         match responses.get_mut(place) {
@@ -198,6 +206,7 @@ impl<'a> Grouping<'a> {
                 responses.push(Response { row: 0, ids, truncated, reward, copies: 1 });
             }
         }
+        place
     }
 
     /// The data set, and its counts but for the notes.

@@ -33,9 +33,11 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 pub use layout::{ReadOptions, Score};
+pub(crate) use notes::{Answer, Wanted};
 pub use notes::{Feedback, Notes};
 pub use prompts::{Asked, prompts_fingerprint, read_prompts};
 pub use records::Format;
+pub(crate) use rows::{Answers, read_answers};
 pub use rows::{Rows, read_rows};
 pub use source::Source;
 pub use texts::held_out_prompts;
@@ -189,7 +191,7 @@ impl FeedbackSet {
         limits: Limits,
         progress: &mut dyn FnMut(usize),
     ) -> Result<(Self, ReadSummary)> {
-        let rows = read_rows(source, options)?;
+        let rows = read_answers(source.files()?, options, Wanted::Rated)?;
         Self::tokenized(rows, source, tokenizer, limits, progress)
     }
 
@@ -210,7 +212,7 @@ impl FeedbackSet {
         if let Some((set, summary)) = place.as_deref().and_then(kept::find) {
             return Ok((set, summary, true));
         }
-        let rows = rows::read_files(files, options)?;
+        let rows = read_answers(files, options, Wanted::Rated)?;
         let (set, summary) = Self::tokenized(rows, source, tokenizer, limits, progress)?;
         if let Some(Err(problem)) = place.map(|path| kept::keep(&path, &set, &summary)) {
             tracing::warn!("{problem}; the tokens are not kept and will be made again by the next run");
@@ -219,7 +221,7 @@ impl FeedbackSet {
     }
 
     fn tokenized(
-        rows: Rows,
+        rows: Answers,
         source: &Source,
         tokenizer: &Tokenizer,
         limits: Limits,
@@ -237,7 +239,10 @@ impl FeedbackSet {
     /// If a text cannot be tokenized or there is no row.
     pub fn from_rows(rows: &[Feedback], tokenizer: &Tokenizer, limits: Limits) -> Result<(Self, ReadSummary)> {
         let mut grouping = Grouping::new(tokenizer, limits)?;
-        grouping.add(rows, &mut |_| ()).map_err(|(_, problem)| problem)?;
+        for rows in rows.chunks(grouping::TOGETHER) {
+            let rows: Vec<Answer> = rows.iter().map(Answer::from).collect();
+            grouping.add(&rows, &mut |_| ()).map_err(|(_, problem)| problem)?;
+        }
         grouping.finish("rows in memory")
     }
 

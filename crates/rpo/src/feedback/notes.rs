@@ -1,4 +1,6 @@
-//! A rated response as text, and what was noticed while such rows were read.
+//! A response as text, rated or not, and what was noticed while such rows were read.
+
+use serde_json::Value;
 
 use super::layout::reward::Scales;
 use crate::chat::Prompt;
@@ -12,6 +14,37 @@ pub struct Feedback {
     pub response: String,
     /// How good that is; more is better.
     pub reward: f64,
+}
+
+/// A response to a prompt as it was read, rated or not.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Answer {
+    /// What was asked.
+    pub prompt: Prompt,
+    /// What was answered.
+    pub response: String,
+    /// How good that is, if it was rated.
+    pub reward: Option<f64>,
+    /// What its record calls itself, else the number of the record from 0; null where nobody asks.
+    pub id: Value,
+    /// Its place in its record, from 0, if that may hold several responses.
+    pub within: Option<usize>,
+}
+
+impl From<&Feedback> for Answer {
+    fn from(row: &Feedback) -> Self {
+        let (prompt, response) = (row.prompt.clone(), row.response.clone());
+        Self { prompt, response, reward: Some(row.reward), id: Value::Null, within: None }
+    }
+}
+
+/// Which responses of a file are read.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Wanted {
+    /// Those that are rated; others are left out and counted.
+    Rated,
+    /// All, each under what the record's column of this name calls it; by default `id`, where there is one.
+    All { id: Option<String> },
 }
 
 /// What was noticed while rows were read, for the user to see.
@@ -32,6 +65,11 @@ impl Notes {
         if !self.said.contains(&sentence) {
             self.said.push(sentence);
         }
+    }
+
+    /// Keeps sentences, each once.
+    pub(super) fn say_all(&mut self, sentences: impl IntoIterator<Item = String>) {
+        sentences.into_iter().for_each(|sentence| self.say(sentence));
     }
 
     /// Counts `n` more rows that `what` is said of.

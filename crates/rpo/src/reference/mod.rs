@@ -5,10 +5,12 @@ mod cache;
 mod features;
 mod parts;
 mod scores;
+mod tokens;
 
 pub use cache::{Cached, ReferenceCache, model_fingerprint};
 pub use features::PromptFeatures;
 pub use scores::ReferenceScores;
+pub use tokens::TokenScores;
 
 use crate::feedback::Split;
 

@@ -130,5 +130,5 @@ pub fn cases(model: &str) -> Vec<Case> {
 
 /// Log-probability of every token of the packed responses: `(response tokens)`.
 pub fn token_log_probs(model: &Model, batch: &PackedBatch) -> Tensor<1> {
-    rpo_ops::label_log_probs(model.forward(batch).responses, model.head(), &batch.labels, true)
+    rpo::score::score_tokens(model, batch)
 }

@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::notes::{Feedback, Notes};
+use super::notes::{Answer, Notes};
 use super::records::{Format, object};
 use crate::chat::Prompt;
 use known::recognise;
@@ -26,7 +26,7 @@ use lists::elements;
 use pairs::Pair;
 pub(super) use path::find;
 use reward::Terms;
-use sample::{Sample, missing, reward_alias};
+use sample::{Sample, missing};
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -126,6 +126,8 @@ pub(super) struct Layout {
     shape: Shape,
     reward: Reward,
     options: ReadOptions,
+    /// Whether responses without a rating are left out.
+    rated: bool,
     /// What to say if no row has the reward.
     pub unrewarded: Option<String>,
 }
@@ -134,7 +136,8 @@ pub(super) struct Layout {
 const CONTEXT: [&str; 5] = ["input", "context", "system", "system_prompt", "history"];
 
 impl Layout {
-    /// Decides on the first records of a file; `whole` says that there are no others.
+    /// Decides on the first records of a file; `whole` says that there are no others, `rated` that only rated responses are
+    /// wanted.
     ///
     /// # Errors
     /// If none of them has a column that is needed: all such columns, what there is, and the flags to set.
@@ -142,6 +145,7 @@ impl Layout {
         records: Vec<&Map<String, Value>>,
         whole: bool,
         o: &ReadOptions,
+        rated: bool,
         notes: &mut Notes,
     ) -> Result<Self> {
         let sample = Sample(records);
@@ -178,11 +182,11 @@ impl Layout {
                 false => Terms::parse(column)?,
             });
         }
-        let mut layout = Self { prompt, shape, reward, options: o.clone(), unrewarded: None };
+        let mut layout = Self { prompt, shape, reward, options: o.clone(), rated, unrewarded: None };
         if !sample.0.is_empty() {
-            layout.check(&sample, whole)?;
+            layout.check(&sample, whole, notes)?;
         }
-        layout.unused_context(&sample).into_iter().for_each(|said| notes.say(said));
+        notes.say_all(layout.unused_context(&sample));
         if let Reward::Columns(Terms(terms)) = &layout.reward {
             for (column, _) in terms {
                 let values: Vec<Cow<'_, Value>> = sample.0.iter().filter_map(|record| find(record, column)).collect();
@@ -213,7 +217,7 @@ impl Layout {
             .collect()
     }
 
-    fn check(&mut self, sample: &Sample<'_>, whole: bool) -> Result<()> {
+    fn check(&mut self, sample: &Sample<'_>, whole: bool, notes: &mut Notes) -> Result<()> {
         let mut wanted: Vec<(&str, &str)> = Vec::new();
         let mut inner: Vec<Map<String, Value>> = Vec::new();
         match &self.shape {
@@ -253,20 +257,27 @@ impl Layout {
             wanted.clear();
         }
         let sample = if inner.is_empty() { sample } else { &elements };
+        // Ratings that nobody asked for may be missing.
+        if !self.rated && self.options.reward.is_none() && missing(sample, &rewards).is_some() {
+            rewards.clear();
+            notes.say_all(sample.reward_alias().map(|column| {
+                format!("no `reward`; if `{column}` rates the responses, name it: --reward-column {column}")
+            }));
+        }
         let all: Vec<(&str, &str)> = wanted.iter().chain(&rewards).copied().collect();
         self.unrewarded = missing(sample, &rewards);
         match (missing(sample, &wanted), &self.unrewarded) {
             (Some(_), _) => Err(missing(sample, &all).unwrap_or_default()),
             // Rows that are rated may come later, unless the ratings have another name.
-            (None, Some(problem)) if whole || self.options.reward.is_none() && reward_alias(sample) => {
+            (None, Some(problem)) if whole || self.options.reward.is_none() && sample.reward_alias().is_some() => {
                 Err(problem.clone())
             }
             _ => Ok(()),
         }
     }
 
-    /// The rated responses of a record, or what is wrong with it. What is left out is counted in `notes`.
-    pub(super) fn rated(&self, record: &Map<String, Value>, notes: &mut Notes) -> Result<Vec<Feedback>> {
+    /// The responses of a record, or what is wrong with it. What is left out is counted in `notes`.
+    pub(super) fn answers(&self, record: &Map<String, Value>, notes: &mut Notes) -> Result<Vec<Answer>> {
         let nothing = || Cow::Owned(Value::Null);
         let at = |column: &str| find(record, column).unwrap_or_else(nothing);
         let asked = || self.prompt.as_deref().map_or_else(nothing, at);
@@ -293,16 +304,16 @@ impl Layout {
                 messages::prompt(&prompt).map_err(|p| said(name, p))?;
                 let texts = messages::prompt_and_response(&prompt, &answer).map_err(|p| said(column, p))?;
                 let reward = self.reward(record, notes)?;
-                Ok(self.complete(texts, reward, 0, notes)?.into_iter().collect())
+                Ok(self.complete(texts, reward, None, notes)?.into_iter().collect())
             }
             Shape::Dialogue(column) => {
                 let texts = messages::dialogue(&at(column)).map_err(|p| said(column, p))?;
                 let reward = self.reward(record, notes)?;
-                Ok(self.complete(texts, reward, 0, notes)?.into_iter().collect())
+                Ok(self.complete(texts, reward, None, notes)?.into_iter().collect())
             }
             Shape::OpenWebUi => {
                 let reward = self.reward(record, notes)?;
-                Ok(self.complete(exports::open_webui(record)?, reward, 0, notes)?.into_iter().collect())
+                Ok(self.complete(exports::open_webui(record)?, reward, None, notes)?.into_iter().collect())
             }
             Shape::Pair(pair) => {
                 let (prompt, texts) = pair.texts(record, self.prompt.as_deref(), self.options.prompt.is_some())?;
@@ -315,7 +326,7 @@ impl Layout {
                         }
                         None => Some(1.0 - i as f64),
                     };
-                    rows.extend(self.complete((prompt.clone(), text), reward, 1, notes)?);
+                    rows.extend(self.complete((prompt.clone(), text), reward, Some(i), notes)?);
                 }
                 Ok(rows)
             }
@@ -351,19 +362,20 @@ impl Layout {
         }
     }
 
-    /// A rated response, unless it lacks something, which is counted; `unit` is 0 for rows and 1 for responses.
+    /// A response, unless it lacks something, which is counted; `within` is its place where a record may hold several.
     fn complete(
         &self,
         (prompt, response): (Prompt, String),
         reward: Option<f64>,
-        unit: usize,
+        within: Option<usize>,
         notes: &mut Notes,
-    ) -> Result<Option<Feedback>> {
+    ) -> Result<Option<Answer>> {
+        let unit = usize::from(within.is_some());
         let lack = match reward {
             _ if prompt.is_blank() => NO_PROMPT,
             _ if response.trim().is_empty() => NO_RESPONSE[unit],
-            None => UNRATED[unit],
-            Some(reward) => return Ok(Some(Feedback { prompt, response, reward })),
+            None if self.rated => UNRATED[unit],
+            reward => return Ok(Some(Answer { prompt, response, reward, id: Value::Null, within })),
         };
         if self.options.strict {
             let what = lack.0.replace(" and was left out", "");

@@ -8,10 +8,10 @@ use super::path::find;
 use super::reward::Terms;
 use super::{Layout, Result, Reward, messages};
 use crate::chat::Prompt;
-use crate::feedback::notes::{Feedback, Notes};
+use crate::feedback::notes::{Answer, Notes};
 
 impl Layout {
-    /// The rated responses among `elements`, whose texts stand in their field `text`.
+    /// The responses among `elements`, whose texts stand in their field `text`.
     pub(super) fn nested(
         &self,
         record: &Map<String, Value>,
@@ -19,9 +19,9 @@ impl Layout {
         elements: Vec<Value>,
         text: &str,
         notes: &mut Notes,
-    ) -> Result<Vec<Feedback>> {
+    ) -> Result<Vec<Answer>> {
         if elements.is_empty() {
-            return Ok(self.complete((prompt.clone(), String::new()), None, 0, notes)?.into_iter().collect());
+            return Ok(self.complete((prompt.clone(), String::new()), None, None, notes)?.into_iter().collect());
         }
         let total = elements.len();
         let mut beside = None;
@@ -48,7 +48,7 @@ impl Layout {
                 }
                 (rated, _) => rated,
             };
-            rows.extend(self.complete((prompt.clone(), response), reward, 1, notes).map_err(located)?);
+            rows.extend(self.complete((prompt.clone(), response), reward, Some(i), notes).map_err(located)?);
         }
         Ok(rows)
     }

@@ -70,6 +70,11 @@ impl<'a> Sample<'a> {
         names
     }
 
+    /// The column that could be the reward, which the user did not name.
+    pub(super) fn reward_alias(&self) -> Option<String> {
+        alias(&self.columns(), &REWARD)
+    }
+
     /// A column beside `others` that holds texts of several words.
     pub(super) fn other_text(&self, others: &[&str]) -> Option<String> {
         let columns = self.columns().into_iter().filter(|column| !others.contains(&column.as_str()));
@@ -172,9 +177,4 @@ pub(super) fn missing(sample: &Sample<'_>, wanted: &[(&str, &str)]) -> Option<St
         });
     }
     Some(format!("{}; there are: {}. Name the right ones: {}", names.join(", "), listed(&columns), remedies.join(" ")))
-}
-
-/// Whether a column could be the reward that the user did not name.
-pub(super) fn reward_alias(sample: &Sample<'_>) -> bool {
-    alias(&sample.columns(), &REWARD).is_some()
 }

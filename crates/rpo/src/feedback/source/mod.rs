@@ -84,7 +84,7 @@ impl Source {
     }
 
     /// The files to read, in order, at least one; those of the hub are downloaded, if they are not in its local cache.
-    pub(super) fn files(&self) -> Result<Vec<PathBuf>> {
+    pub(crate) fn files(&self) -> Result<Vec<PathBuf>> {
         if self.named.is_empty() {
             return Err(Error::Data("an empty list of files: there is nothing to read".into()));
         }

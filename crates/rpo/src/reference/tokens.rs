@@ -1,0 +1,92 @@
+//! Log-probabilities of the single tokens of responses under a model, cached as those of whole responses are.
+
+use super::cache::{Cached, ReferenceCache, kept};
+use super::parts::Parts;
+use crate::batch::{PackedBatch, length_buckets};
+use crate::error::Result;
+use crate::feedback::Split;
+use crate::host::host;
+use crate::model::Model;
+use crate::score::score_tokens;
+
+/// `log p` of every token of every response of a data set, by the response's row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenScores {
+    /// In nats, responses end to end in the order of their rows.
+    log_probs: Vec<f32>,
+    /// Where each response begins, and where the last one ends.
+    starts: Vec<usize>,
+}
+
+impl TokenScores {
+    /// Scores all responses of `split`, whose rows have no gaps, in batches of similar length of at most `budget` tokens: taken
+    /// from `cache`, which is of `model`, or computed and left there, batch by batch. Without a cache nothing is kept. `progress`
+    /// hears how many responses are done, and may end the pass by an error.
+    ///
+    /// # Errors
+    /// If the device fails, and those of `progress`.
+    pub fn cached(
+        model: &Model,
+        split: &Split,
+        budget: usize,
+        cache: Option<&ReferenceCache>,
+        progress: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<(Self, Option<Cached>)> {
+        let starts = starts(split);
+        let total = starts[starts.len() - 1];
+        let mut complete = |parts: &mut Parts| complete(parts, &starts, model, split, budget, progress);
+        let (log_probs, cached) = match cache {
+            Some(cache) => {
+                let path = cache.path(split, "tokens.safetensors");
+                let (log_probs, cached) = kept(&path, "token_log_probs", total, 1, complete)?;
+                (log_probs, Some(cached))
+            }
+            None => {
+                let mut parts = Parts::new(total, 1);
+                complete(&mut parts)?;
+                (parts.into_values(), None)
+            }
+        };
+        Ok((Self { log_probs, starts }, cached))
+    }
+
+    /// Those of the tokens of the response in `row`, in nats.
+    pub fn of(&self, row: usize) -> &[f32] {
+        &self.log_probs[self.starts[row]..self.starts[row + 1]]
+    }
+}
+
+/// Computes what is missing: in the same batches whatever is there already, so that a pass in parts gives the same bits.
+fn complete(
+    parts: &mut Parts,
+    starts: &[usize],
+    model: &Model,
+    split: &Split,
+    budget: usize,
+    progress: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<()> {
+    let model = &model.inference();
+    let mut done = 0;
+    for data in [&split.train, &split.validation] {
+        for spans in length_buckets(data, budget, false) {
+            let batch = PackedBatch::pack(data, &spans, model.start());
+            let places: Vec<usize> = batch.rows.iter().flat_map(|&row| starts[row]..starts[row + 1]).collect();
+            if !parts.have(&places) {
+                parts.put(&places, &host(score_tokens(model, &batch))?);
+            }
+            done += batch.rows.len();
+            progress(done)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the tokens of each row's response begin, and where the last ones end.
+fn starts(split: &Split) -> Vec<usize> {
+    let mut starts = vec![0; split.rows() + 1];
+    split.train.iter().chain(split.validation.iter()).for_each(|r| starts[r.row + 1] = r.ids.len());
+    for row in 1..starts.len() {
+        starts[row] += starts[row - 1];
+    }
+    starts
+}
