@@ -12,7 +12,7 @@ use super::arguments::Arguments;
 use super::output::print;
 use super::texts;
 use super::wanted::Wanted;
-use crate::{device, interrupt};
+use crate::interrupt;
 
 /// Talks until the end of input.
 pub fn run(arguments: &Arguments, checkpoint: &Checkpoint) -> Result<()> {
@@ -33,8 +33,8 @@ pub fn run(arguments: &Arguments, checkpoint: &Checkpoint) -> Result<()> {
         }
     }
     let wanted = Wanted::of(arguments, checkpoint, &tokenizer)?;
-    let model = checkpoint.load(&device::find(&arguments.device)?)?;
-    let mut texts = texts(&model, &tokenizer, &wanted, arguments)?.streaming();
+    let (texts, _) = texts(checkpoint, &tokenizer, &wanted, arguments)?;
+    let mut texts = texts.streaming();
     let begin = || arguments.system.iter().map(|text| Turn::new("system", text)).collect::<Vec<_>>();
     let (mut turns, mut asked, mut told) = (begin(), 0, false);
     let people = std::io::stdin().is_terminal();

@@ -19,12 +19,9 @@ use indicatif::ProgressBar;
 use rpo::feedback::{Asked, prompts_fingerprint};
 use rpo::generate::{Engine, Finish, Request, Said, Texts};
 use rpo::model::checkpoint::Checkpoint;
-use rpo::model::{Model, PackedModel};
-use rpo::reference::model_fingerprint;
 use rpo::tokenizer::Tokenizer;
 
 pub use arguments::Arguments;
-use arguments::Weights;
 use begun::Begun;
 use file::AnswerFile;
 use output::{Output, To, print};
@@ -78,14 +75,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let named = asked.iter().any(|Asked { id, .. }| id.is_some());
     let form = Form { named, several: wanted.kept > 1, seed: wanted.decoding.seed };
     let mut questions = questions::encode(asked, arguments, &tokenizer)?;
-    let model = checkpoint.load(&device::find(&arguments.device)?)?;
-    let texts = texts(&model, &tokenizer, &wanted, arguments)?;
+    let (texts, model_fingerprint) = texts(&checkpoint, &tokenizer, &wanted, arguments)?;
     questions.iter().try_for_each(|question| texts.check(&wanted.request(question), wanted.kept))?;
 
-    let begun = || Ok(Begun { model_fingerprint: model_fingerprint(&model)?, ..begun });
-    let (to, done) = open(arguments, begun, questions.len())?;
-    // What answers holds it in its own way.
-    drop(model);
+    let (to, done) = open(arguments, &Begun { model_fingerprint, ..begun }, questions.len())?;
     let all = questions.len() * wanted.kept;
     if !done.is_empty() {
         tracing::info!("{} of {all} answers are there already", done.len());
@@ -99,30 +92,32 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     answer(texts, &questions, &wanted, &done, all - done.len(), output)
 }
 
-/// Where answers go, and those that are there already; `begun` says what the run is begun with.
-fn open(arguments: &Arguments, begun: impl FnOnce() -> Result<Begun>, questions: usize) -> Result<(To, BTreeSet<Key>)> {
+/// Where answers go, and those that are there already.
+fn open(arguments: &Arguments, begun: &Begun, questions: usize) -> Result<(To, BTreeSet<Key>)> {
     let none = BTreeSet::new();
     let one_each = arguments.decoding.answers == 1 && arguments.decoding.best_of.is_none();
     Ok(match &arguments.out.output {
         Some(path) if arguments.out.resume => {
-            let (file, done) = AnswerFile::resume(path, &begun()?)?;
+            let (file, done) = AnswerFile::resume(path, begun)?;
             (To::File(file), done)
         }
-        Some(path) => (To::File(AnswerFile::create(path, &begun()?)?), none),
+        Some(path) => (To::File(AnswerFile::create(path, begun)?), none),
         None if arguments.out.json => (To::Json, none),
         None if questions == 1 && one_each => (To::Stream, none),
         None => (To::Texts { several_prompts: questions > 1 }, none),
     })
 }
 
-/// What answers, as the arguments say.
-fn texts<'a>(model: &Model, tokenizer: &'a Tokenizer, wanted: &Wanted, arguments: &Arguments) -> Result<Texts<'a>> {
-    let rows = arguments.batch_size;
-    let engine = match arguments.weights {
-        Weights::F32 => Engine::new(model, rows)?,
-        weights => Engine::packed(PackedModel::of(model, weights.into())?, &model.config(), rows),
-    };
-    Ok(Texts::new(engine, tokenizer, &wanted.stops)?)
+/// What answers, as the arguments say, and a hash of its weights.
+fn texts<'a>(
+    checkpoint: &Checkpoint,
+    tokenizer: &'a Tokenizer,
+    wanted: &Wanted,
+    arguments: &Arguments,
+) -> Result<(Texts<'a>, String)> {
+    let device = device::find(&arguments.device)?;
+    let (engine, fingerprint) = Engine::load(checkpoint, &device, arguments.weights.into(), arguments.batch_size)?;
+    Ok((Texts::new(engine, tokenizer, &wanted.stops)?, fingerprint))
 }
 
 impl Wanted {

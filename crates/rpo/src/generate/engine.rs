@@ -10,8 +10,10 @@ use super::beam::{Continuation, Search};
 use super::runner::Runner;
 use super::{Choice, Decoding};
 use crate::batch::Start;
+use crate::burn::tensor::Device;
 use crate::error::{Error, Result};
-use crate::model::{Config, Model, PackedModel};
+use crate::model::checkpoint::Checkpoint;
+use crate::model::{Config, Model, PackedModel, Precision};
 
 /// A prompt that is to be answered.
 #[derive(Clone, Debug)]
@@ -118,6 +120,15 @@ impl Engine {
     /// If the model's device fails.
     pub fn new(model: &Model, rows: usize) -> Result<Self> {
         Ok(Self::with(Runner::new(model)?, &model.config(), rows))
+    }
+
+    /// An engine of the model in `checkpoint`, held in `precision`, and a hash of its weights, which does not depend on it.
+    ///
+    /// # Errors
+    /// If it cannot be loaded, or `device` holds models in f32 alone.
+    pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision, rows: usize) -> Result<(Self, String)> {
+        let (runner, config, fingerprint) = Runner::load(checkpoint, device, precision)?;
+        Ok((Self::with(runner, &config, rows), fingerprint))
     }
 
     /// The same of a packed model with this configuration.

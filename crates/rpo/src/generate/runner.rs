@@ -4,10 +4,11 @@ use rayon::prelude::*;
 use rpo_ops::Segments;
 use rpo_ops::decode::Sequence;
 
-use crate::burn::tensor::Tensor;
-use crate::error::Result;
+use crate::burn::tensor::{Device, Tensor};
+use crate::error::{Error, Result};
 use crate::host::host;
-use crate::model::{Cache, Model, PackedModel, Precision};
+use crate::model::checkpoint::Checkpoint;
+use crate::model::{Cache, Config, Model, PackedModel, Precision, fingerprint};
 
 /// Rows of unfinished answers and what is remembered of them.
 pub(super) enum Runner {
@@ -40,6 +41,27 @@ impl Runner {
         }
         let model = Box::new(model.inference());
         Ok(Self::Composed { head: Box::new(model.head().transpose()), model, cache: None })
+    }
+
+    /// A runner of the model in `checkpoint`, with its configuration and a hash of its weights.
+    ///
+    /// # Errors
+    /// If it cannot be loaded, or `device` holds models in f32 alone.
+    pub(super) fn load(
+        checkpoint: &Checkpoint,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<(Self, Config, String)> {
+        if rpo_ops::is_host(device) {
+            let (model, config, fingerprint) = checkpoint.packed(precision)?;
+            return Ok((model.into(), config, fingerprint));
+        }
+        if precision != Precision::F32 {
+            let problem = "only the CPU holds a model otherwise than in f32".into();
+            return Err(Error::Setting { field: "weights", problem });
+        }
+        let model = checkpoint.load(device)?;
+        Ok((Self::new(&model)?, model.config(), fingerprint(&model)?))
     }
 
     /// Whether rows can enter beside those that are there.

@@ -26,6 +26,7 @@ use serde_json::{Map, Value};
 pub use linear::Linear;
 pub(crate) use linear::embed;
 pub use llama::Llama;
+pub(crate) use packed::fingerprint;
 pub use packed::{PackedModel, Precision};
 pub use parameters::{NamedParameters, Parameter};
 pub use t5::T5;

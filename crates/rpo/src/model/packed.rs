@@ -18,6 +18,8 @@ const READ_TOGETHER: usize = 2048;
 const REMEMBERED: usize = 2048;
 /// Fewest tokens that a prompt shares with one that is read now for which it waits until that is done.
 const WORTH_WAITING: usize = 64;
+/// Values of a tensor that are hashed together.
+const HASHED: usize = 1 << 20;
 
 /// A model packed for decoding.
 pub struct PackedModel {
@@ -48,9 +50,7 @@ impl PackedModel {
     /// # Errors
     /// If its device fails.
     pub fn of(model: &Model, precision: Precision) -> Result<Self> {
-        let stored = lora::merged(&model.inference()).into_iter();
-        let mut named = Named(stored.map(|stored| (stored.name.clone(), stored)).collect());
-        Self::new(&model.config(), &mut named, precision)
+        Self::new(&model.config(), &mut Named::of(model), precision)
     }
 
     pub(super) fn from_parts(encoder: Option<Stack>, decoder: Stack, embeddings: Option<Head>, head: Head) -> Self {
@@ -187,6 +187,12 @@ fn batches(mut prompts: &[Vec<u32>]) -> Vec<&[Vec<u32>]> {
 /// A model's own parameters, each given once.
 struct Named(BTreeMap<String, Stored>);
 
+impl Named {
+    fn of(model: &Model) -> Self {
+        Self(lora::merged(&model.inference()).into_iter().map(|stored| (stored.name.clone(), stored)).collect())
+    }
+}
+
 impl Weights for Named {
     fn get(&mut self, name: &str, shape: &[usize], _: Init) -> Result<Vec<f32>> {
         match self.0.remove(name) {
@@ -194,6 +200,56 @@ impl Weights for Named {
             Some(stored) => Err(Error::Data(format!("tensor `{name}` has shape {:?}, not {shape:?}", stored.shape))),
             None => Err(Error::Data(format!("tensor `{name}` is missing"))),
         }
+    }
+}
+
+/// The hash that [`super::checkpoint::Checkpoint::packed`] gives, of what `model` is now.
+///
+/// # Errors
+/// If its device fails.
+pub(crate) fn fingerprint(model: &Model) -> Result<String> {
+    let mut named = Named::of(model);
+    let shapes: Vec<(String, Vec<usize>)> =
+        named.0.iter().map(|(name, stored)| (name.clone(), stored.shape.clone())).collect();
+    let mut hashed = Hashed::new(&mut named);
+    shapes.iter().try_for_each(|(name, shape)| hashed.get(name, shape, Init::Constant(0.0)).map(drop))?;
+    Ok(hashed.fingerprint(&model.config()))
+}
+
+/// Weights that are hashed as they are given.
+pub(super) struct Hashed<'a> {
+    weights: &'a mut dyn Weights,
+    hashes: BTreeMap<String, blake3::Hash>,
+}
+
+impl<'a> Hashed<'a> {
+    pub(super) fn new(weights: &'a mut dyn Weights) -> Self {
+        Self { weights, hashes: BTreeMap::new() }
+    }
+
+    /// A hash of all that was given, whatever the order, and of the configuration; in hexadecimal.
+    pub(super) fn fingerprint(self, config: &Config) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(config.to_json("float32").as_bytes());
+        for (name, hash) in self.hashes {
+            hasher.update(name.as_bytes());
+            hasher.update(hash.as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+}
+
+impl Weights for Hashed<'_> {
+    fn get(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Vec<f32>> {
+        let values = self.weights.get(name, shape, init)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(format!("{shape:?}").as_bytes());
+        for some in values.chunks(HASHED) {
+            let bytes: Vec<u8> = some.iter().flat_map(|value| value.to_le_bytes()).collect();
+            hasher.update_rayon(&bytes);
+        }
+        self.hashes.insert(name.into(), hasher.finalize());
+        Ok(values)
     }
 }
 

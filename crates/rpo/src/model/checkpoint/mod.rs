@@ -14,6 +14,7 @@ use find::{download, is_hub_id, is_model, what_directory, what_file};
 use names::{CONFIG, TOKENIZER, TOKENIZER_CONFIG};
 pub use save::{init, save, save_adapter};
 
+use super::packed::{Hashed, PackedModel, Precision, fingerprint};
 use super::peft::{self, Adapter};
 use super::{Config, Init, Model, Weights};
 use crate::chat::{Chat, ChatTemplate, UseTemplate, Writing};
@@ -219,6 +220,28 @@ impl Checkpoint {
         if let Some(base) = &self.base {
             return Adapter::open(&self.dir)?.merge(base.load_as(device, rounded)?);
         }
+        self.read(rounded, |config, weights| Model::new(config, weights, device))
+    }
+
+    /// Loads the model packed for decoding, tensor by tensor, so that no more than one is held twice; with its configuration and
+    /// a hash of its weights, which does not depend on `precision`.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`].
+    pub fn packed(&self, precision: Precision) -> Result<(PackedModel, Config, String)> {
+        if self.is_adapter() {
+            let model = self.load(&Device::flex())?;
+            return Ok((PackedModel::of(&model, precision)?, model.config(), fingerprint(&model)?));
+        }
+        self.read(false, |config, weights| {
+            let mut weights = Hashed::new(weights);
+            let model = PackedModel::new(config, &mut weights, precision)?;
+            Ok((model, config.clone(), weights.fingerprint(config)))
+        })
+    }
+
+    /// What `build` makes of the stored weights, all of which it must take.
+    fn read<M>(&self, rounded: bool, build: impl FnOnce(&Config, &mut dyn Weights) -> Result<M>) -> Result<M> {
         let mut config = self.config()?;
         let mut shards = Shards::open(&self.dir)?;
         if let Some((head, embeddings)) = config.tied_head()
@@ -231,7 +254,7 @@ impl Checkpoint {
             config = config.with_own_head();
         }
         let mut weights = StoredWeights { config: &config, shards: &mut shards, rounded };
-        let model = Model::new(&config, &mut weights, device)?;
+        let model = build(&config, &mut weights)?;
         let tied = config.tied_head().map(|(head, _)| head);
         shards.check_all_taken(|name| config.redundant().contains(&name) || tied == Some(name))?;
         Ok(model)
