@@ -2,7 +2,7 @@
 //! memory and arithmetic allow, measured in the same run.
 //!
 //! `cargo bench --workspace --bench generate -- [--size small|base|large|smollm2] [--batch B]... [--mode greedy|published|beam4]...
-//! [--prompt TOKENS] [--new TOKENS] [--rounds N] [--json FILE] [--peer COMMAND]...`: B prompts, half of them of so many
+//! [--weights f32|bf16|int8] [--prompt TOKENS] [--new TOKENS] [--rounds N] [--json FILE] [--peer COMMAND]...`: B prompts, half of them of so many
 //! tokens and the others shorter, down to half as many, each answered with exactly as many new tokens. The floor is, for each step,
 //! the larger of two: what is read of memory (the decoder's weights, the head's, keys and values) at the rate at which memory is read
 //! here, and the matrix products at the rate of `gemm`; and the prompts' matrix products. A peer answers the same in its own
@@ -10,7 +10,7 @@
 
 mod common;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::{Peer, least, median, option, options, peak_memory, shape};
 use gemm::Parallelism;
@@ -38,10 +38,17 @@ fn main() {
         Some("int8") => (Precision::Int8, 1.0),
         Some(other) => panic!("--weights {other}: f32, bf16 and int8 are known"),
     };
-    let model = PackedModel::new(&config, &mut RandomWeights::new(1), precision).expect("random");
     let mut peers: Vec<Peer> = options("--peer").iter().map(|command| Peer::start(command)).collect();
+    // They are loaded when they have answered.
+    for peer in &mut peers {
+        peer.ask("greedy 1 16 4");
+    }
+    rest();
+    let machine = Machine::measure(Work::of(&config).answer as f64 * bytes);
+    // What was measured with does not count as the model's memory.
+    std::fs::write("/proc/self/clear_refs", "5").ok();
+    let model = PackedModel::new(&config, &mut RandomWeights::new(1), precision).expect("random");
     let mut engine = Engine::packed(model, &config, usize::MAX);
-    let machine = Machine::measure();
     println!("{}", common::machine());
     println!("memory {:.1} GB/s, products {:.0} GFLOP/s", machine.bytes / 1e9, machine.operations / 1e9);
     let mut table = Vec::new();
@@ -54,8 +61,10 @@ fn main() {
             let (mut own, mut theirs) = (Vec::new(), vec![Vec::new(); peers.len()]);
             answer(&mut engine, &prompts, &Decoding { max_new_tokens: 4, min_new_tokens: 4, ..decoding.clone() });
             for _ in 0..rounds {
+                rest();
                 own.push(answer(&mut engine, &prompts, &decoding));
                 for (peer, theirs) in peers.iter_mut().zip(&mut theirs) {
+                    rest();
                     let task = format!("{mode} {batch} {prompt} {new}");
                     theirs.extend(peer.ask(&task).map(|(seconds, _)| seconds));
                 }
@@ -83,6 +92,11 @@ fn main() {
         println!("{}: {:.0} MiB", peer.name.clone(), peer.finish());
     }
     common::write_json(json!({"prompt": prompt, "new": new, "peak_mib": peak_memory(), "table": table}));
+}
+
+/// Lets the threads of others, which wait for work a while without sleeping, fall asleep.
+fn rest() {
+    std::thread::sleep(Duration::from_millis(500));
 }
 
 fn ids(seed: usize, n: usize) -> Vec<u32> {
@@ -123,8 +137,9 @@ struct Machine {
 }
 
 impl Machine {
-    fn measure() -> Self {
-        let values = vec![1f32; 128 << 20];
+    /// By reading so many bytes, as a step does, again and again; and by products of square matrices.
+    fn measure(bytes: f64) -> Self {
+        let values = vec![1f32; bytes as usize / 4];
         let threads = rayon::current_num_threads();
         let read = || {
             let started = Instant::now();
@@ -166,32 +181,49 @@ fn multiply(n: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
     }
 }
 
+/// Weights that a token passes, and values of keys and values that one leaves.
+struct Work {
+    prompt: usize,
+    answer: usize,
+    prompt_keys: usize,
+    own_keys: usize,
+}
+
+impl Work {
+    fn of(config: &Config) -> Self {
+        match config {
+            Config::T5(c) => {
+                let inner = c.num_heads * c.d_kv;
+                let feed_forward = 3 * c.d_model * c.d_ff;
+                let memory = c.num_decoder_layers * 2 * c.d_model * inner;
+                let decoder = c.num_decoder_layers * (6 * c.d_model * inner + feed_forward);
+                let keys = 2 * c.num_decoder_layers * inner;
+                Self {
+                    prompt: c.num_layers * (4 * c.d_model * inner + feed_forward) + memory,
+                    answer: decoder + c.d_model * c.vocab_size,
+                    prompt_keys: keys,
+                    own_keys: keys,
+                }
+            }
+            Config::Llama(c) => {
+                let (queries, keys) = (c.num_heads * c.head_width, c.num_key_heads * c.head_width);
+                let layers = c.num_layers * (2 * c.d_model * (queries + keys) + 3 * c.d_model * c.d_ff);
+                let kept = 2 * c.num_layers * keys;
+                Self { prompt: layers, answer: layers + c.d_model * c.vocab_size, prompt_keys: kept, own_keys: kept }
+            }
+        }
+    }
+}
+
 /// The least seconds where weights are held in so many bytes, keys and values in two at least, and products run at the rate of f32.
 fn floor(config: &Config, machine: &Machine, prompts: &[usize], new: usize, beams: usize, bytes: f64) -> f64 {
-    // Weights that a token of the prompt and one of the answer pass; values of keys and values that either leaves.
-    let (of_prompt, of_answer, prompt_keys, own_keys) = match config {
-        Config::T5(c) => {
-            let inner = c.num_heads * c.d_kv;
-            let feed_forward = 3 * c.d_model * c.d_ff;
-            let encoder = c.num_layers * (4 * c.d_model * inner + feed_forward);
-            let memory = c.num_decoder_layers * 2 * c.d_model * inner;
-            let decoder = c.num_decoder_layers * (6 * c.d_model * inner + feed_forward) + c.d_model * c.vocab_size;
-            let keys = 2 * c.num_decoder_layers * inner;
-            (encoder + memory, decoder, keys, keys)
-        }
-        Config::Llama(c) => {
-            let (queries, keys) = (c.num_heads * c.head_width, c.num_key_heads * c.head_width);
-            let layer = 2 * c.d_model * (queries + keys) + 3 * c.d_model * c.d_ff;
-            let kept = 2 * c.num_layers * keys;
-            (c.num_layers * layer, c.num_layers * layer + c.d_model * c.vocab_size, kept, kept)
-        }
-    };
+    let Work { prompt, answer, prompt_keys, own_keys } = Work::of(config);
     let (tokens, rows) = (prompts.iter().sum::<usize>(), prompts.len() * beams);
-    let reading = 2.0 * (tokens * of_prompt) as f64 / machine.operations;
+    let reading = 2.0 * (tokens * prompt) as f64 / machine.operations;
     let step = |done: usize| {
         let kept = (tokens * prompt_keys + rows * done * own_keys) as f64 * bytes.max(2.0);
-        let memory = (of_answer as f64 * bytes + kept) / machine.bytes;
-        memory.max(2.0 * (rows * of_answer) as f64 / machine.operations)
+        let memory = (answer as f64 * bytes + kept) / machine.bytes;
+        memory.max(2.0 * (rows * answer) as f64 / machine.operations)
     };
     reading + (0..new).map(step).sum::<f64>()
 }

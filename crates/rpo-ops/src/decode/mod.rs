@@ -8,14 +8,17 @@
 mod attend;
 mod bytes;
 mod held;
+mod layers;
 mod lines;
 mod packed;
 mod past;
+mod product;
 mod stack;
 mod team;
+mod weights;
 
+pub use layers::Head;
 pub use packed::Precision;
 pub use past::Past;
-pub use stack::{
-    AttentionWeights, Bias, FeedForwardWeights, Head, Inward, LayerWeights, Map, NormWeights, Position, Sequence, Stack,
-};
+pub use stack::{Sequence, Stack};
+pub use weights::{AttentionWeights, Bias, FeedForwardWeights, Inward, LayerWeights, Map, NormWeights, Position};

@@ -5,115 +5,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::attend::{QUERIES, Query, attend};
 use super::bytes::{self, Group, Rounded};
-use super::packed::{Input, PANEL, Packed, Precision, ROWS, Tiling};
+use super::layers::{Attention, Head, Layer, Norm, normalise};
+use super::packed::{Precision, ROWS};
 use super::past::{Past, Shape, parts, write};
+use super::product::{Space, product};
 use super::team::{Shared, Worker, together};
-use crate::cpu::{inverse_rms, sigmoid, vectorised};
-use crate::parameters::Gate;
-use crate::plan::relative_position_bucket;
-use crate::rotary::Rotary;
+use super::weights::{LayerWeights, NormWeights, Position};
+use crate::cpu::inverse_rms;
 
 /// Rows of a sequence that one task attends for, at most.
 const RUN: usize = 8;
-/// Inputs of tiles that are filled together.
-const PART: usize = 64;
-
-/// Weight of an RMS norm.
-#[derive(Clone, Debug)]
-pub struct NormWeights {
-    /// By coordinate.
-    pub weight: Vec<f32>,
-    /// Added to the mean square.
-    pub epsilon: f64,
-}
-
-/// A linear map.
-#[derive(Clone, Debug)]
-pub struct Map {
-    /// `(outputs, inputs)`, row-major.
-    pub weight: Vec<f32>,
-    /// `(outputs)`.
-    pub bias: Option<Vec<f32>>,
-}
-
-/// Parameters of an attention layer.
-#[derive(Clone, Debug)]
-pub struct AttentionWeights {
-    /// Of the norm before it.
-    pub norm: NormWeights,
-    /// Heads of the queries, and of keys and values, each of which serves as many of the queries.
-    pub heads: [usize; 2],
-    /// To the queries, `heads * width`.
-    pub q: Map,
-    /// To the keys, `key heads * width`: of the rows themselves or, in a layer that attends to a memory, of it.
-    pub k: Map,
-    /// To the values, as many.
-    pub v: Map,
-    /// From `heads * width` back.
-    pub o: Map,
-    /// Weights of the norms of each head of the queries and of the keys, `(width)`.
-    pub head_norms: Option<[Vec<f32>; 2]>,
-    /// By what queries are multiplied.
-    pub scale: f32,
-}
-
-/// What a feed-forward layer does before its last map.
-#[derive(Clone, Debug)]
-pub enum Inward {
-    /// `activation(gate x) * (up x)`.
-    Gated {
-        /// The activation.
-        activation: Gate,
-        /// To `d_ff`.
-        gate: Vec<f32>,
-        /// To `d_ff`.
-        up: Vec<f32>,
-    },
-    /// `max(map x, 0)`.
-    Relu(Vec<f32>),
-}
-
-/// Parameters of a feed-forward layer.
-#[derive(Clone, Debug)]
-pub struct FeedForwardWeights {
-    /// Of the norm before it.
-    pub norm: NormWeights,
-    /// The first map or maps.
-    pub inward: Inward,
-    /// From `d_ff` back, `(d_model, d_ff)`.
-    pub down: Vec<f32>,
-}
-
-/// Parameters of a layer.
-#[derive(Clone, Debug)]
-pub struct LayerWeights {
-    /// Of the rows of a sequence to each other.
-    pub attention: AttentionWeights,
-    /// To the sequence's memory.
-    pub memory: Option<AttentionWeights>,
-    /// The last part.
-    pub feed_forward: FeedForwardWeights,
-}
-
-/// A table of T5's relative position biases.
-#[derive(Clone, Debug)]
-pub struct Bias {
-    /// `(buckets, heads)`, row-major.
-    pub table: Vec<f32>,
-    /// Rows of the table.
-    pub buckets: usize,
-    /// Distances from which on all share a bucket.
-    pub max_distance: usize,
-}
-
-/// How positions enter attention.
-#[derive(Clone, Debug)]
-pub enum Position {
-    /// By T5's biases: one table for all layers, or one for each.
-    Bias(Vec<Bias>),
-    /// By rotation.
-    Rotary(Rotary),
-}
 
 /// A text that is read or written.
 #[derive(Clone)]
@@ -123,52 +24,6 @@ pub struct Sequence {
     /// What it attends to besides: the prompt of an encoder-decoder.
     pub memory: Option<Past>,
 }
-
-struct Norm {
-    weight: Vec<f32>,
-    epsilon: f32,
-}
-
-struct Linear {
-    matrix: Packed,
-    bias: Option<Vec<f32>>,
-}
-
-struct Attention {
-    norm: Norm,
-    heads: usize,
-    key_heads: usize,
-    width: usize,
-    /// To queries, keys and values, one after another; to queries alone in a layer that attends to a memory.
-    inward: Linear,
-    outward: Linear,
-    head_norms: Option<[Norm; 2]>,
-    scale: f32,
-}
-
-enum Activation {
-    /// Panels hold half of a gate's outputs and then half of the other map's.
-    Gate(Gate),
-    Relu,
-}
-
-struct FeedForward {
-    norm: Norm,
-    activation: Activation,
-    inward: Packed,
-    d_ff: usize,
-    down: Linear,
-}
-
-struct Layer {
-    attention: Attention,
-    /// Attention to the memory, and the map from that to its keys and values.
-    memory: Option<(Attention, Linear)>,
-    feed_forward: FeedForward,
-}
-
-/// The map from final hidden states to logits, which may also be the table of embeddings.
-pub struct Head(Packed);
 
 /// An encoder or a decoder, without embeddings and head.
 pub struct Stack {
@@ -183,101 +38,6 @@ pub struct Stack {
     precision: Precision,
     /// Kept from one computation to the next.
     space: Mutex<Space>,
-}
-
-impl From<NormWeights> for Norm {
-    fn from(NormWeights { weight, epsilon }: NormWeights) -> Self {
-        Self { weight, epsilon: epsilon as f32 }
-    }
-}
-
-impl Linear {
-    /// Several maps of so many inputs as one.
-    fn side_by_side(maps: Vec<Map>, inputs: usize, precision: Precision) -> Self {
-        let outputs = |map: &Map| map.weight.len() / inputs;
-        let bias = maps.iter().any(|map| map.bias.is_some()).then(|| {
-            let bias = |map: &Map| map.bias.clone().unwrap_or_else(|| vec![0.0; outputs(map)]);
-            maps.iter().flat_map(bias).collect()
-        });
-        let all: usize = maps.iter().map(outputs).sum();
-        let mut maps = maps.into_iter().map(|map| map.weight);
-        // One map alone is not copied first.
-        let mut weight = maps.next().unwrap_or_default();
-        maps.for_each(|more| weight.extend(more));
-        Self { matrix: Packed::new(all, inputs, &weight, precision), bias }
-    }
-}
-
-impl Attention {
-    fn new(weights: AttentionWeights, d_model: usize, to_memory: bool, precision: Precision) -> (Self, Linear) {
-        let AttentionWeights { norm, heads: [heads, key_heads], q, k, v, o, head_norms, scale } = weights;
-        let inner = q.weight.len() / d_model;
-        let epsilon = norm.epsilon;
-        let head_norms = head_norms.map(|norms| norms.map(|weight| Norm::from(NormWeights { weight, epsilon })));
-        let (inward, of_memory) = match to_memory {
-            true => (vec![q], vec![k, v]),
-            false => (vec![q, k, v], Vec::new()),
-        };
-        let attention = Self {
-            norm: norm.into(),
-            heads,
-            key_heads,
-            width: inner / heads,
-            inward: Linear::side_by_side(inward, d_model, precision),
-            outward: Linear::side_by_side(vec![o], inner, precision),
-            head_norms,
-            scale,
-        };
-        (attention, Linear::side_by_side(of_memory, d_model, precision))
-    }
-
-    /// Columns of the queries.
-    fn inner(&self) -> usize {
-        self.heads * self.width
-    }
-}
-
-impl FeedForward {
-    fn new(weights: FeedForwardWeights, d_model: usize, precision: Precision) -> Self {
-        let FeedForwardWeights { norm, inward, down } = weights;
-        let d_ff = down.len() / d_model;
-        let (activation, inward) = match inward {
-            Inward::Relu(map) => (Activation::Relu, Packed::new(d_ff, d_model, &map, precision)),
-            Inward::Gated { activation, gate, up } => {
-                let half = PANEL / 2;
-                let mut both = vec![0f32; d_ff.div_ceil(half) * PANEL * d_model];
-                let halves = gate.chunks(half * d_model).zip(up.chunks(half * d_model));
-                for (both, (gate, up)) in both.chunks_exact_mut(PANEL * d_model).zip(halves) {
-                    both[..gate.len()].copy_from_slice(gate);
-                    both[half * d_model..][..up.len()].copy_from_slice(up);
-                }
-                (Activation::Gate(activation), Packed::new(both.len() / d_model, d_model, &both, precision))
-            }
-        };
-        Self {
-            norm: norm.into(),
-            activation,
-            inward,
-            d_ff,
-            down: Linear { matrix: Packed::new(d_model, d_ff, &down, precision), bias: None },
-        }
-    }
-}
-
-impl Head {
-    /// Packs `(vocabulary, d_model)` values.
-    pub fn new(d_model: usize, table: &[f32], precision: Precision) -> Self {
-        Self(Packed::new(table.len() / d_model, d_model, table, precision))
-    }
-
-    /// The rows of these tokens: `(tokens, d_model)`.
-    pub fn embed(&self, tokens: &[u32]) -> Vec<f32> {
-        let mut rows = vec![0f32; tokens.len() * self.0.inputs()];
-        for (&token, row) in tokens.iter().zip(rows.chunks_exact_mut(self.0.inputs())) {
-            self.0.row(token as usize, row);
-        }
-        rows
-    }
 }
 
 /// Whose rows are computed.
@@ -296,24 +56,6 @@ struct Rows<'a> {
     angles: [Vec<f32>; 2],
 }
 
-/// Memory for what lies between phases, by row.
-#[derive(Default)]
-struct Space {
-    /// What a product takes: normalised or mixed.
-    narrow: Shared<f32>,
-    /// The same of the feed-forward layer's last map.
-    wide: Shared<f32>,
-    /// Either in tiles.
-    tiles: Shared<f32>,
-    /// Either, rounded.
-    bytes: Shared<Group>,
-    rounded: Shared<Rounded>,
-    byte_tiles: Shared<Group>,
-    /// Queries, keys and values.
-    inward: Shared<f32>,
-    logits: Shared<f32>,
-}
-
 impl Stack {
     /// Packs the layers. `scale` multiplies the last norm's result; a `causal` stack's tokens see only what comes before them.
     ///
@@ -328,11 +70,7 @@ impl Stack {
         position: Position,
         precision: Precision,
     ) -> Result<Self, E> {
-        let layer = |LayerWeights { attention, memory, feed_forward }| Layer {
-            attention: Attention::new(attention, d_model, false, precision).0,
-            memory: memory.map(|memory| Attention::new(memory, d_model, true, precision)),
-            feed_forward: FeedForward::new(feed_forward, d_model, precision),
-        };
+        let layer = |weights| Layer::new(weights, d_model, precision);
         // One by one, so that no layer's weights are held twice.
         let layers = layers.into_iter().map(|weights| weights.map(layer)).collect::<Result<_, E>>()?;
         Ok(Self { d_model, layers, norm: norm.into(), scale, causal, position, precision, space: Mutex::default() })
@@ -635,185 +373,6 @@ impl Stack {
             take(row, &state);
         });
     }
-}
-
-impl Bias {
-    /// The bias of each head for keys from `reach - 1` tokens before a query to as many after it.
-    fn over(&self, reach: usize, causal: bool) -> Vec<f32> {
-        let heads = self.table.len() / self.buckets;
-        let span = 2 * reach.max(1) - 1;
-        let mut over = vec![0f32; heads * span];
-        for i in 0..span {
-            let relative = i as i64 - (reach.max(1) - 1) as i64;
-            if causal && relative > 0 {
-                break;
-            }
-            let bucket = relative_position_bucket(relative, !causal, self.buckets, self.max_distance);
-            for head in 0..heads {
-                over[head * span + i] = self.table[bucket * heads + head];
-            }
-        }
-        over
-    }
-}
-
-impl Norm {
-    fn of(&self, x: &[f32], y: &mut [f32]) {
-        vectorised(
-            #[inline(always)]
-            || {
-                let scale = inverse_rms(x, self.epsilon);
-                y.iter_mut().zip(x).zip(&self.weight).for_each(|((y, x), w)| *y = x * scale * w);
-            },
-        );
-    }
-}
-
-impl FeedForward {
-    /// The first maps and what follows them.
-    fn inward(&self, worker: &Worker<'_>, x: &Shared<f32>, rows: usize, space: &Space) {
-        product(worker, &self.inward, x, rows, space, |panel, first, sums| {
-            for (row, sums) in (first..).zip(sums) {
-                let mut values = [0f32; PANEL];
-                let (at, width) = match self.activation {
-                    Activation::Relu => {
-                        values.iter_mut().zip(sums).for_each(|(value, sum)| *value = sum.max(0.0));
-                        (panel * PANEL, PANEL)
-                    }
-                    Activation::Gate(gate) => {
-                        let [scale, cubic] = gate.coefficients();
-                        let (gates, ups) = sums.split_at(PANEL / 2);
-                        vectorised(
-                            #[inline(always)]
-                            || {
-                                for ((value, &g), &u) in values.iter_mut().zip(gates).zip(ups) {
-                                    *value = g * sigmoid(scale * g * (cubic * g * g + 1.0)) * u;
-                                }
-                            },
-                        );
-                        (panel * PANEL / 2, PANEL / 2)
-                    }
-                };
-                let (some, at) = (width.min(self.d_ff - at), row * self.d_ff + at);
-                // SAFETY: a panel is multiplied by one thread, and what it gives is nobody else's.
-                #[expect(unsafe_code, reason = "threads share it")]
-                unsafe { space.wide.write(at..at + some) }.copy_from_slice(&values[..some]);
-            }
-        });
-    }
-}
-
-impl Linear {
-    /// `y = map x`.
-    fn replace(&self, worker: &Worker<'_>, x: &Shared<f32>, rows: usize, space: &Space, y: &Shared<f32>) {
-        self.apply(worker, x, rows, space, y, |y, value| *y = value);
-    }
-
-    /// `y += map x`.
-    fn add(&self, worker: &Worker<'_>, x: &Shared<f32>, rows: usize, space: &Space, y: &Shared<f32>) {
-        self.apply(worker, x, rows, space, y, |y, value| *y += value);
-    }
-
-    fn apply(
-        &self,
-        worker: &Worker<'_>,
-        x: &Shared<f32>,
-        rows: usize,
-        space: &Space,
-        y: &Shared<f32>,
-        put: impl Fn(&mut f32, f32),
-    ) {
-        let Self { matrix, bias } = self;
-        product(worker, matrix, x, rows, space, |panel, first, sums| {
-            let of = matrix.outputs_of(panel);
-            for (row, sums) in (first..).zip(sums) {
-                let at = row * matrix.outputs();
-                // SAFETY: a panel is multiplied by one thread, and its outputs are nobody else's.
-                #[expect(unsafe_code, reason = "threads share it")]
-                let y = unsafe { y.write(at + of.start..at + of.end) };
-                match bias {
-                    None => y.iter_mut().zip(sums).for_each(|(y, sum)| put(y, *sum)),
-                    Some(bias) => {
-                        let values = sums.iter().zip(&bias[of.clone()]);
-                        y.iter_mut().zip(values).for_each(|(y, (sum, bias))| put(y, sum + bias));
-                    }
-                }
-            }
-        });
-    }
-}
-
-/// Every panel times all rows of `x`, which are rounded before if the matrix takes bytes.
-fn product(
-    worker: &Worker<'_>,
-    matrix: &Packed,
-    x: &Shared<f32>,
-    rows: usize,
-    space: &Space,
-    mut take: impl FnMut(usize, usize, &[[f32; PANEL]]),
-) {
-    let (inputs, groups, tiling) = (matrix.inputs(), bytes::groups(matrix.inputs()), Tiling::of(rows));
-    // SAFETY, of all that is read: it was written in another phase, and nobody writes to it in this one.
-    #[expect(unsafe_code, reason = "threads share it")]
-    let x = &unsafe { x.read() }[..rows * inputs];
-    #[expect(unsafe_code, reason = "threads share it")]
-    let input = if matrix.takes_bytes() {
-        worker.phase(rows, |row| {
-            // SAFETY: a row is rounded by one thread.
-            let (bytes, rounded) =
-                unsafe { (space.bytes.write(row * groups..(row + 1) * groups), space.rounded.write(row..row + 1)) };
-            rounded[0] = bytes::round(&x[row * inputs..(row + 1) * inputs], bytes);
-        });
-        let (bytes, rounded) = unsafe { (space.bytes.read(), space.rounded.read()) };
-        Input::Bytes(tiled(worker, tiling, bytes, groups, &space.byte_tiles), rounded)
-    } else {
-        Input::Floats(tiled(worker, tiling, x, inputs, &space.tiles))
-    };
-    worker.phase(matrix.panels(), |panel| {
-        matrix.panel_times(panel, input, tiling, |first, sums| take(panel, first, sums));
-    });
-}
-
-/// Rows of so many inputs in tiles.
-fn tiled<'a, T: Clone + Copy + Send + Sync>(
-    worker: &Worker<'_>,
-    tiling: Tiling,
-    x: &'a [T],
-    inputs: usize,
-    tiles: &'a Shared<T>,
-) -> &'a [T] {
-    if tiling.is_row() {
-        return x;
-    }
-    let (parts, size) = (inputs.div_ceil(PART), tiling.size(1));
-    worker.phase(tiling.tiles() * parts, |piece| {
-        let (tile, first) = (piece / parts, piece % parts * PART);
-        let some = first..inputs.min(first + PART);
-        let at = (tile * inputs + first) * size;
-        // SAFETY: a part of a tile is filled by one thread, and nobody reads it in this phase.
-        #[expect(unsafe_code, reason = "threads share it")]
-        let part = unsafe { tiles.write(at..at + some.len() * size) };
-        tiling.fill(x, inputs, tile, some, part);
-    });
-    // SAFETY: the tiles were filled in another phase; the next to fill them comes after what is multiplied with them.
-    #[expect(unsafe_code, reason = "threads share it")]
-    unsafe {
-        tiles.read()
-    }
-}
-
-/// The rows of the residual stream, normalised.
-fn normalise(worker: &Worker<'_>, x: &Shared<f32>, norm: &Norm, y: &Shared<f32>, rows: usize) {
-    let width = norm.weight.len();
-    // SAFETY: products were added in other phases, and nobody writes to the residual stream in this one.
-    #[expect(unsafe_code, reason = "threads share it")]
-    let x = unsafe { x.read() };
-    worker.phase(rows, |row| {
-        let of = row * width..(row + 1) * width;
-        // SAFETY: a row is normalised by one thread, and nobody reads it in this phase.
-        #[expect(unsafe_code, reason = "threads share it")]
-        norm.of(&x[of.clone()], unsafe { y.write(of) });
-    });
 }
 
 impl Space {

@@ -1,0 +1,265 @@
+//! Layers with packed weights, and what they do to rows.
+
+use super::packed::{PANEL, Packed, Precision};
+use super::product::{Space, product};
+use super::team::{Shared, Worker};
+use super::weights::{AttentionWeights, FeedForwardWeights, Inward, LayerWeights, Map, NormWeights};
+use crate::cpu::{inverse_rms, sigmoid, vectorised};
+use crate::parameters::Gate;
+
+pub(super) struct Norm {
+    pub(super) weight: Vec<f32>,
+    pub(super) epsilon: f32,
+}
+
+pub(super) struct Linear {
+    pub(super) matrix: Packed,
+    pub(super) bias: Option<Vec<f32>>,
+}
+
+pub(super) struct Attention {
+    pub(super) norm: Norm,
+    pub(super) heads: usize,
+    pub(super) key_heads: usize,
+    pub(super) width: usize,
+    /// To queries, keys and values, one after another; to queries alone in a layer that attends to a memory.
+    pub(super) inward: Linear,
+    pub(super) outward: Linear,
+    pub(super) head_norms: Option<[Norm; 2]>,
+    pub(super) scale: f32,
+}
+
+pub(super) enum Activation {
+    /// Panels hold half of a gate's outputs and then half of the other map's.
+    Gate(Gate),
+    Relu,
+}
+
+pub(super) struct FeedForward {
+    pub(super) norm: Norm,
+    pub(super) activation: Activation,
+    pub(super) inward: Packed,
+    pub(super) d_ff: usize,
+    pub(super) down: Linear,
+}
+
+pub(super) struct Layer {
+    pub(super) attention: Attention,
+    /// Attention to the memory, and the map from that to its keys and values.
+    pub(super) memory: Option<(Attention, Linear)>,
+    pub(super) feed_forward: FeedForward,
+}
+
+/// The map from final hidden states to logits, which may also be the table of embeddings.
+pub struct Head(pub(super) Packed);
+
+impl From<NormWeights> for Norm {
+    fn from(NormWeights { weight, epsilon }: NormWeights) -> Self {
+        Self { weight, epsilon: epsilon as f32 }
+    }
+}
+
+impl Linear {
+    /// Several maps of so many inputs as one.
+    pub(super) fn side_by_side(maps: Vec<Map>, inputs: usize, precision: Precision) -> Self {
+        let outputs = |map: &Map| map.weight.len() / inputs;
+        let bias = maps.iter().any(|map| map.bias.is_some()).then(|| {
+            let bias = |map: &Map| map.bias.clone().unwrap_or_else(|| vec![0.0; outputs(map)]);
+            maps.iter().flat_map(bias).collect()
+        });
+        let all: usize = maps.iter().map(outputs).sum();
+        let mut maps = maps.into_iter().map(|map| map.weight);
+        // One map alone is not copied first.
+        let mut weight = maps.next().unwrap_or_default();
+        maps.for_each(|more| weight.extend(more));
+        Self { matrix: Packed::new(all, inputs, &weight, precision), bias }
+    }
+}
+
+impl Attention {
+    pub(super) fn new(
+        weights: AttentionWeights,
+        d_model: usize,
+        to_memory: bool,
+        precision: Precision,
+    ) -> (Self, Linear) {
+        let AttentionWeights { norm, heads: [heads, key_heads], q, k, v, o, head_norms, scale } = weights;
+        let inner = q.weight.len() / d_model;
+        let epsilon = norm.epsilon;
+        let head_norms = head_norms.map(|norms| norms.map(|weight| Norm::from(NormWeights { weight, epsilon })));
+        let (inward, of_memory) = match to_memory {
+            true => (vec![q], vec![k, v]),
+            false => (vec![q, k, v], Vec::new()),
+        };
+        let attention = Self {
+            norm: norm.into(),
+            heads,
+            key_heads,
+            width: inner / heads,
+            inward: Linear::side_by_side(inward, d_model, precision),
+            outward: Linear::side_by_side(vec![o], inner, precision),
+            head_norms,
+            scale,
+        };
+        (attention, Linear::side_by_side(of_memory, d_model, precision))
+    }
+
+    /// Columns of the queries.
+    pub(super) fn inner(&self) -> usize {
+        self.heads * self.width
+    }
+}
+
+impl FeedForward {
+    pub(super) fn new(weights: FeedForwardWeights, d_model: usize, precision: Precision) -> Self {
+        let FeedForwardWeights { norm, inward, down } = weights;
+        let d_ff = down.len() / d_model;
+        let (activation, inward) = match inward {
+            Inward::Relu(map) => (Activation::Relu, Packed::new(d_ff, d_model, &map, precision)),
+            Inward::Gated { activation, gate, up } => {
+                let half = PANEL / 2;
+                let mut both = vec![0f32; d_ff.div_ceil(half) * PANEL * d_model];
+                let halves = gate.chunks(half * d_model).zip(up.chunks(half * d_model));
+                for (both, (gate, up)) in both.chunks_exact_mut(PANEL * d_model).zip(halves) {
+                    both[..gate.len()].copy_from_slice(gate);
+                    both[half * d_model..][..up.len()].copy_from_slice(up);
+                }
+                (Activation::Gate(activation), Packed::new(both.len() / d_model, d_model, &both, precision))
+            }
+        };
+        Self {
+            norm: norm.into(),
+            activation,
+            inward,
+            d_ff,
+            down: Linear { matrix: Packed::new(d_model, d_ff, &down, precision), bias: None },
+        }
+    }
+}
+
+impl Layer {
+    pub(super) fn new(weights: LayerWeights, d_model: usize, precision: Precision) -> Self {
+        let LayerWeights { attention, memory, feed_forward } = weights;
+        Self {
+            attention: Attention::new(attention, d_model, false, precision).0,
+            memory: memory.map(|memory| Attention::new(memory, d_model, true, precision)),
+            feed_forward: FeedForward::new(feed_forward, d_model, precision),
+        }
+    }
+}
+
+impl Head {
+    /// Packs `(vocabulary, d_model)` values.
+    pub fn new(d_model: usize, table: &[f32], precision: Precision) -> Self {
+        Self(Packed::new(table.len() / d_model, d_model, table, precision))
+    }
+
+    /// The rows of these tokens: `(tokens, d_model)`.
+    pub fn embed(&self, tokens: &[u32]) -> Vec<f32> {
+        let mut rows = vec![0f32; tokens.len() * self.0.inputs()];
+        for (&token, row) in tokens.iter().zip(rows.chunks_exact_mut(self.0.inputs())) {
+            self.0.row(token as usize, row);
+        }
+        rows
+    }
+}
+
+impl Norm {
+    pub(super) fn of(&self, x: &[f32], y: &mut [f32]) {
+        vectorised(
+            #[inline(always)]
+            || {
+                let scale = inverse_rms(x, self.epsilon);
+                y.iter_mut().zip(x).zip(&self.weight).for_each(|((y, x), w)| *y = x * scale * w);
+            },
+        );
+    }
+}
+
+impl FeedForward {
+    /// The first maps and what follows them.
+    pub(super) fn inward(&self, worker: &Worker<'_>, x: &Shared<f32>, rows: usize, space: &Space) {
+        product(worker, &self.inward, x, rows, space, |panel, first, sums| {
+            for (row, sums) in (first..).zip(sums) {
+                let mut values = [0f32; PANEL];
+                let (at, width) = match self.activation {
+                    Activation::Relu => {
+                        values.iter_mut().zip(sums).for_each(|(value, sum)| *value = sum.max(0.0));
+                        (panel * PANEL, PANEL)
+                    }
+                    Activation::Gate(gate) => {
+                        let [scale, cubic] = gate.coefficients();
+                        let (gates, ups) = sums.split_at(PANEL / 2);
+                        vectorised(
+                            #[inline(always)]
+                            || {
+                                for ((value, &g), &u) in values.iter_mut().zip(gates).zip(ups) {
+                                    *value = g * sigmoid(scale * g * (cubic * g * g + 1.0)) * u;
+                                }
+                            },
+                        );
+                        (panel * PANEL / 2, PANEL / 2)
+                    }
+                };
+                let (some, at) = (width.min(self.d_ff - at), row * self.d_ff + at);
+                // SAFETY: a panel is multiplied by one thread, and what it gives is nobody else's.
+                #[expect(unsafe_code, reason = "threads share it")]
+                unsafe { space.wide.write(at..at + some) }.copy_from_slice(&values[..some]);
+            }
+        });
+    }
+}
+
+impl Linear {
+    /// `y = map x`.
+    pub(super) fn replace(&self, worker: &Worker<'_>, x: &Shared<f32>, rows: usize, space: &Space, y: &Shared<f32>) {
+        self.apply(worker, x, rows, space, y, |y, value| *y = value);
+    }
+
+    /// `y += map x`.
+    pub(super) fn add(&self, worker: &Worker<'_>, x: &Shared<f32>, rows: usize, space: &Space, y: &Shared<f32>) {
+        self.apply(worker, x, rows, space, y, |y, value| *y += value);
+    }
+
+    fn apply(
+        &self,
+        worker: &Worker<'_>,
+        x: &Shared<f32>,
+        rows: usize,
+        space: &Space,
+        y: &Shared<f32>,
+        put: impl Fn(&mut f32, f32),
+    ) {
+        let Self { matrix, bias } = self;
+        product(worker, matrix, x, rows, space, |panel, first, sums| {
+            let of = matrix.outputs_of(panel);
+            for (row, sums) in (first..).zip(sums) {
+                let at = row * matrix.outputs();
+                // SAFETY: a panel is multiplied by one thread, and its outputs are nobody else's.
+                #[expect(unsafe_code, reason = "threads share it")]
+                let y = unsafe { y.write(at + of.start..at + of.end) };
+                match bias {
+                    None => y.iter_mut().zip(sums).for_each(|(y, sum)| put(y, *sum)),
+                    Some(bias) => {
+                        let values = sums.iter().zip(&bias[of.clone()]);
+                        y.iter_mut().zip(values).for_each(|(y, (sum, bias))| put(y, sum + bias));
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// The rows of the residual stream, normalised.
+pub(super) fn normalise(worker: &Worker<'_>, x: &Shared<f32>, norm: &Norm, y: &Shared<f32>, rows: usize) {
+    let width = norm.weight.len();
+    // SAFETY: products were added in other phases, and nobody writes to the residual stream in this one.
+    #[expect(unsafe_code, reason = "threads share it")]
+    let x = unsafe { x.read() };
+    worker.phase(rows, |row| {
+        let of = row * width..(row + 1) * width;
+        // SAFETY: a row is normalised by one thread, and nobody reads it in this phase.
+        #[expect(unsafe_code, reason = "threads share it")]
+        norm.of(&x[of.clone()], unsafe { y.write(of) });
+    });
+}
