@@ -1,7 +1,7 @@
 //! Products of integers of eight bits: weights with a scale for each output, rows with a scale each. Sums are exact in 32 bits,
 //! so that every processor gives the same.
 
-use super::lines::{Ahead, LINE, Lines};
+use super::lines::{Ahead, Arena, LINE, Lines};
 use super::packed::{PANEL, Sums};
 use crate::cpu::vectorised;
 
@@ -64,7 +64,7 @@ pub(super) fn round(x: &[f32], groups: &mut [Group]) -> Rounded {
 }
 
 impl Bytes {
-    pub(super) fn new(outputs: usize, inputs: usize, weights: &[f32]) -> Self {
+    pub(super) fn new(outputs: usize, inputs: usize, weights: &[f32], arena: &mut Arena) -> Self {
         let (panels, groups) = (outputs.div_ceil(PANEL), groups(inputs));
         let largest = |row: &[f32]| row.iter().fold(0f32, |largest, weight| largest.max(weight.abs()));
         let mut scales: Vec<f32> = weights.chunks_exact(inputs.max(1)).map(|row| largest(row) / 127.0).collect();
@@ -79,7 +79,7 @@ impl Bytes {
         let four = |output, group| u32::from_le_bytes(std::array::from_fn(|i| byte(output, group * GROUP + i)));
         let of_panel = |panel| (0..groups).flat_map(move |group| (0..PANEL).map(move |o| (panel * PANEL + o, group)));
         let places = (0..panels).flat_map(of_panel).map(|(output, group)| four(output, group));
-        Self { inputs, weights: Lines::filled(panels * groups * PANEL / LINE, places), scales }
+        Self { inputs, weights: arena.filled(panels * groups * PANEL / LINE, places), scales }
     }
 
     /// Row `output` of the matrix.

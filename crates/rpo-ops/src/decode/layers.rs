@@ -1,6 +1,6 @@
 //! Layers with packed weights, and what they do to rows.
 
-use super::packed::{PANEL, Packed, Precision};
+use super::packed::{PANEL, Packed, Packer, Precision, ROWS};
 use super::product::{Space, product};
 use super::team::{Shared, Worker};
 use super::weights::{AttentionWeights, FeedForwardWeights, Inward, LayerWeights, Map, NormWeights};
@@ -61,7 +61,7 @@ impl From<NormWeights> for Norm {
 
 impl Linear {
     /// Several maps of so many inputs as one.
-    pub(super) fn side_by_side(maps: Vec<Map>, inputs: usize, precision: Precision) -> Self {
+    pub(super) fn side_by_side(maps: Vec<Map>, inputs: usize, packer: &mut Packer) -> Self {
         let outputs = |map: &Map| map.weight.len() / inputs;
         let bias = maps.iter().any(|map| map.bias.is_some()).then(|| {
             let bias = |map: &Map| map.bias.clone().unwrap_or_else(|| vec![0.0; outputs(map)]);
@@ -72,7 +72,7 @@ impl Linear {
         // One map alone is not copied first.
         let mut weight = maps.next().unwrap_or_default();
         maps.for_each(|more| weight.extend(more));
-        Self { matrix: Packed::new(all, inputs, &weight, precision), bias }
+        Self { matrix: Packed::new(all, inputs, &weight, packer), bias }
     }
 }
 
@@ -81,7 +81,7 @@ impl Attention {
         weights: AttentionWeights,
         d_model: usize,
         to_memory: bool,
-        precision: Precision,
+        packer: &mut Packer,
     ) -> (Self, Linear) {
         let AttentionWeights { norm, heads: [heads, key_heads], q, k, v, o, head_norms, scale } = weights;
         let inner = q.weight.len() / d_model;
@@ -96,12 +96,12 @@ impl Attention {
             heads,
             key_heads,
             width: inner / heads,
-            inward: Linear::side_by_side(inward, d_model, precision),
-            outward: Linear::side_by_side(vec![o], inner, precision),
+            inward: Linear::side_by_side(inward, d_model, packer),
+            outward: Linear::side_by_side(vec![o], inner, packer),
             head_norms,
             scale,
         };
-        (attention, Linear::side_by_side(of_memory, d_model, precision))
+        (attention, Linear::side_by_side(of_memory, d_model, packer))
     }
 
     /// Columns of the queries.
@@ -111,11 +111,11 @@ impl Attention {
 }
 
 impl FeedForward {
-    pub(super) fn new(weights: FeedForwardWeights, d_model: usize, precision: Precision) -> Self {
+    pub(super) fn new(weights: FeedForwardWeights, d_model: usize, packer: &mut Packer) -> Self {
         let FeedForwardWeights { norm, inward, down } = weights;
         let d_ff = down.len() / d_model;
         let (activation, inward) = match inward {
-            Inward::Relu(map) => (Activation::Relu, Packed::new(d_ff, d_model, &map, precision)),
+            Inward::Relu(map) => (Activation::Relu, Packed::new(d_ff, d_model, &map, packer)),
             Inward::Gated { activation, gate, up } => {
                 let half = PANEL / 2;
                 let mut both = vec![0f32; d_ff.div_ceil(half) * PANEL * d_model];
@@ -124,7 +124,7 @@ impl FeedForward {
                     both[..gate.len()].copy_from_slice(gate);
                     both[half * d_model..][..up.len()].copy_from_slice(up);
                 }
-                (Activation::Gate(activation), Packed::new(both.len() / d_model, d_model, &both, precision))
+                (Activation::Gate(activation), Packed::new(both.len() / d_model, d_model, &both, packer))
             }
         };
         Self {
@@ -132,18 +132,18 @@ impl FeedForward {
             activation,
             inward,
             d_ff,
-            down: Linear { matrix: Packed::new(d_model, d_ff, &down, precision), bias: None },
+            down: Linear { matrix: Packed::new(d_model, d_ff, &down, packer), bias: None },
         }
     }
 }
 
 impl Layer {
-    pub(super) fn new(weights: LayerWeights, d_model: usize, precision: Precision) -> Self {
+    pub(super) fn new(weights: LayerWeights, d_model: usize, packer: &mut Packer) -> Self {
         let LayerWeights { attention, memory, feed_forward } = weights;
         Self {
-            attention: Attention::new(attention, d_model, false, precision).0,
-            memory: memory.map(|memory| Attention::new(memory, d_model, true, precision)),
-            feed_forward: FeedForward::new(feed_forward, d_model, precision),
+            attention: Attention::new(attention, d_model, false, packer).0,
+            memory: memory.map(|memory| Attention::new(memory, d_model, true, packer)),
+            feed_forward: FeedForward::new(feed_forward, d_model, packer),
         }
     }
 }
@@ -151,7 +151,7 @@ impl Layer {
 impl Head {
     /// Packs `(vocabulary, d_model)` values.
     pub fn new(d_model: usize, table: &[f32], precision: Precision) -> Self {
-        Self(Packed::new(table.len() / d_model, d_model, table, precision))
+        Self(Packed::new(table.len() / d_model, d_model, table, &mut precision.into()))
     }
 
     /// The rows of these tokens: `(tokens, d_model)`.
@@ -179,34 +179,44 @@ impl Norm {
 impl FeedForward {
     /// The first maps and what follows them.
     pub(super) fn inward(&self, worker: &Worker<'_>, x: &Shared<f32>, rows: usize, space: &Space) {
+        let width = match self.activation {
+            Activation::Relu => PANEL,
+            Activation::Gate(_) => PANEL / 2,
+        };
+        let mut values = [[0f32; PANEL]; ROWS];
         product(worker, &self.inward, x, rows, space, |panel, first, sums| {
-            for (row, sums) in (first..).zip(sums) {
-                let mut values = [0f32; PANEL];
-                let (at, width) = match self.activation {
-                    Activation::Relu => {
-                        values.iter_mut().zip(sums).for_each(|(value, sum)| *value = sum.max(0.0));
-                        (panel * PANEL, PANEL)
-                    }
-                    Activation::Gate(gate) => {
-                        let [scale, cubic] = gate.coefficients();
-                        let (gates, ups) = sums.split_at(PANEL / 2);
-                        vectorised(
-                            #[inline(always)]
-                            || {
-                                for ((value, &g), &u) in values.iter_mut().zip(gates).zip(ups) {
-                                    *value = g * sigmoid(scale * g * (cubic * g * g + 1.0)) * u;
-                                }
-                            },
-                        );
-                        (panel * PANEL / 2, PANEL / 2)
-                    }
-                };
-                let (some, at) = (width.min(self.d_ff - at), row * self.d_ff + at);
+            self.activation.of(sums, &mut values);
+            let some = width.min(self.d_ff - panel * width);
+            for (row, values) in (first..).zip(&values[..sums.len()]) {
+                let at = row * self.d_ff + panel * width;
                 // SAFETY: a panel is multiplied by one thread, and what it gives is nobody else's.
                 #[expect(unsafe_code, reason = "threads share it")]
                 unsafe { space.wide.write(at..at + some) }.copy_from_slice(&values[..some]);
             }
         });
+    }
+}
+
+impl Activation {
+    /// What becomes of the first maps' outputs in a panel, row by row.
+    fn of(&self, sums: &[[f32; PANEL]], values: &mut [[f32; PANEL]]) {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (values, sums) in values.iter_mut().zip(sums) {
+                    match self {
+                        Self::Relu => values.iter_mut().zip(sums).for_each(|(value, sum)| *value = sum.max(0.0)),
+                        Self::Gate(gate) => {
+                            let [scale, cubic] = gate.coefficients();
+                            let (gates, ups) = sums.split_at(PANEL / 2);
+                            for ((value, &g), &u) in values.iter_mut().zip(gates).zip(ups) {
+                                *value = g * sigmoid(scale * g * (cubic * g * g + 1.0)) * u;
+                            }
+                        }
+                    }
+                }
+            },
+        );
     }
 }
 

@@ -1,59 +1,133 @@
 //! Memory for weights: in whole lines of the processor's memory, on large pages where the system gives them. Decoding reads all
 //! of it once a step, which small pages slow down.
 
+use std::alloc::Layout;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
 use super::held::fetch;
 
 /// Places of a line.
 pub(super) const LINE: usize = 16;
+
+/// Bytes of a large page.
+const LARGE: usize = 2 << 20;
+/// Lines of a chunk.
+const CHUNK: usize = (16 << 20) / size_of::<Line>();
 
 /// A line of memory.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([u32; LINE]);
 
-/// Lines that are filled once.
-pub(super) struct Lines(Vec<Line>);
+/// Lines of a piece of memory that are filled once.
+pub(super) struct Lines {
+    chunk: Arc<Chunk>,
+    first: usize,
+    lines: usize,
+}
 
-impl Lines {
-    /// Lines whose places have the values that `values` gives, in order.
-    pub(super) fn filled(lines: usize, mut values: impl Iterator<Item = u32>) -> Self {
-        let mut filled = Vec::with_capacity(lines);
-        on_large_pages(&mut filled);
-        for _ in 0..lines {
-            filled.push(Line(std::array::from_fn(|_| values.next().unwrap_or_default())));
-        }
-        Self(filled)
+/// Gives lines out of large pieces of memory, so that also small matrices lie on large pages.
+#[derive(Default)]
+pub(super) struct Arena {
+    chunk: Option<Arc<Chunk>>,
+    /// Lines of it that were given out.
+    used: usize,
+}
+
+/// A piece of memory on large pages.
+struct Chunk {
+    start: NonNull<Line>,
+    layout: Layout,
+}
+
+// SAFETY: it is memory alone, whose parts belong to those who were given them.
+#[expect(unsafe_code, reason = "memory of its own")]
+unsafe impl Send for Chunk {}
+// SAFETY: what a part holds is written before it is shared.
+#[expect(unsafe_code, reason = "memory of its own")]
+unsafe impl Sync for Chunk {}
+
+impl Chunk {
+    /// Room for so many lines, nothing in it yet.
+    fn new(lines: usize) -> Self {
+        let bytes = (lines * size_of::<Line>()).next_multiple_of(LARGE).max(LARGE);
+        let layout = Layout::from_size_align(bytes, LARGE).expect("less than all memory");
+        // SAFETY: the size is not zero.
+        #[expect(unsafe_code, reason = "memory that is not zeroed first")]
+        let start = NonNull::new(unsafe { std::alloc::alloc(layout) });
+        let start = start.unwrap_or_else(|| std::alloc::handle_alloc_error(layout)).cast();
+        let chunk = Self { start, layout };
+        chunk.on_large_pages();
+        chunk
     }
 
-    /// All places.
-    pub(super) fn places(&self) -> &[u32] {
-        // SAFETY: a line is its places one after another.
-        #[expect(unsafe_code, reason = "a line is aligned as its places are not")]
+    fn lines(&self) -> usize {
+        self.layout.size() / size_of::<Line>()
+    }
+
+    fn on_large_pages(&self) {
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        // SAFETY: the memory is the chunk's own, and the advice does not change what is in it.
+        #[expect(unsafe_code, reason = "the interface of the system")]
         unsafe {
-            std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * LINE)
+            // That it is not heeded makes nothing wrong.
+            libc::madvise(self.start.as_ptr().cast(), self.layout.size(), libc::MADV_HUGEPAGE);
         }
     }
 }
 
-/// Asks for large pages under memory that nothing was written to.
-fn on_large_pages(lines: &mut Vec<Line>) {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        const PAGE: usize = 4096;
-        const LARGE: usize = 512 * PAGE;
-        let (start, bytes) = (lines.as_mut_ptr() as usize, lines.capacity() * size_of::<Line>());
-        let (first, end) = (start.next_multiple_of(PAGE), (start + bytes) / PAGE * PAGE);
-        if bytes >= LARGE {
-            // SAFETY: the pages lie inside the vector's memory, and the advice does not change what is in them.
-            #[expect(unsafe_code, reason = "the interface of the system")]
-            unsafe {
-                // That it is not heeded makes nothing wrong.
-                libc::madvise(first as *mut libc::c_void, end - first, libc::MADV_HUGEPAGE);
-            }
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        // SAFETY: it was allocated with this layout, and lines need no dropping.
+        #[expect(unsafe_code, reason = "memory of its own")]
+        unsafe {
+            std::alloc::dealloc(self.start.as_ptr().cast(), self.layout);
         }
     }
-    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-    let _ = lines;
+}
+
+impl Arena {
+    /// Lines whose places have the values that `values` gives, in order.
+    pub(super) fn filled(&mut self, lines: usize, mut values: impl Iterator<Item = u32>) -> Lines {
+        let (chunk, first) = self.room(lines);
+        for line in first..first + lines {
+            let line_of = Line(std::array::from_fn(|_| values.next().unwrap_or_default()));
+            // SAFETY: the lines lie in the chunk, and nobody else was given them.
+            #[expect(unsafe_code, reason = "memory of its own")]
+            unsafe {
+                chunk.start.add(line).write(line_of);
+            }
+        }
+        Lines { chunk, first, lines }
+    }
+
+    /// A chunk and the first of so many lines of it that nobody was given.
+    fn room(&mut self, lines: usize) -> (Arc<Chunk>, usize) {
+        if let Some(chunk) = self.chunk.as_ref().filter(|chunk| chunk.lines() - self.used >= lines) {
+            let first = self.used;
+            self.used += lines;
+            return (Arc::clone(chunk), first);
+        }
+        if lines > CHUNK / 2 {
+            return (Arc::new(Chunk::new(lines)), 0);
+        }
+        let chunk = Arc::new(Chunk::new(CHUNK));
+        self.chunk = Some(Arc::clone(&chunk));
+        self.used = lines;
+        (chunk, 0)
+    }
+}
+
+impl Lines {
+    /// All places.
+    pub(super) fn places(&self) -> &[u32] {
+        // SAFETY: the lines were filled, lie in the chunk, and are their places one after another.
+        #[expect(unsafe_code, reason = "a line is aligned as its places are not")]
+        unsafe {
+            std::slice::from_raw_parts(self.chunk.start.add(self.first).as_ptr().cast(), self.lines * LINE)
+        }
+    }
 }
 
 /// What is to be read after what is read now: fetched bit by bit meanwhile, so that the memory is never idle.
@@ -92,10 +166,15 @@ mod tests {
 
     #[test]
     fn lines_hold_what_they_were_filled_with() {
-        let n = 40_000;
-        let lines = Lines::filled(n, 0..(n * LINE) as u32 - 3);
-        assert_eq!(lines.places().as_ptr() as usize % 64, 0);
-        let want = |i: usize| if i < n * LINE - 3 { i as u32 } else { 0 };
-        assert!(lines.places().iter().enumerate().all(|(i, place)| *place == want(i)));
+        let mut arena = Arena::default();
+        let sizes = [1, 40_000, 200_000, 3, 150_000, 0, 7];
+        let all = sizes.map(|n| arena.filled(n, 0..(n * LINE) as u32 - (n > 0) as u32 * 3));
+        drop(arena);
+        for (n, lines) in sizes.into_iter().zip(&all) {
+            let places = lines.places();
+            assert_eq!((places.len(), places.as_ptr() as usize % 64), (n * LINE, 0));
+            let want = |i: usize| if i + 3 < n * LINE { i as u32 } else { 0 };
+            assert!(places.iter().enumerate().all(|(i, place)| *place == want(i)));
+        }
     }
 }

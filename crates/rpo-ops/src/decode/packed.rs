@@ -13,7 +13,7 @@ use pulp::{Arch, Simd, WithSimd};
 
 use super::bytes::{self, Bytes, Group, Rounded};
 use super::held::{self, Held, Pairs, Whole};
-use super::lines::{Ahead, LINE, Lines};
+use super::lines::{Ahead, Arena, LINE, Lines};
 
 /// Outputs of a panel.
 pub(super) const PANEL: usize = 32;
@@ -31,6 +31,18 @@ pub enum Precision {
     /// Integers of eight bits with a scale for each output, multiplied by rows that are rounded to as many bits with a scale
     /// each: a quarter of the memory. Keys and values are kept in bfloat16.
     Int8,
+}
+
+/// How matrices are packed, and where they are put.
+pub(super) struct Packer {
+    precision: Precision,
+    arena: Arena,
+}
+
+impl From<Precision> for Packer {
+    fn from(precision: Precision) -> Self {
+        Self { precision, arena: Arena::default() }
+    }
 }
 
 /// A matrix `(outputs, inputs)` in panels; what is missing in the last one is zero.
@@ -111,7 +123,7 @@ impl Packed {
     ///
     /// # Panics
     /// If there are not so many.
-    pub(super) fn new(outputs: usize, inputs: usize, values: &[f32], precision: Precision) -> Self {
+    pub(super) fn new(outputs: usize, inputs: usize, values: &[f32], Packer { precision, arena }: &mut Packer) -> Self {
         assert_eq!(values.len(), outputs * inputs, "a matrix of another shape");
         let value = |output: usize, input: usize| if output < outputs { values[output * inputs + input] } else { 0.0 };
         let column = |(panel, input)| -> [f32; PANEL] { std::array::from_fn(|o| value(panel * PANEL + o, input)) };
@@ -120,12 +132,12 @@ impl Packed {
         let panels = match precision {
             Precision::F32 => {
                 let bits = columns.flat_map(|column| column.map(f32::to_bits));
-                Panels::Whole(Lines::filled(panels * inputs * PANEL / LINE, bits))
+                Panels::Whole(arena.filled(panels * inputs * PANEL / LINE, bits))
             }
             Precision::Bf16 => {
-                Panels::Pairs(Lines::filled(panels * inputs * PANEL / 2 / LINE, columns.flat_map(held::row)))
+                Panels::Pairs(arena.filled(panels * inputs * PANEL / 2 / LINE, columns.flat_map(held::row)))
             }
-            Precision::Int8 => Panels::Bytes(Bytes::new(outputs, inputs, values)),
+            Precision::Int8 => Panels::Bytes(Bytes::new(outputs, inputs, values, arena)),
         };
         Self { outputs, inputs, panels }
     }
@@ -354,7 +366,7 @@ mod tests {
         for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 4e-3), (Precision::Int8, 1e-2)] {
             for (outputs, inputs) in [(1, 1), (64, 3), (100, 37), (130, 8)] {
                 let weights = values(outputs * inputs, 7);
-                let packed = Packed::new(outputs, inputs, &weights, precision);
+                let packed = Packed::new(outputs, inputs, &weights, &mut precision.into());
                 let scale = (inputs as f64).sqrt();
                 for output in 0..outputs {
                     let mut row = vec![0.0; inputs];

@@ -70,9 +70,10 @@ impl Stack {
         position: Position,
         precision: Precision,
     ) -> Result<Self, E> {
-        let layer = |weights| Layer::new(weights, d_model, precision);
+        let mut packer = precision.into();
+        let mut layer = |weights| Layer::new(weights, d_model, &mut packer);
         // One by one, so that no layer's weights are held twice.
-        let layers = layers.into_iter().map(|weights| weights.map(layer)).collect::<Result<_, E>>()?;
+        let layers = layers.into_iter().map(|weights| weights.map(&mut layer)).collect::<Result<_, E>>()?;
         Ok(Self { d_model, layers, norm: norm.into(), scale, causal, position, precision, space: Mutex::default() })
     }
 
