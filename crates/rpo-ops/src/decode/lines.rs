@@ -24,7 +24,7 @@ struct Line([u32; LINE]);
 pub(super) struct Lines {
     chunk: Arc<Chunk>,
     first: usize,
-    lines: usize,
+    count: usize,
 }
 
 /// Gives lines out of large pieces of memory, so that also small matrices lie on large pages.
@@ -99,7 +99,7 @@ impl Arena {
                 chunk.start.add(line).write(line_of);
             }
         }
-        Lines { chunk, first, lines }
+        Lines { chunk, first, count: lines }
     }
 
     /// A chunk and the first of so many lines of it that nobody was given.
@@ -125,7 +125,7 @@ impl Lines {
         // SAFETY: the lines were filled, lie in the chunk, and are their places one after another.
         #[expect(unsafe_code, reason = "a line is aligned as its places are not")]
         unsafe {
-            std::slice::from_raw_parts(self.chunk.start.add(self.first).as_ptr().cast(), self.lines * LINE)
+            std::slice::from_raw_parts(self.chunk.start.add(self.first).as_ptr().cast(), self.count * LINE)
         }
     }
 }

@@ -104,7 +104,7 @@ impl Stack {
         let mut space = self.space();
         space.make_room(self, rows, 0);
         let keys_values = Shared::new(0f32, rows * 2 * inner);
-        together(|worker| {
+        together(self.phases(), |worker| {
             for (l, layer) in self.layers.iter().enumerate() {
                 let Some((_, map)) = &layer.memory else { continue };
                 map.replace(worker, &states, rows, &space, &keys_values);
@@ -137,7 +137,7 @@ impl Stack {
         let states = Shared::new(0f32, n * self.d_model);
         let mut space = self.space();
         space.make_room(self, n, 0);
-        together(|worker| {
+        together(self.phases(), |worker| {
             self.through(worker, &x, &rows, &space);
             self.finish(worker, &x, |row, state| {
                 // SAFETY: a row is finished by one thread.
@@ -154,7 +154,7 @@ impl Stack {
         let x = Shared::from(x);
         let mut space = self.space();
         space.make_room(self, rows.of.len(), 0);
-        together(|worker| self.through(worker, &x, &rows, &space));
+        together(self.phases(), |worker| self.through(worker, &x, &rows, &space));
     }
 
     /// The next token of each sequence, as [`Self::states`]; `choose` gets each row's logits under `head`.
@@ -171,7 +171,7 @@ impl Stack {
         space.make_room(self, n, n * vocabulary);
         let space = &*space;
         let chosen: Vec<Mutex<Option<R>>> = (0..n).map(|_| Mutex::new(None)).collect();
-        together(|worker| {
+        together(self.phases(), |worker| {
             self.through(worker, &x, &rows, space);
             self.finish(worker, &x, |row, state| {
                 // SAFETY: a row is finished by one thread.
@@ -235,6 +235,11 @@ impl Stack {
             reach,
             angles,
         }
+    }
+
+    /// More phases than a computation has: a product has three at most, and a layer seven of them beside a few of its own.
+    fn phases(&self) -> usize {
+        32 * (self.layers.len() + 1)
     }
 
     fn space(&self) -> MutexGuard<'_, Space> {

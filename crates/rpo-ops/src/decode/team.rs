@@ -1,22 +1,19 @@
 //! Threads that go through the phases of one computation side by side. A decoding step is a hundred phases of a few
 //! microseconds each: to start tasks for every one of them would take as long again.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// How often a thread looks whether the others have come before it lets other programs run.
+/// How often a thread looks whether a phase is over before it lets other programs run.
 const LOOKS: usize = 4096;
 
 /// What the threads share.
 struct Meeting {
     threads: usize,
-    arrived: AtomicUsize,
-    /// How often all of them have met.
-    met: AtomicUsize,
-    /// Of each thread's share of the present phase: how many pieces were taken.
-    taken: Vec<AtomicUsize>,
-    /// A thread has panicked and will not come.
+    /// For each phase: of each thread's share, how many pieces were taken; and how many of all are done.
+    phases: Vec<AtomicUsize>,
+    /// A thread has panicked: what it took will not be done.
     broken: AtomicBool,
 }
 
@@ -24,26 +21,34 @@ struct Meeting {
 pub(super) struct Worker<'a> {
     meeting: &'a Meeting,
     index: usize,
+    /// The phase that it comes to next.
+    phase: Cell<usize>,
 }
 
-/// Runs `work` on every thread of the pool at the same time; all must meet equally often.
-pub(super) fn together(work: impl Fn(&Worker<'_>) + Sync) {
+/// Runs `work` on every thread of the pool at the same time; all must come to the same phases, of which there are at most so
+/// many.
+pub(super) fn together(phases: usize, work: impl Fn(&Worker<'_>) + Sync) {
     let threads = rayon::current_num_threads();
-    let meeting = Meeting {
-        threads,
-        arrived: AtomicUsize::new(0),
-        met: AtomicUsize::new(0),
-        taken: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
-        broken: AtomicBool::new(false),
-    };
-    rayon::broadcast(|thread| work(&Worker { meeting: &meeting, index: thread.index() }));
+    let phases = (0..phases * (threads + 1)).map(|_| AtomicUsize::new(0)).collect();
+    let meeting = Meeting { threads, phases, broken: AtomicBool::new(false) };
+    rayon::broadcast(|thread| work(&Worker { meeting: &meeting, index: thread.index(), phase: Cell::new(0) }));
 }
 
 impl Worker<'_> {
-    /// Takes pieces `0..n` of a phase until none is left, and then waits for the others: what they wrote can be read after it. A
-    /// thread takes the pieces of its own share in order, which are the same every time, and then helps the others.
+    /// Does pieces `0..n` of a phase together with the others; what they wrote can be read after it. A thread takes the pieces of its
+    /// own share in order, which are the same every time, and then helps the others. The phase is over when all pieces are done,
+    /// and a thread that comes later goes on to the next: nobody waits for one that has no time from the system.
+    ///
+    /// # Panics
+    /// If more phases come than were announced, or another thread has panicked.
     pub(super) fn phase(&self, n: usize, mut work: impl FnMut(usize)) {
-        let Meeting { threads, taken, .. } = self.meeting;
+        let Meeting { threads, phases, broken } = self.meeting;
+        let phase = self.phase.replace(self.phase.get() + 1) * (threads + 1);
+        let (taken, done) = (&phases[phase..phase + threads], &phases[phase + threads]);
+        if done.load(Ordering::Acquire) == n {
+            return;
+        }
+        let mut own = 0;
         for other in 0..*threads {
             let thread = (self.index + other) % threads;
             let share = thread * n / threads..(thread + 1) * n / threads;
@@ -53,23 +58,12 @@ impl Worker<'_> {
                     break;
                 }
                 work(piece);
+                own += 1;
             }
         }
-        self.meet();
-    }
-
-    /// Waits until all threads have come here.
-    fn meet(&self) {
-        let Meeting { threads, arrived, met, taken, broken } = self.meeting;
-        let before = met.load(Ordering::Acquire);
-        if arrived.fetch_add(1, Ordering::AcqRel) + 1 == *threads {
-            arrived.store(0, Ordering::Relaxed);
-            taken.iter().for_each(|taken| taken.store(0, Ordering::Relaxed));
-            met.store(before + 1, Ordering::Release);
-            return;
-        }
+        done.fetch_add(own, Ordering::AcqRel);
         let mut looks = 0;
-        while met.load(Ordering::Acquire) == before {
+        while done.load(Ordering::Acquire) < n {
             assert!(!broken.load(Ordering::Relaxed), "another thread has panicked");
             looks += 1;
             match looks % LOOKS {
@@ -156,7 +150,7 @@ mod tests {
     fn every_piece_is_done_once_and_seen_after_the_phase() {
         let (n, phases) = (1000, 50);
         let (a, b) = (Shared::new(0usize, n), Shared::new(0usize, n));
-        together(|worker| {
+        together(2 * phases, |worker| {
             for _ in 0..phases {
                 worker.phase(n, |i| {
                     // SAFETY: `b` is written in the other phase, and each piece of `a` by one thread.
@@ -180,7 +174,7 @@ mod tests {
     #[test]
     fn a_panic_reaches_the_caller() {
         let caught = std::panic::catch_unwind(|| {
-            together(|worker| worker.phase(64, |piece| assert!(piece < 63, "the last piece")));
+            together(1, |worker| worker.phase(64, |piece| assert!(piece < 63, "the last piece")));
         });
         assert!(caught.is_err());
     }
