@@ -35,10 +35,11 @@ pub(super) struct Arena {
     used: usize,
 }
 
-/// A piece of memory on large pages.
+/// A piece of memory on large pages, nothing in it at first.
 struct Chunk {
     start: NonNull<Line>,
-    layout: Layout,
+    lines: usize,
+    _memory: Memory,
 }
 
 // SAFETY: it is memory alone, whose parts belong to those who were given them.
@@ -49,40 +50,78 @@ unsafe impl Send for Chunk {}
 unsafe impl Sync for Chunk {}
 
 impl Chunk {
-    /// Room for so many lines, nothing in it yet.
+    /// Room for so many lines at least.
     fn new(lines: usize) -> Self {
         let bytes = (lines * size_of::<Line>()).next_multiple_of(LARGE).max(LARGE);
-        let layout = Layout::from_size_align(bytes, LARGE).expect("less than all memory");
-        // SAFETY: the size is not zero.
-        #[expect(unsafe_code, reason = "memory that is not zeroed first")]
-        let start = NonNull::new(unsafe { std::alloc::alloc(layout) });
-        let start = start.unwrap_or_else(|| std::alloc::handle_alloc_error(layout)).cast();
-        let chunk = Self { start, layout };
-        chunk.on_large_pages();
-        chunk
+        let (start, memory) = Memory::new(bytes);
+        Self { start: start.cast(), lines: bytes / size_of::<Line>(), _memory: memory }
     }
+}
 
-    fn lines(&self) -> usize {
-        self.layout.size() / size_of::<Line>()
-    }
+/// Memory that comes from the system itself: what the allocator gives may have been used before, on small pages.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+struct Memory {
+    mapped: *mut libc::c_void,
+    bytes: usize,
+}
 
-    fn on_large_pages(&self) {
-        #[cfg(all(target_os = "linux", target_env = "gnu"))]
-        // SAFETY: the memory is the chunk's own, and the advice does not change what is in it.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+impl Memory {
+    /// So many bytes from the beginning of a large page on.
+    fn new(bytes: usize) -> (NonNull<u8>, Self) {
+        let all = bytes + LARGE;
+        // SAFETY: new memory that nobody else knows; the advice does not change what is in it, and that it is not heeded makes
+        // nothing wrong.
         #[expect(unsafe_code, reason = "the interface of the system")]
         unsafe {
-            // That it is not heeded makes nothing wrong.
-            libc::madvise(self.start.as_ptr().cast(), self.layout.size(), libc::MADV_HUGEPAGE);
+            let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            let mapped = libc::mmap(std::ptr::null_mut(), all, access, kind, -1, 0);
+            let refused =
+                || std::alloc::handle_alloc_error(Layout::from_size_align(all, LARGE).unwrap_or(Layout::new::<Line>()));
+            if mapped == libc::MAP_FAILED {
+                refused();
+            }
+            let start = mapped.cast::<u8>().add(mapped.cast::<u8>().align_offset(LARGE));
+            libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE);
+            (NonNull::new(start).unwrap_or_else(refused), Self { mapped, bytes: all })
         }
     }
 }
 
-impl Drop for Chunk {
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped so, and lines need no dropping.
+        #[expect(unsafe_code, reason = "the interface of the system")]
+        unsafe {
+            libc::munmap(self.mapped, self.bytes);
+        }
+    }
+}
+
+/// Memory of the allocator.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+struct Memory(NonNull<u8>, Layout);
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+impl Memory {
+    fn new(bytes: usize) -> (NonNull<u8>, Self) {
+        let layout = Layout::from_size_align(bytes, LARGE).expect("less than all memory");
+        // SAFETY: the size is not zero.
+        #[expect(unsafe_code, reason = "memory that is not zeroed first")]
+        let start = NonNull::new(unsafe { std::alloc::alloc(layout) });
+        let start = start.unwrap_or_else(|| std::alloc::handle_alloc_error(layout));
+        (start, Self(start, layout))
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: it was allocated with this layout, and lines need no dropping.
         #[expect(unsafe_code, reason = "memory of its own")]
         unsafe {
-            std::alloc::dealloc(self.start.as_ptr().cast(), self.layout);
+            std::alloc::dealloc(self.0.as_ptr(), self.1);
         }
     }
 }
@@ -104,7 +143,7 @@ impl Arena {
 
     /// A chunk and the first of so many lines of it that nobody was given.
     fn room(&mut self, lines: usize) -> (Arc<Chunk>, usize) {
-        if let Some(chunk) = self.chunk.as_ref().filter(|chunk| chunk.lines() - self.used >= lines) {
+        if let Some(chunk) = self.chunk.as_ref().filter(|chunk| chunk.lines - self.used >= lines) {
             let first = self.used;
             self.used += lines;
             return (Arc::clone(chunk), first);
