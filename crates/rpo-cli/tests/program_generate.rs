@@ -24,8 +24,8 @@ fn the_models_own_settings_hold_unless_a_flag_says_otherwise() {
     place.write("model/generation_config.json", own);
     let [answer, said] = ask(" --verbose");
     assert_eq!(answer, ask(" --preset plain --max-new-tokens 8 --no-repeat-ngram-size 1")[0]);
-    assert!(said.contains("generation_config.json says: max-new-tokens 8, no-repeat-ngram-size 1"), "{said}");
-    assert!(said.contains("1 of 1 answers were cut at 8 tokens") || !said.contains("cut"), "{said}");
+    assert!(said.contains("generation_config.json says: max-length 9, no-repeat-ngram-size 1"), "{said}");
+    assert!(said.contains("1 of 1 answers were cut at the length of 9 tokens") || !said.contains("cut"), "{said}");
     assert!(ask("")[1].contains("not supported: diversity_penalty 0.5"), "a wish that is not met is told in any case");
     assert!(!ask("")[1].contains("generation_config.json says"), "what is met is told to people");
     assert_eq!(ask(" --no-repeat-ngram-size 0")[0], plain);

@@ -13,7 +13,7 @@ use rpo::burn;
 use rpo::feedback::{FeedbackSet, PromptGroup, Response};
 use rpo::generate::{Decoding, generate};
 use rpo::model::checkpoint::{Checkpoint, StoredAs, save};
-use rpo::model::{Model, NamedParameters, Parameter};
+use rpo::model::{Model, NamedParameters, PackedModel, Parameter, Precision};
 use rpo::score::{Learner, LogProb, Scores, score, score_set};
 use rpo::stop::Stop;
 use rpo::train::optim::GradientSum;
@@ -103,11 +103,39 @@ fn answers_equal_transformers_token_for_token() {
     }
 }
 
+/// Of one token nothing is read before the first step.
 #[test]
-fn a_prompt_of_one_token_is_refused() {
+fn a_prompt_of_one_token_is_answered() {
     let model = load("llama", &Device::flex());
-    let said = generate(&model, &[vec![3, 4], vec![3]], 0, &Decoding::default(), &Stop::new()).expect_err("too short");
-    assert!(said.to_string().contains("prompt 2 has a single token"), "{said}");
+    let decoding = Decoding { max_new_tokens: 6, ..Decoding::default() };
+    let answer = |prompts: &[Vec<u32>]| generate(&model, prompts, 0, &decoding, &Stop::new()).expect("answers");
+    let first = answer(&[vec![3]])[0].clone();
+    // What goes on from the prompt and its answer's first token is what went on before.
+    assert_eq!(answer(&[vec![3, first[0]]])[0][..5], first[1..]);
+    let said = generate(&model, &[vec![3], vec![]], 0, &decoding, &Stop::new()).expect_err("nothing");
+    assert!(said.to_string().contains("prompt 2 has no token"), "{said}");
+}
+
+/// Lengths of a generation_config.json count the prompt of a decoder-only model.
+#[test]
+fn lengths_count_the_prompt() {
+    let model = load("llama", &Device::flex());
+    let decoding = Decoding { max_length: Some(7), min_length: Some(7), ..Decoding::default() };
+    let answers = generate(&model, &[vec![3, 4, 5], vec![3; 9]], 0, &decoding, &Stop::new()).expect("answers");
+    assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), [4, 1]);
+}
+
+/// Rounding must not make numbers of what is none.
+#[test]
+fn a_model_with_broken_weights_is_refused() {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+        let broken = load("llama", &Device::flex()).map_parameters(|name, _, values| match name {
+            "model.layers.0.mlp.down_proj.weight" => values * f32::NAN,
+            _ => values,
+        });
+        let said = PackedModel::of(&broken, precision).map(drop).expect_err("broken").to_string();
+        assert!(said.contains("model.layers.0.mlp.down_proj.weight") && said.contains("NaN"), "{said}");
+    }
 }
 
 #[test]

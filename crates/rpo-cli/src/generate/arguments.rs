@@ -267,6 +267,9 @@ impl Arguments {
         if stop.iter().any(String::is_empty) {
             bail!("--stop: an empty text is in every answer from its beginning; say which text ends answers");
         }
+        if self.decoding.ban.iter().any(String::is_empty) {
+            bail!("--ban: an empty text is in every answer; say which text is not to be in one");
+        }
         if let Some(drawn) = best_of.filter(|drawn| drawn < answers) {
             bail!("--best-of {drawn}: {answers} answers cannot be kept of {drawn} (-n)");
         }

@@ -73,13 +73,13 @@ pub fn run(arguments: &Arguments, checkpoint: &Checkpoint) -> Result<()> {
         let decoding = wanted.decoding.clone();
         texts.add(Request { prompt: encoded.ids, decoding, index: asked, answers: 1 }, 1)?;
         asked += 1;
-        let answer = answer(&mut texts, wanted.decoding.max_new_tokens)?;
+        let answer = answer(&mut texts, &wanted.limit())?;
         turns.push(Turn::new("assistant", &answer));
     }
 }
 
 /// What the model says, which is printed as it comes; Ctrl-C ends it.
-fn answer(texts: &mut Texts<'_>, limit: usize) -> Result<String> {
+fn answer(texts: &mut Texts<'_>, limit: &str) -> Result<String> {
     let breakable = interrupt::breakable();
     let mut said = String::new();
     while !texts.idle() {
@@ -93,7 +93,7 @@ fn answer(texts: &mut Texts<'_>, limit: usize) -> Result<String> {
                     said += &text;
                 }
                 Said::Answer(answer) if answer.finish == Finish::Length => {
-                    super::note(&format!("cut at {limit} tokens (--max-new-tokens)"));
+                    super::note(limit);
                 }
                 Said::Answer(_) => {}
             }

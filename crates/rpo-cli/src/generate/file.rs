@@ -132,6 +132,10 @@ pub fn lines(file: &File, path: &Path, begun: &Begun) -> Result<Lines> {
         }
         number += 1;
         match (row::key(&line), torn) {
+            // A line that has its end was written whole, by whomever.
+            (None, None) if line.ends_with(b"\n") && line.iter().any(|byte| ![0, b'\n'].contains(byte)) => {
+                bail!("{}, line {number}: not an answer of this program", path.display())
+            }
             (None, _) => _ = torn.get_or_insert(number),
             (Some(_), Some(torn)) => bail!("{}, line {torn}: not an answer of this program", path.display()),
             (Some((index, answer)), None) => {

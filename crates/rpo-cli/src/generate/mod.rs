@@ -175,10 +175,10 @@ fn answer(
     let told: fn(&str) = if output.how_to_go_on().is_some() { |said| tracing::info!("{said}") } else { note };
     output.close()?;
     if left > 0 {
-        let (made, limit) = (pace.summary(left, texts.tokens()), wanted.decoding.max_new_tokens);
+        let (made, limit) = (pace.summary(left, texts.tokens()), wanted.limit());
         told(&match cut {
             0 => made,
-            cut => format!("{made}; {cut} of {left} answers were cut at {limit} tokens (--max-new-tokens)"),
+            cut => format!("{made}; {cut} of {left} answers were {limit}"),
         });
     }
     Ok(())

@@ -21,6 +21,16 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// Where answers are cut.
+    pub fn limit(&self) -> String {
+        match self.decoding.max_length {
+            Some(length) => {
+                format!("cut at the length of {length} tokens that the model's settings have (--max-new-tokens)")
+            }
+            None => format!("cut at {} tokens (--max-new-tokens)", self.decoding.max_new_tokens),
+        }
+    }
+
     /// What the arguments want of the model.
     pub fn of(arguments: &Arguments, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Self> {
         let flags = &arguments.decoding;
@@ -112,6 +122,9 @@ fn decoding(flags: &DecodingFlags, checkpoint: &Checkpoint) -> Result<Decoding> 
     let set_real = |place: &mut f32, value: Option<f32>| value.into_iter().for_each(|value| *place = value);
     set(&mut d.max_new_tokens, flags.max_new_tokens);
     set(&mut d.min_new_tokens, flags.min_new_tokens);
+    // A number of new tokens wins over a length that the preset has.
+    d.max_length = d.max_length.filter(|_| flags.max_new_tokens.is_none());
+    d.min_length = d.min_length.filter(|_| flags.min_new_tokens.is_none());
     set_real(&mut d.length_penalty, flags.length_penalty);
     flags.early_stopping.into_iter().for_each(|when| d.early_stopping = when);
     let drawn = [

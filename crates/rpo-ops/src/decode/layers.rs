@@ -263,13 +263,12 @@ impl Linear {
 /// The rows of the residual stream, normalised.
 pub(super) fn normalise(worker: &Worker<'_>, x: &Shared<f32>, norm: &Norm, y: &Shared<f32>, rows: usize) {
     let width = norm.weight.len();
-    // SAFETY: products were added in other phases, and nobody writes to the residual stream in this one.
-    #[expect(unsafe_code, reason = "threads share it")]
-    let x = unsafe { x.read() };
     worker.phase(rows, |row| {
         let of = row * width..(row + 1) * width;
-        // SAFETY: a row is normalised by one thread, and nobody reads it in this phase.
+        // SAFETY: products were added in other phases, and nobody writes to the residual stream in this one; a row is normalised
+        // by one thread, and nobody reads it in this phase.
         #[expect(unsafe_code, reason = "threads share it")]
-        norm.of(&x[of.clone()], unsafe { y.write(of) });
+        let (x, y) = unsafe { (&x.read()[of.clone()], y.write(of)) };
+        norm.of(x, y);
     });
 }

@@ -35,51 +35,56 @@ pub(super) fn product(
     mut take: impl FnMut(usize, usize, &[[f32; PANEL]]),
 ) {
     let (inputs, groups, tiling) = (matrix.inputs(), bytes::groups(matrix.inputs()), Tiling::of(rows));
-    // SAFETY, of all that is read: it was written in another phase, and nobody writes to it in this one.
-    #[expect(unsafe_code, reason = "threads share it")]
-    let x = &unsafe { x.read() }[..rows * inputs];
-    #[expect(unsafe_code, reason = "threads share it")]
-    let input = if matrix.takes_bytes() {
+    // A thread may come late to a phase: only what it does in a piece of it reads what others write.
+    if matrix.takes_bytes() {
         worker.phase(rows, |row| {
-            // SAFETY: a row is rounded by one thread.
-            let (bytes, rounded) =
-                unsafe { (space.bytes.write(row * groups..(row + 1) * groups), space.rounded.write(row..row + 1)) };
-            rounded[0] = bytes::round(&x[row * inputs..(row + 1) * inputs], bytes);
+            // SAFETY: the rows were written in another phase, and nobody writes to them in this one; a row is rounded by one thread.
+            #[expect(unsafe_code, reason = "threads share it")]
+            let (x, bytes, rounded) = unsafe {
+                let bytes = space.bytes.write(row * groups..(row + 1) * groups);
+                (&x.read()[row * inputs..(row + 1) * inputs], bytes, space.rounded.write(row..row + 1))
+            };
+            rounded[0] = bytes::round(x, bytes);
         });
-        let (bytes, rounded) = unsafe { (space.bytes.read(), space.rounded.read()) };
-        Input::Bytes(tiled(worker, tiling, bytes, groups, &space.byte_tiles), rounded)
+        tile(worker, tiling, &space.bytes, groups, &space.byte_tiles);
     } else {
-        Input::Floats(tiled(worker, tiling, x, inputs, &space.tiles))
-    };
+        tile(worker, tiling, x, inputs, &space.tiles);
+    }
     worker.phase(matrix.panels(), |panel| {
+        // SAFETY: all of it was written in other phases, and nobody writes to it in this one.
+        #[expect(unsafe_code, reason = "threads share it")]
+        let input = unsafe {
+            match (matrix.takes_bytes(), tiling.is_row()) {
+                (true, true) => Input::Bytes(space.bytes.read(), space.rounded.read()),
+                (true, false) => Input::Bytes(space.byte_tiles.read(), space.rounded.read()),
+                (false, true) => Input::Floats(x.read()),
+                (false, false) => Input::Floats(space.tiles.read()),
+            }
+        };
         matrix.panel_times(panel, input, tiling, |first, sums| take(panel, first, sums));
     });
 }
 
-/// Rows of so many inputs in tiles.
-fn tiled<'a, T: Clone + Copy + Send + Sync>(
+/// Puts rows of so many inputs into tiles; a row by itself is one.
+fn tile<T: Clone + Copy + Send + Sync>(
     worker: &Worker<'_>,
     tiling: Tiling,
-    x: &'a [T],
+    x: &Shared<T>,
     inputs: usize,
-    tiles: &'a Shared<T>,
-) -> &'a [T] {
+    tiles: &Shared<T>,
+) {
     if tiling.is_row() {
-        return x;
+        return;
     }
     let (parts, size) = (inputs.div_ceil(PART), tiling.size(1));
     worker.phase(tiling.tiles() * parts, |piece| {
         let (tile, first) = (piece / parts, piece % parts * PART);
         let some = first..inputs.min(first + PART);
         let at = (tile * inputs + first) * size;
-        // SAFETY: a part of a tile is filled by one thread, and nobody reads it in this phase.
+        // SAFETY: the rows were written in another phase; a part of a tile is filled by one thread, and nobody reads it in this
+        // phase.
         #[expect(unsafe_code, reason = "threads share it")]
-        let part = unsafe { tiles.write(at..at + some.len() * size) };
+        let (x, part) = unsafe { (x.read(), tiles.write(at..at + some.len() * size)) };
         tiling.fill(x, inputs, tile, some, part);
     });
-    // SAFETY: the tiles were filled in another phase; the next to fill them comes after what is multiplied with them.
-    #[expect(unsafe_code, reason = "threads share it")]
-    unsafe {
-        tiles.read()
-    }
 }

@@ -1,7 +1,7 @@
 //! A stack of layers and what it does to rows.
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use super::attend::{QUERIES, Query, attend};
 use super::bytes::{self, Group, Rounded};
@@ -37,7 +37,7 @@ pub struct Stack {
     position: Position,
     precision: Precision,
     /// Kept from one computation to the next.
-    space: Mutex<Space>,
+    space: Space,
 }
 
 /// Whose rows are computed.
@@ -74,7 +74,7 @@ impl Stack {
         let mut layer = |weights| Layer::new(weights, d_model, &mut packer);
         // One by one, so that no layer's weights are held twice.
         let layers = layers.into_iter().map(|weights| weights.map(&mut layer)).collect::<Result<_, E>>()?;
-        Ok(Self { d_model, layers, norm: norm.into(), scale, causal, position, precision, space: Mutex::default() })
+        Ok(Self { d_model, layers, norm: norm.into(), scale, causal, position, precision, space: Space::default() })
     }
 
     /// A text without tokens, or the tokens that one computation needs alone, if they are not `kept`.
@@ -89,7 +89,7 @@ impl Stack {
     }
 
     /// Keys and values that the layers see of memories, whose states `(tokens, d_model)` lie end to end.
-    pub fn memories(&self, states: Vec<f32>, lengths: &[usize]) -> Vec<Past> {
+    pub fn memories(&mut self, states: Vec<f32>, lengths: &[usize]) -> Vec<Past> {
         let of = self.layers.first().and_then(|layer| layer.memory.as_ref());
         let Some((heads, width)) = of.map(|(attention, _)| (attention.key_heads, attention.width)) else {
             return Vec::new();
@@ -101,13 +101,13 @@ impl Stack {
         let of: Vec<(usize, usize)> =
             lengths.iter().enumerate().flat_map(|(s, &n)| (0..n).map(move |t| (s, t))).collect();
         let states = Shared::from(states);
-        let mut space = self.space();
-        space.make_room(self, rows, 0);
+        self.make_room(rows, 0);
+        let space = &self.space;
         let keys_values = Shared::new(0f32, rows * 2 * inner);
         together(self.phases(), |worker| {
             for (l, layer) in self.layers.iter().enumerate() {
                 let Some((_, map)) = &layer.memory else { continue };
-                map.replace(worker, &states, rows, &space, &keys_values);
+                map.replace(worker, &states, rows, space, &keys_values);
                 worker.phase(runs.len() * heads, |piece| {
                     let (run, head) = (&runs[piece / heads], piece % heads);
                     for row in run.clone() {
@@ -131,15 +131,15 @@ impl Stack {
 
     /// Final hidden states of rows: `x` holds the embeddings of `counts[i]` tokens of sequence `i`, `(rows, d_model)`; they are
     /// appended to its own.
-    pub fn states(&self, x: Vec<f32>, sequences: &mut [Sequence], counts: &[usize]) -> Vec<f32> {
+    pub fn states(&mut self, x: Vec<f32>, sequences: &mut [Sequence], counts: &[usize]) -> Vec<f32> {
         let rows = self.rows(sequences, counts);
         let (x, n) = (Shared::from(x), rows.of.len());
         let states = Shared::new(0f32, n * self.d_model);
-        let mut space = self.space();
-        space.make_room(self, n, 0);
+        self.make_room(n, 0);
+        let space = &self.space;
         together(self.phases(), |worker| {
-            self.through(worker, &x, &rows, &space);
-            self.finish(worker, &x, |row, state| {
+            self.through(worker, &x, &rows, space);
+            self.finish(worker, &x, n, |row, state| {
                 // SAFETY: a row is finished by one thread.
                 #[expect(unsafe_code, reason = "threads share it")]
                 unsafe { states.write(row * self.d_model..(row + 1) * self.d_model) }.copy_from_slice(state);
@@ -149,17 +149,17 @@ impl Stack {
     }
 
     /// Appends rows to their sequences, as [`Self::states`], whose hidden states nobody wants.
-    pub fn read(&self, x: Vec<f32>, sequences: &mut [Sequence], counts: &[usize]) {
+    pub fn read(&mut self, x: Vec<f32>, sequences: &mut [Sequence], counts: &[usize]) {
         let rows = self.rows(sequences, counts);
         let x = Shared::from(x);
-        let mut space = self.space();
-        space.make_room(self, rows.of.len(), 0);
-        together(self.phases(), |worker| self.through(worker, &x, &rows, &space));
+        self.make_room(rows.of.len(), 0);
+        let space = &self.space;
+        together(self.phases(), |worker| self.through(worker, &x, &rows, space));
     }
 
     /// The next token of each sequence, as [`Self::states`]; `choose` gets each row's logits under `head`.
     pub fn step<R: Send>(
-        &self,
+        &mut self,
         x: Vec<f32>,
         sequences: &mut [Sequence],
         head: &Head,
@@ -167,13 +167,12 @@ impl Stack {
     ) -> Vec<R> {
         let rows = self.rows(sequences, &vec![1; sequences.len()]);
         let (x, n, vocabulary) = (Shared::from(x), rows.of.len(), head.0.outputs());
-        let mut space = self.space();
-        space.make_room(self, n, n * vocabulary);
-        let space = &*space;
+        self.make_room(n, n * vocabulary);
+        let space = &self.space;
         let chosen: Vec<Mutex<Option<R>>> = (0..n).map(|_| Mutex::new(None)).collect();
         together(self.phases(), |worker| {
             self.through(worker, &x, &rows, space);
-            self.finish(worker, &x, |row, state| {
+            self.finish(worker, &x, n, |row, state| {
                 // SAFETY: a row is finished by one thread.
                 #[expect(unsafe_code, reason = "threads share it")]
                 unsafe { space.narrow.write(row * self.d_model..(row + 1) * self.d_model) }.copy_from_slice(state);
@@ -242,11 +241,6 @@ impl Stack {
         32 * (self.layers.len() + 1)
     }
 
-    fn space(&self) -> MutexGuard<'_, Space> {
-        // What lies in it is written before it is read.
-        self.space.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The rows of the residual stream through all layers.
     fn through(&self, worker: &Worker<'_>, x: &Shared<f32>, rows: &Rows<'_>, space: &Space) {
         let (n, Space { narrow, wide, inward, .. }) = (rows.of.len(), space);
@@ -272,11 +266,11 @@ impl Stack {
     fn keep(&self, worker: &Worker<'_>, l: usize, attention: &Attention, rows: &Rows<'_>, space: &Space) {
         let Attention { key_heads, width, .. } = *attention;
         let (inner, columns) = (attention.inner(), attention.inward.matrix.outputs());
-        // SAFETY: the products are done, and nobody writes to them in this phase.
-        #[expect(unsafe_code, reason = "threads share it")]
-        let values = unsafe { space.inward.read() };
         let mut k = vec![0f32; width];
         worker.phase(rows.own.len() * key_heads, |piece| {
+            // SAFETY: the products are done, and nobody writes to them in this phase.
+            #[expect(unsafe_code, reason = "threads share it")]
+            let values = unsafe { space.inward.read() };
             let (run, head) = (&rows.own[piece / key_heads], piece % key_heads);
             for row in run.clone() {
                 let (sequence, position) = rows.of[row];
@@ -305,14 +299,14 @@ impl Stack {
         let Attention { heads, key_heads, width, scale, .. } = *attention;
         let (group, columns) = (heads / key_heads, attention.inward.matrix.outputs());
         let runs = if own { &rows.own } else { &rows.memory };
-        // SAFETY: the products are done, and nobody writes to them in this phase.
-        #[expect(unsafe_code, reason = "threads share it")]
-        let values = unsafe { space.inward.read() };
         let span = 2 * rows.reach.max(1) - 1;
         let bias = rows.biases.get(l.min(rows.biases.len().saturating_sub(1))).filter(|_| own);
         let (mut scores, mut queries, mut mixed) =
             (Vec::new(), vec![0f32; QUERIES * width], vec![0f32; QUERIES * width]);
         worker.phase(runs.len() * key_heads, |piece| {
+            // SAFETY: the products are done, and nobody writes to them in this phase.
+            #[expect(unsafe_code, reason = "threads share it")]
+            let values = unsafe { space.inward.read() };
             let (head, run) = (piece / runs.len(), runs[piece % runs.len()].clone());
             let sequence = &rows.sequences[rows.of[run.start].0];
             let Some(past) = (if own { Some(&sequence.own) } else { sequence.memory.as_ref() }) else { return };
@@ -366,12 +360,12 @@ impl Stack {
     }
 
     /// Gives `take` every row through the last norm.
-    fn finish(&self, worker: &Worker<'_>, x: &Shared<f32>, take: impl Fn(usize, &[f32])) {
-        // SAFETY: the last product is done, and nobody writes to the residual stream any more.
-        #[expect(unsafe_code, reason = "threads share it")]
-        let x = unsafe { x.read() };
+    fn finish(&self, worker: &Worker<'_>, x: &Shared<f32>, rows: usize, take: impl Fn(usize, &[f32])) {
         let mut state = vec![0f32; self.d_model];
-        worker.phase(x.len() / self.d_model, |row| {
+        worker.phase(rows, |row| {
+            // SAFETY: the last product is done, and nobody writes to the residual stream any more.
+            #[expect(unsafe_code, reason = "threads share it")]
+            let x = unsafe { x.read() };
             self.norm.of(&x[row * self.d_model..(row + 1) * self.d_model], &mut state);
             if self.scale != 1.0 {
                 state.iter_mut().for_each(|state| *state *= self.scale);
@@ -379,13 +373,12 @@ impl Stack {
             take(row, &state);
         });
     }
-}
 
-impl Space {
-    /// Room for so many rows of a stack, and so many logits.
-    fn make_room(&mut self, stack: &Stack, rows: usize, logits: usize) {
-        let (mut narrow, mut wide, mut inward) = (stack.d_model, 0, 0);
-        for Layer { attention, memory, feed_forward } in &stack.layers {
+    /// Makes room for so many rows, and so many logits.
+    fn make_room(&mut self, rows: usize, logits: usize) {
+        let space = &mut self.space;
+        let (mut narrow, mut wide, mut inward) = (self.d_model, 0, 0);
+        for Layer { attention, memory, feed_forward } in &self.layers {
             let attentions = std::iter::once(attention).chain(memory.iter().map(|(attention, _)| attention));
             for attention in attentions {
                 narrow = narrow.max(attention.inner());
@@ -393,18 +386,18 @@ impl Space {
             }
             wide = wide.max(feed_forward.d_ff);
         }
-        self.narrow.reach(0.0, rows * narrow);
-        self.wide.reach(0.0, rows * wide);
-        self.inward.reach(0.0, rows * inward);
-        self.logits.reach(0.0, logits);
+        space.narrow.reach(0.0, rows * narrow);
+        space.wide.reach(0.0, rows * wide);
+        space.inward.reach(0.0, rows * inward);
+        space.logits.reach(0.0, logits);
         // Tiles may have places for a few rows more.
         let (inputs, places) = (narrow.max(wide), rows * 4 / 3 + ROWS);
-        if stack.precision == Precision::Int8 {
-            self.bytes.reach(Group::default(), rows * bytes::groups(inputs));
-            self.rounded.reach(Rounded::default(), rows);
-            self.byte_tiles.reach(Group::default(), places * bytes::groups(inputs));
+        if self.precision == Precision::Int8 {
+            space.bytes.reach(Group::default(), rows * bytes::groups(inputs));
+            space.rounded.reach(Rounded::default(), rows);
+            space.byte_tiles.reach(Group::default(), places * bytes::groups(inputs));
         } else {
-            self.tiles.reach(0.0, places * inputs);
+            space.tiles.reach(0.0, places * inputs);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! each step keeps the most likely continuations of all beams together, twice as many as there are beams or more; those among
 //! the first of them that end become answers, rated by `log-probability / length^penalty`; the others go on.
 
-use rpo_ops::{largest, log_sum_exp};
+use rpo_ops::largest;
 use serde::{Deserialize, Serialize};
 
 use super::Decoding;
@@ -77,16 +77,16 @@ impl Search {
         &self.beams[beam].ids
     }
 
-    /// The most likely continuations of a beam, best first: as many as can matter.
+    /// The most likely continuations of a beam, best first: as many as can matter. `total` is the logarithm of the sum of the logits'
+    /// exponentials.
     pub(super) fn continuations(
         &self,
         beam: usize,
-        logits: &mut [f32],
+        (logits, total): (&mut [f32], f32),
         ends: &[u32],
         decoding: &Decoding,
     ) -> Vec<Continuation> {
         let Beam { ids, log_probs, score } = &self.beams[beam];
-        let total = log_sum_exp(logits, 1.0);
         logits.iter_mut().for_each(|logit| *logit -= total);
         let mut edited = Edited::new(logits);
         decoding.edit(ids, log_probs.len(), ends, &mut edited);

@@ -6,9 +6,11 @@ use std::collections::VecDeque;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
+use rpo_ops::log_sum_exp;
+
 use super::beam::{Continuation, Search};
 use super::runner::Runner;
-use super::{Choice, Decoding};
+use super::{Choice, Decoding, MOST};
 use crate::batch::Start;
 use crate::burn::tensor::Device;
 use crate::error::{Error, Result};
@@ -111,6 +113,8 @@ enum Outcome {
     Next(Choice),
     /// The best continuations of a beam, best first.
     Beam(Vec<Continuation>),
+    /// The logits are no finite numbers.
+    Broken,
 }
 
 impl Engine {
@@ -171,8 +175,8 @@ impl Engine {
         decoding.validate()?;
         decoding.validate_for(self.vocabulary)?;
         let refuse = |field, problem: String| Err(Error::Setting { field, problem });
-        if *answers == 0 {
-            return refuse("answers", "0 answers to a prompt are none".into());
+        if *answers == 0 || *answers > MOST {
+            return refuse("answers", format!("{answers} is not between 1 and {MOST}"));
         }
         if decoding.num_beams > 1 && *answers > decoding.num_beams {
             let beams = decoding.num_beams;
@@ -185,21 +189,17 @@ impl Engine {
         if let Some(id) = prompt.iter().find(|id| **id as usize >= vocabulary) {
             return Err(Error::Data(format!("token {id} of prompt {} is beyond the model's {vocabulary}", index + 1)));
         }
-        let least = match self.start {
-            Start::Token(_) => 1,
-            Start::EndOfPrompt => 2,
-        };
-        if prompt.len() < least {
-            let number = index + 1;
-            return Err(Error::Data(match prompt.len() {
-                0 => format!("prompt {number} has no token"),
-                _ => format!(
-                    "prompt {number} has a single token, and a decoder-only model needs two: use a tokenizer that begins texts \
-                     with a token of its own (BOS), or a longer prompt"
-                ),
-            }));
+        let number = index + 1;
+        match prompt.len() {
+            0 => Err(Error::Data(format!("prompt {number} has no token"))),
+            1 if matches!(self.start, Start::EndOfPrompt) && !self.runner.may_read_nothing() => {
+                Err(Error::Data(format!(
+                    "prompt {number} has a single token, and a decoder-only model needs two on this device: use a tokenizer that \
+                     begins texts with a token of its own (BOS), or a longer prompt"
+                )))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Ends one answer of a request, or a whole beam search: no more of its tokens come.
@@ -260,6 +260,12 @@ impl Engine {
             let (g, row) = rows[row];
             groups[g].choose(row, logits)
         })?;
+        if let Some(row) = outcomes.iter().position(|outcome| matches!(outcome, Outcome::Broken)) {
+            let number = self.groups[rows[row].0].index + 1;
+            return Err(Error::Data(format!(
+                "prompt {number}: the model's logits are no finite numbers; the model is damaged, or its numbers overflow"
+            )));
+        }
         let mut emitted = Vec::new();
         let (mut outcomes, mut kept, mut first) = (outcomes.into_iter(), Vec::new(), 0);
         for group in &mut self.groups {
@@ -313,12 +319,17 @@ impl Engine {
 
 impl Group {
     fn new(waiting: Waiting, start: Start, ends: &[u32]) -> Self {
-        let Waiting { id, request: Request { prompt, decoding, index, .. }, answers } = waiting;
+        let Waiting { id, request: Request { prompt, mut decoding, index, .. }, answers } = waiting;
         // As transformers counts what was said before the answer: the start token, or the prompt.
         let ids = match start {
             Start::Token(token) => vec![token],
             Start::EndOfPrompt => prompt,
         };
+        if let Some(length) = decoding.max_length {
+            decoding.max_new_tokens = length.saturating_sub(ids.len()).max(1);
+        }
+        let least = decoding.min_length.map_or(0, |length| length.saturating_sub(ids.len()));
+        decoding.min_new_tokens = decoding.min_new_tokens.max(least);
         let ends = if decoding.end_ids.is_empty() { ends.to_vec() } else { decoding.end_ids.clone() };
         let work = match decoding.num_beams {
             1 => {
@@ -357,14 +368,18 @@ impl Group {
     /// What the logits of a row's next token come to.
     fn choose(&self, row: usize, logits: &mut [f32]) -> Outcome {
         let Self { decoding, ends, .. } = self;
+        let total = log_sum_exp(logits, 1.0);
+        if !total.is_finite() {
+            return Outcome::Broken;
+        }
         match &self.work {
             Work::Drafts(drafts) => {
                 let Draft { answer, ids, begun } = &drafts[row];
                 let done = ids.len() - begun;
                 let rng = decoding.sample.then(|| numbers(decoding.seed, self.index, *answer, done));
-                Outcome::Next(decoding.next(ids, done, ends, logits, rng))
+                Outcome::Next(decoding.next(ids, done, ends, (logits, total), rng))
             }
-            Work::Search(search) => Outcome::Beam(search.continuations(row, logits, ends, decoding)),
+            Work::Search(search) => Outcome::Beam(search.continuations(row, (logits, total), ends, decoding)),
         }
     }
 
@@ -393,7 +408,7 @@ impl Group {
             Work::Search(search) => {
                 let beams = outcomes.into_iter().filter_map(|outcome| match outcome {
                     Outcome::Beam(continuations) => Some(continuations),
-                    Outcome::Next(_) => None,
+                    Outcome::Next(_) | Outcome::Broken => None,
                 });
                 if let Some(parents) = search.advance(beams.collect(), ends, decoding) {
                     return parents;

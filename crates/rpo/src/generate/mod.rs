@@ -25,7 +25,7 @@ mod texts;
 use std::collections::BTreeMap;
 
 use rand::Rng;
-use rpo_ops::{argmax, log_sum_exp};
+use rpo_ops::argmax;
 use serde::{Deserialize, Serialize};
 
 pub use beam::EarlyStopping;
@@ -49,6 +49,11 @@ pub struct Decoding {
     pub max_new_tokens: usize,
     /// Fewest tokens to add before an answer may end.
     pub min_new_tokens: usize,
+    /// In the place of `max_new_tokens`: most tokens with what stood before the answer, which is the start token or, for a
+    /// decoder-only model, the prompt.
+    pub max_length: Option<usize>,
+    /// Fewest tokens counted so, if that is more than `min_new_tokens`.
+    pub min_length: Option<usize>,
     /// Answers that are followed at the same time, the most likely of which is given; 1 follows one. Not for sampling.
     pub num_beams: usize,
     /// Answers of a beam search are compared by `log-probability / length^penalty`: above 0 favours longer ones.
@@ -63,12 +68,17 @@ pub struct Decoding {
     pub processors: Processors,
 }
 
+/// Most answers to a prompt, and most beams.
+const MOST: usize = 1 << 16;
+
 impl Default for Decoding {
     fn default() -> Self {
         Self {
             sample: false,
             max_new_tokens: 128,
             min_new_tokens: 0,
+            max_length: None,
+            min_length: None,
             num_beams: 1,
             length_penalty: 1.0,
             early_stopping: EarlyStopping::default(),
@@ -104,6 +114,7 @@ impl Decoding {
         match self {
             Self { max_new_tokens: 0, .. } => refuse("max-new-tokens", "0 would leave nothing of an answer"),
             Self { num_beams: 0, .. } => refuse("num-beams", "0 is not a positive number"),
+            Self { num_beams: beams, .. } if *beams > MOST => refuse("num-beams", "more than 65536 cannot be followed"),
             Self { length_penalty, .. } if !length_penalty.is_finite() => {
                 refuse("length-penalty", "it is not a finite number")
             }
@@ -150,9 +161,16 @@ impl Decoding {
         self.processors.edit(&Place { ids, done, ends, may_end, last }, logits);
     }
 
-    /// Chooses the token `done` of an answer: one drawn with `rng`, or the most likely.
-    fn next(&self, ids: &[u32], done: usize, ends: &[u32], logits: &mut [f32], rng: Option<impl Rng>) -> Choice {
-        let total = log_sum_exp(logits, 1.0);
+    /// Chooses the token `done` of an answer: one drawn with `rng`, or the most likely. `total` is the logarithm of the sum of the
+    /// logits' exponentials.
+    fn next(
+        &self,
+        ids: &[u32],
+        done: usize,
+        ends: &[u32],
+        (logits, total): (&mut [f32], f32),
+        rng: Option<impl Rng>,
+    ) -> Choice {
         let mut logits = Edited::new(logits);
         self.edit(ids, done, ends, &mut logits);
         let drawn = rng.and_then(|mut rng| self.processors.draw(logits.logits(), &mut rng));

@@ -72,6 +72,11 @@ impl Runner {
         }
     }
 
+    /// Whether a prompt may be read of which there is nothing.
+    pub(super) fn may_read_nothing(&self) -> bool {
+        matches!(self, Self::Packed { .. })
+    }
+
     /// Reads prompts; each gives as many rows as `copies` says, after those that are there.
     pub(super) fn enter(&mut self, prompts: &[Vec<u32>], copies: &[usize]) {
         match self {

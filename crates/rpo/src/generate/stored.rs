@@ -80,16 +80,12 @@ impl StoredDecoding {
             p.top_k = 50;
         }
         take(fields, "top_k", &mut p.top_k)?;
-        // Lengths count the start token, numbers of new tokens do not.
-        let less_start = |length: usize| length.saturating_sub(1);
-        if let Some(length) = field(fields, "min_length")? {
-            d.min_new_tokens = less_start(length);
-        }
+        d.min_length = field(fields, "min_length")?.or(d.min_length);
         take(fields, "min_new_tokens", &mut d.min_new_tokens)?;
-        if let Some(length) = field(fields, "max_length")? {
-            d.max_new_tokens = less_start(length).max(1);
+        d.max_length = field(fields, "max_length")?.or(d.max_length);
+        if let Some(tokens) = field(fields, "max_new_tokens")? {
+            (d.max_new_tokens, d.max_length) = (tokens, None);
         }
-        take(fields, "max_new_tokens", &mut d.max_new_tokens)?;
         d.early_stopping = match fields.get("early_stopping") {
             None | Some(Value::Null) => d.early_stopping,
             Some(Value::Bool(true)) => EarlyStopping::Once,
@@ -181,7 +177,7 @@ mod tests {
         .expect("valid");
         let d = &stored.decoding;
         assert_eq!((d.num_beams, d.length_penalty, d.early_stopping), (4, 1.2, EarlyStopping::Once));
-        assert_eq!((d.max_new_tokens, d.min_new_tokens, &d.end_ids[..]), (255, 2, &[1, 7][..]));
+        assert_eq!((d.max_length, d.min_length, &d.end_ids[..]), (Some(256), Some(3), &[1, 7][..]));
         assert_eq!(stored.unsupported, ["penalty_alpha 0.6", "renormalize_logits true"]);
         let p = &d.processors;
         assert_eq!((&p.suppress_tokens[..], &p.forced_eos_token_id[..], p.typical_p), (&[5][..], &[1][..], 0.9));

@@ -69,13 +69,14 @@ impl PackedModel {
         }
     }
 
-    fn encode(&self, prompts: &[Vec<u32>]) -> Vec<Sequence> {
-        let Some(encoder) = &self.encoder else { return Vec::new() };
+    fn encode(&mut self, prompts: &[Vec<u32>]) -> Vec<Sequence> {
         let mut read = Vec::new();
         for prompts in batches(prompts) {
             let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
+            let embedded = self.embed(&prompts.concat());
+            let Some(encoder) = &mut self.encoder else { break };
             let mut alone = vec![Sequence { own: encoder.past(false), memory: None }; prompts.len()];
-            let states = encoder.states(self.embed(&prompts.concat()), &mut alone, &lengths);
+            let states = encoder.states(embedded, &mut alone, &lengths);
             let memories = self.decoder.memories(states, &lengths);
             read.extend(memories.into_iter().map(|m| Sequence { own: self.decoder.past(true), memory: Some(m) }));
         }
@@ -108,7 +109,7 @@ impl PackedModel {
     }
 
     /// Reads what is not yet read of the prompts `now`, so many tokens at a time.
-    fn read_rest(&self, prompts: &[Vec<u32>], now: &[usize], read: &mut [Sequence]) {
+    fn read_rest(&mut self, prompts: &[Vec<u32>], now: &[usize], read: &mut [Sequence]) {
         loop {
             let (mut tokens, mut counts, mut places) = (Vec::new(), Vec::new(), Vec::new());
             for &i in now {
@@ -126,7 +127,8 @@ impl PackedModel {
             let mut sequences: Vec<Sequence> = places.iter().map(|&i| read[i].clone()).collect();
             // What is read is the new ones' alone.
             places.iter().for_each(|&i| read[i].own = self.decoder.past(true));
-            self.decoder.read(self.embed(&tokens), &mut sequences, &counts);
+            let embedded = self.embed(&tokens);
+            self.decoder.read(embedded, &mut sequences, &counts);
             places.into_iter().zip(sequences).for_each(|(i, sequence)| read[i] = sequence);
         }
     }
@@ -153,12 +155,13 @@ impl PackedModel {
 
     /// Appends a token to each sequence. Returns what `choose` makes of the logits of each one's next token.
     pub fn step<R: Send>(
-        &self,
+        &mut self,
         tokens: &[u32],
         sequences: &mut [Sequence],
         choose: &(impl Fn(usize, &mut [f32]) -> R + Sync),
     ) -> Vec<R> {
-        self.decoder.step(self.embed(tokens), sequences, &self.head, choose)
+        let embedded = self.embed(tokens);
+        self.decoder.step(embedded, sequences, &self.head, choose)
     }
 }
 
@@ -270,7 +273,17 @@ impl<'a> Names<'a> {
     }
 
     /// Its tensor `name`, flat.
+    ///
+    /// # Errors
+    /// If it is missing, has another shape, or holds what is no finite number: rounding would hide that.
     pub(super) fn get(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        self.weights.get(&format!("{}{name}", self.prefix), shape, Init::Constant(0.0))
+        let name = format!("{}{name}", self.prefix);
+        let values = self.weights.get(&name, shape, Init::Constant(0.0))?;
+        match values.iter().find(|value| !value.is_finite()) {
+            Some(value) => Err(Error::Data(format!(
+                "tensor `{name}` holds {value}, which is no finite number: the model is damaged"
+            ))),
+            None => Ok(values),
+        }
     }
 }
