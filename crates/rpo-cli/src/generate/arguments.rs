@@ -79,8 +79,8 @@ pub struct Arguments {
     /// Most answers (or beams) that are worked on together; changes no answer
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub batch_size: usize,
-    /// What the CPU holds the model in while it answers: bf16 takes half the memory and time of f32, int8 a quarter, and answers
-    /// differ a little
+    /// What the CPU holds the model in while it answers: bf16 takes half the memory and says nearly the same as f32; int8 takes a
+    /// quarter, is the fastest, and may say something else (BENCHMARKS.md tells how far)
     #[arg(long, value_enum, default_value_t = Weights::F32)]
     pub weights: Weights,
     /// What computes; all but the CPU must be compiled in

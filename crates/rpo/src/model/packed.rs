@@ -278,7 +278,12 @@ impl<'a> Names<'a> {
     /// If it is missing, has another shape, or holds what is no finite number: rounding would hide that.
     pub(super) fn get(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let name = format!("{}{name}", self.prefix);
-        let values = self.weights.get(&name, shape, Init::Constant(0.0))?;
+        // Where weights are drawn, for measurements, what goes through them keeps its scale.
+        let init = match shape {
+            [_, inputs] => Init::Normal((*inputs as f64).powf(-0.5)),
+            _ => Init::Constant(1.0),
+        };
+        let values = self.weights.get(&name, shape, init)?;
         match values.iter().find(|value| !value.is_finite()) {
             Some(value) => Err(Error::Data(format!(
                 "tensor `{name}` holds {value}, which is no finite number: the model is damaged"
