@@ -1,4 +1,4 @@
-//! Tensors of the CPU backend as slices and matrices, and products of matrices. The only unsafe code of the library.
+//! Tensors of the CPU backend as slices and matrices, and products of matrices: the only unsafe code of training.
 
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};

@@ -17,8 +17,6 @@ pub type Judge<'a> = dyn Fn(&[Answered]) -> Result<Vec<f64>> + 'a;
 pub(super) const JUDGED: usize = 64;
 /// How many prompts people get answers to.
 const SHOWN: usize = 4;
-/// Prompts answered together.
-const TOGETHER: usize = 16;
 
 /// At most `wanted` prompts, evenly spread over the data.
 pub(super) fn some_prompts(data: &FeedbackSet, wanted: usize) -> FeedbackSet {
@@ -35,10 +33,7 @@ pub fn shown_prompts(data: &Split) -> FeedbackSet {
 /// An answer to each prompt, drawn with the published settings. `seed` decides the random numbers, so that answers at
 /// different steps differ by the policy alone.
 pub(super) fn answers(policy: &Model, prompts: &[Vec<u32>], seed: u64, stop: &Stop) -> Result<Vec<Vec<u32>>> {
-    let decoding = Decoding { seed, ..Decoding::published() };
-    let batches = prompts.chunks(TOGETHER).enumerate();
-    let answered = batches.map(|(i, batch)| generate(policy, batch, i * TOGETHER, &decoding, stop));
-    Ok(answered.collect::<Result<Vec<_>>>()?.concat())
+    generate(policy, prompts, 0, &Decoding { seed, ..Decoding::published() }, stop)
 }
 
 /// Mean of what `judge` gives to the policy's answers.
