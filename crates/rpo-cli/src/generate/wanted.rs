@@ -57,12 +57,12 @@ impl Wanted {
             }
             _ => {}
         }
-        shape(flags, &decoding.ends(&checkpoint.config()?), tokenizer, &mut decoding.processors)?;
+        shape(flags, &decoding.ends(&checkpoint.config()?.ends()), tokenizer, &mut decoding.processors)?;
         let mut stops = Vec::new();
         for stop in &flags.stop {
             // What texts do not show ends an answer as a token.
             if let Some(id) = tokenizer.special_id(stop) {
-                decoding.end_ids = decoding.ends(&checkpoint.config()?);
+                decoding.end_ids = decoding.ends(&checkpoint.config()?.ends());
                 decoding.end_ids.push(id);
             } else if let Some(unknown) = tokenizer.unwritable(stop)? {
                 bail!("--stop `{stop}`: no answer has it, for the model's tokenizer has no `{unknown}`");

@@ -330,7 +330,7 @@ impl Group {
         }
         let least = decoding.min_length.map_or(0, |length| length.saturating_sub(ids.len()));
         decoding.min_new_tokens = decoding.min_new_tokens.max(least);
-        let ends = if decoding.end_ids.is_empty() { ends.to_vec() } else { decoding.end_ids.clone() };
+        let ends = decoding.ends(ends);
         let work = match decoding.num_beams {
             1 => {
                 let draft = |answer| Draft { answer, begun: ids.len(), ids: ids.clone() };

@@ -36,7 +36,7 @@ pub use stored::StoredDecoding;
 pub use texts::{Answer, Said, Texts};
 
 use crate::error::{Error, Result};
-use crate::model::{Config, Model};
+use crate::model::Model;
 use crate::stop::Stop;
 
 /// How to decode.
@@ -140,9 +140,9 @@ impl Decoding {
         }
     }
 
-    /// The tokens that end an answer of a model with this configuration.
-    pub fn ends(&self, config: &Config) -> Vec<u32> {
-        if self.end_ids.is_empty() { config.ends() } else { self.end_ids.clone() }
+    /// The tokens that end an answer, `of_model` being the model's own.
+    pub fn ends(&self, of_model: &[u32]) -> Vec<u32> {
+        if self.end_ids.is_empty() { of_model.to_vec() } else { self.end_ids.clone() }
     }
 }
 

@@ -26,9 +26,9 @@ pub struct PackedModel {
     /// What reads prompts, if that is not the decoder.
     encoder: Option<Stack>,
     decoder: Stack,
-    /// If they are not the head.
-    embeddings: Option<Head>,
-    head: Head,
+    embeddings: Head,
+    /// Absent when the head is the embeddings.
+    head: Option<Head>,
     /// Prompts that the decoder has read, the latest last.
     remembered: Vec<(Vec<u32>, Past)>,
 }
@@ -53,12 +53,8 @@ impl PackedModel {
         Self::new(&model.config(), &mut Named::of(model), precision)
     }
 
-    pub(super) fn from_parts(encoder: Option<Stack>, decoder: Stack, embeddings: Option<Head>, head: Head) -> Self {
+    pub(super) fn from_parts(encoder: Option<Stack>, decoder: Stack, embeddings: Head, head: Option<Head>) -> Self {
         Self { encoder, decoder, embeddings, head, remembered: Vec::new() }
-    }
-
-    fn embed(&self, tokens: &[u32]) -> Vec<f32> {
-        self.embeddings.as_ref().unwrap_or(&self.head).embed(tokens)
     }
 
     /// Reads prompts; their answers are to begin.
@@ -73,7 +69,7 @@ impl PackedModel {
         let mut read = Vec::new();
         for prompts in batches(prompts) {
             let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
-            let embedded = self.embed(&prompts.concat());
+            let embedded = self.embeddings.embed(&prompts.concat());
             let Some(encoder) = &mut self.encoder else { break };
             let mut alone = vec![Sequence { own: encoder.past(false), memory: None }; prompts.len()];
             let states = encoder.states(embedded, &mut alone, &lengths);
@@ -90,13 +86,13 @@ impl PackedModel {
         while !left.is_empty() {
             let (mut now, mut later): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
             for i in left {
-                let known = self.known(&prompts[i]).map_or(0, |past| past.len());
+                let known = self.known(&prompts[i]).unwrap_or_else(|| self.decoder.past(true));
                 let beside = now.iter().map(|&other| common(&prompts[i], &prompts[other])).max().unwrap_or(0);
-                if beside >= known + WORTH_WAITING { later.push(i) } else { now.push(i) }
-            }
-            for &i in &now {
-                if let Some(known) = self.known(&prompts[i]) {
+                if beside >= known.len() + WORTH_WAITING {
+                    later.push(i);
+                } else {
                     read[i].own = known;
+                    now.push(i);
                 }
             }
             self.read_rest(prompts, &now, &mut read);
@@ -127,7 +123,7 @@ impl PackedModel {
             let mut sequences: Vec<Sequence> = places.iter().map(|&i| read[i].clone()).collect();
             // What is read is the new ones' alone.
             places.iter().for_each(|&i| read[i].own = self.decoder.past(true));
-            let embedded = self.embed(&tokens);
+            let embedded = self.embeddings.embed(&tokens);
             self.decoder.read(embedded, &mut sequences, &counts);
             places.into_iter().zip(sequences).for_each(|(i, sequence)| read[i] = sequence);
         }
@@ -160,8 +156,8 @@ impl PackedModel {
         sequences: &mut [Sequence],
         choose: &(impl Fn(usize, &mut [f32]) -> R + Sync),
     ) -> Vec<R> {
-        let embedded = self.embed(tokens);
-        self.decoder.step(embedded, sequences, &self.head, choose)
+        let embedded = self.embeddings.embed(tokens);
+        self.decoder.step(embedded, sequences, self.head.as_ref().unwrap_or(&self.embeddings), choose)
     }
 }
 

@@ -87,7 +87,7 @@ impl ReferenceScores {
         Ok(Self { log_probs: parts.into_values(), tokens })
     }
 
-    /// Computes what is missing: in the same batches whatever is there already, so that a pass in parts gives the same bits.
+    /// Computes what is missing.
     fn complete(
         parts: &mut Parts,
         model: &Model,
@@ -95,19 +95,15 @@ impl ReferenceScores {
         budget: usize,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<()> {
-        let model = &model.inference();
-        let mut done = 0;
-        for data in [&split.train, &split.validation] {
-            for spans in length_buckets(data, budget, false) {
-                let batch = PackedBatch::pack(data, &spans, model.start());
-                if !parts.have(&batch.rows) {
-                    parts.put(&batch.rows, &host(score(model, &batch).log_probs)?);
-                }
-                done += batch.rows.len();
-                progress(done)?;
-            }
-        }
-        Ok(())
+        complete(
+            parts,
+            model,
+            split,
+            budget,
+            &|batch| batch.rows.clone(),
+            &|model, batch| score(model, batch).log_probs,
+            progress,
+        )
     }
 
     /// Whether `cache` holds all the scores of `split`, so that they need no pass.
@@ -135,8 +131,35 @@ impl ReferenceScores {
     }
 }
 
+/// Computes the parts of `split` that are missing, batch by batch: in the same batches whatever is there already, so that a pass in
+/// parts gives the same bits. `places` says which parts a batch has, `compute` gives their values.
+pub(super) fn complete(
+    parts: &mut Parts,
+    model: &Model,
+    split: &Split,
+    budget: usize,
+    places: &dyn Fn(&PackedBatch) -> Vec<usize>,
+    compute: &dyn Fn(&Model, &PackedBatch) -> Tensor<1>,
+    progress: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<()> {
+    let model = &model.inference();
+    let mut done = 0;
+    for data in [&split.train, &split.validation] {
+        for spans in length_buckets(data, budget, false) {
+            let batch = PackedBatch::pack(data, &spans, model.start());
+            let places = places(&batch);
+            if !parts.have(&places) {
+                parts.put(&places, &host(compute(model, &batch))?);
+            }
+            done += batch.rows.len();
+            progress(done)?;
+        }
+    }
+    Ok(())
+}
+
 /// Tokens of each response, by row.
-fn tokens(split: &Split) -> Vec<usize> {
+pub(super) fn tokens(split: &Split) -> Vec<usize> {
     let mut tokens = vec![0; split.rows()];
     split.train.iter().chain(split.validation.iter()).for_each(|r| tokens[r.row] = r.ids.len());
     tokens

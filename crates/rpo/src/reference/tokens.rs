@@ -2,10 +2,10 @@
 
 use super::cache::{Cached, ReferenceCache, kept};
 use super::parts::Parts;
-use crate::batch::{PackedBatch, length_buckets};
+use super::scores::{complete, tokens};
+use crate::batch::PackedBatch;
 use crate::error::Result;
 use crate::feedback::Split;
-use crate::host::host;
 use crate::model::Model;
 use crate::score::score_tokens;
 
@@ -34,7 +34,8 @@ impl TokenScores {
     ) -> Result<(Self, Option<Cached>)> {
         let starts = starts(split);
         let total = starts[starts.len() - 1];
-        let mut complete = |parts: &mut Parts| complete(parts, &starts, model, split, budget, progress);
+        let places = |batch: &PackedBatch| batch.rows.iter().flat_map(|&row| starts[row]..starts[row + 1]).collect();
+        let mut complete = |parts: &mut Parts| complete(parts, model, split, budget, &places, &score_tokens, progress);
         let (log_probs, cached) = match cache {
             Some(cache) => {
                 let path = cache.path(split, "tokens.safetensors");
@@ -56,37 +57,11 @@ impl TokenScores {
     }
 }
 
-/// Computes what is missing: in the same batches whatever is there already, so that a pass in parts gives the same bits.
-fn complete(
-    parts: &mut Parts,
-    starts: &[usize],
-    model: &Model,
-    split: &Split,
-    budget: usize,
-    progress: &mut dyn FnMut(usize) -> Result<()>,
-) -> Result<()> {
-    let model = &model.inference();
-    let mut done = 0;
-    for data in [&split.train, &split.validation] {
-        for spans in length_buckets(data, budget, false) {
-            let batch = PackedBatch::pack(data, &spans, model.start());
-            let places: Vec<usize> = batch.rows.iter().flat_map(|&row| starts[row]..starts[row + 1]).collect();
-            if !parts.have(&places) {
-                parts.put(&places, &host(score_tokens(model, &batch))?);
-            }
-            done += batch.rows.len();
-            progress(done)?;
-        }
-    }
-    Ok(())
-}
-
 /// Where the tokens of each row's response begin, and where the last ones end.
 fn starts(split: &Split) -> Vec<usize> {
-    let mut starts = vec![0; split.rows() + 1];
-    split.train.iter().chain(split.validation.iter()).for_each(|r| starts[r.row + 1] = r.ids.len());
-    for row in 1..starts.len() {
-        starts[row] += starts[row - 1];
+    let mut starts = vec![0];
+    for tokens in tokens(split) {
+        starts.push(starts[starts.len() - 1] + tokens);
     }
     starts
 }

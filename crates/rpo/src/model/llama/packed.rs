@@ -27,9 +27,9 @@ pub(in crate::model) fn packed(
     let layers = (0..config.num_layers).map(|i| layer(at.at(format!("layers.{i}")), config));
     let position = Position::Rotary(config.rotary.clone());
     let decoder = Stack::new(config.d_model, layers, last, 1.0, true, position, precision)?;
-    let (embeddings, head) = match config.tie_word_embeddings {
-        true => (None, embeddings),
-        false => (Some(embeddings), Head::new(config.d_model, &root.at("lm_head").get("weight", &table)?, precision)),
+    let head = match config.tie_word_embeddings {
+        true => None,
+        false => Some(Head::new(config.d_model, &root.at("lm_head").get("weight", &table)?, precision)),
     };
     Ok(PackedModel::from_parts(None, decoder, embeddings, head))
 }

@@ -25,9 +25,9 @@ pub(in crate::model) fn packed(
     let embeddings = Head::new(config.d_model, &root.at("shared").get("weight", &table)?, precision);
     let encoder = stack(root.at("encoder"), config, false, precision)?;
     let decoder = stack(root.at("decoder"), config, true, precision)?;
-    let (embeddings, head) = match config.tie_word_embeddings {
-        true => (None, embeddings),
-        false => (Some(embeddings), Head::new(config.d_model, &root.at("lm_head").get("weight", &table)?, precision)),
+    let head = match config.tie_word_embeddings {
+        true => None,
+        false => Some(Head::new(config.d_model, &root.at("lm_head").get("weight", &table)?, precision)),
     };
     Ok(PackedModel::from_parts(Some(encoder), decoder, embeddings, head))
 }
