@@ -9,6 +9,8 @@
 //! ```
 
 pub mod finite;
+pub mod judge;
+pub mod metric;
 mod ranking;
 
 pub use ranking::{Estimate, log_probs, mean_of_rows, mean_tau, mean_tau_of, of, pooled_spearman, tau_of_prompts};
