@@ -237,6 +237,14 @@ impl Config {
         }
     }
 
+    /// For texts of how many tokens, prompt and response together, the model is made; `None` where nothing bounds them.
+    pub fn context(&self) -> Option<usize> {
+        match self {
+            Self::T5(_) => None,
+            Self::Llama(config) => config.context,
+        }
+    }
+
     /// The file's `dropout_rate`, which is not applied: what the model was trained with before.
     pub fn dropout_rate(&self) -> f64 {
         match self {
