@@ -251,51 +251,60 @@ mod avx2 {
         of_rows: &[Rounded],
         sums: &mut Sums,
     ) {
-        for group in 0..weights.len() / PANEL {
-            ahead.fetch(group);
-        }
         let places = tile.len() / (weights.len() / PANEL).max(1);
+        if let [_] = of_rows {
+            let sums = sums[..1].iter_mut().map(|sums| &mut sums[..]);
+            // SAFETY: the processor has the instructions.
+            unsafe {
+                columns::<1, 4>(weights, scales, tile, places, of_rows, sums, ahead);
+            }
+            return;
+        }
+        let mut ahead = Some(ahead);
         for (few, (rows, sums)) in of_rows.chunks(FEW).zip(sums.chunks_mut(FEW)).enumerate() {
             let tile = &tile[few * FEW..];
             for from in (0..PANEL).step_by(2 * WIDTH) {
                 let sums = sums.iter_mut().map(|sums| &mut sums[from..from + 2 * WIDTH]);
                 let (weights, scales) = (&weights[from..], &scales[from..from + 2 * WIDTH]);
+                let ahead = ahead.take().unwrap_or_default();
                 // SAFETY: the processor has the instructions.
                 unsafe {
                     match rows.len() {
-                        1 => columns::<1>(weights, scales, tile, places, rows, sums),
-                        2 => columns::<2>(weights, scales, tile, places, rows, sums),
-                        3 => columns::<3>(weights, scales, tile, places, rows, sums),
-                        _ => columns::<FEW>(weights, scales, tile, places, rows, sums),
+                        1 => columns::<1, 2>(weights, scales, tile, places, rows, sums, ahead),
+                        2 => columns::<2, 2>(weights, scales, tile, places, rows, sums, ahead),
+                        3 => columns::<3, 2>(weights, scales, tile, places, rows, sums, ahead),
+                        _ => columns::<FEW, 2>(weights, scales, tile, places, rows, sums, ahead),
                     }
                 }
             }
         }
     }
 
-    /// Two vectors of outputs, the first of `weights` and after each group, times `N` rows.
+    /// `V` vectors of outputs, the first of `weights` and after each group, times `N` rows.
     #[target_feature(enable = "avx2")]
     #[expect(unsafe_code, reason = "vectors are read from and written to slices")]
-    unsafe fn columns<'a, const N: usize>(
+    unsafe fn columns<'a, const N: usize, const V: usize>(
         weights: &[u32],
         scales: &[f32],
         tile: &[Group],
         places: usize,
         rows: &[Rounded],
         sums: impl Iterator<Item = &'a mut [f32]>,
+        ahead: Ahead<'_>,
     ) {
-        assert!(rows.len() == N && scales.len() == 2 * WIDTH, "as many rows as sums");
+        assert!(rows.len() == N && scales.len() >= V * WIDTH, "as many rows as sums");
         let low = _mm256_set1_epi16(0xff);
-        let mut all = [[_mm256_set1_epi32(0); 2]; N];
+        let mut all = [[_mm256_set1_epi32(0); V]; N];
         for (sum, row) in all.iter_mut().zip(rows) {
-            *sum = [_mm256_set1_epi32(-row.shift); 2];
+            *sum = [_mm256_set1_epi32(-row.shift); V];
         }
-        for (weights, values) in weights.chunks(PANEL).zip(tile.chunks(places)) {
-            assert!(weights.len() >= 2 * WIDTH, "two vectors");
+        for (group, (weights, values)) in weights.chunks(PANEL).zip(tile.chunks(places)).enumerate() {
+            assert!(weights.len() >= V * WIDTH, "so many vectors");
+            ahead.fetch(group);
             // The bytes of even places and those of odd ones, as 16 bits each.
-            let parts = [0, WIDTH].map(|from| {
+            let parts: [_; V] = std::array::from_fn(|vector| {
                 // SAFETY: as asserted.
-                let four: __m256i = unsafe { _mm256_loadu_si256(weights.as_ptr().add(from).cast()) };
+                let four: __m256i = unsafe { _mm256_loadu_si256(weights.as_ptr().add(vector * WIDTH).cast()) };
                 [_mm256_and_si256(four, low), _mm256_srli_epi16(four, 8)]
             });
             for (sum, values) in all.iter_mut().zip(values) {
@@ -308,14 +317,14 @@ mod avx2 {
             }
         }
         for ((all, row), sums) in all.into_iter().zip(rows).zip(sums) {
-            assert!(sums.len() == 2 * WIDTH, "two vectors");
-            for (half, sum) in all.into_iter().enumerate() {
-                // SAFETY: scales and sums are as long as two vectors, as asserted.
+            assert!(sums.len() >= V * WIDTH, "so many vectors");
+            for (vector, sum) in all.into_iter().enumerate() {
+                // SAFETY: scales and sums are as long as `V` vectors, as asserted.
                 unsafe {
-                    let scales = _mm256_loadu_ps(scales.as_ptr().add(half * WIDTH));
+                    let scales = _mm256_loadu_ps(scales.as_ptr().add(vector * WIDTH));
                     let scale = _mm256_mul_ps(_mm256_set1_ps(row.scale), scales);
                     _mm256_storeu_ps(
-                        sums.as_mut_ptr().add(half * WIDTH),
+                        sums.as_mut_ptr().add(vector * WIDTH),
                         _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale),
                     );
                 }
