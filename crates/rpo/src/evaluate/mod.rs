@@ -11,6 +11,7 @@
 pub mod finite;
 pub mod judge;
 pub mod metric;
+pub mod preference;
 mod ranking;
 
 pub use ranking::{Estimate, log_probs, mean_of_rows, mean_tau, mean_tau_of, of, pooled_spearman, tau_of_prompts};
