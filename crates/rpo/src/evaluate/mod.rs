@@ -12,6 +12,7 @@ mod entrant;
 pub mod finite;
 pub mod judge;
 pub mod metric;
+pub mod preference;
 mod ranking;
 
 pub use entrant::Entrant;
