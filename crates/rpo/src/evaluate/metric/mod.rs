@@ -4,6 +4,12 @@
 //! sum: a mean, or, for a metric of whole corpora, more. So means, values of single cases and bootstrap intervals are all the
 //! same computation.
 
+mod bertscore;
+mod toxicity;
+
+pub use bertscore::{BertScore, BertScoreOptions, Part};
+pub use toxicity::{Toxicity, ToxicityPart};
+
 use crate::error::Result;
 use crate::statistics::{Interval, bootstrap};
 
