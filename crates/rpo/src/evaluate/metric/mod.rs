@@ -5,6 +5,7 @@
 //! same computation.
 
 mod bertscore;
+mod paired;
 mod toxicity;
 
 pub use bertscore::{BertScore, BertScoreOptions, Part};
