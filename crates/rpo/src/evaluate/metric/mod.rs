@@ -37,6 +37,13 @@ pub use named::{Files, TEXT, text};
 pub use rouge::{Overlap, Rouge};
 pub use tokens::Tokenization;
 
+mod bertscore;
+mod paired;
+mod toxicity;
+
+pub use bertscore::{BertScore, BertScoreOptions, Part};
+pub use toxicity::{Toxicity, ToxicityPart};
+
 use crate::error::Result;
 use crate::statistics::{Interval, bootstrap};
 
