@@ -14,6 +14,7 @@
 //! ```
 
 mod abusive;
+mod bertscore;
 mod bleu;
 mod chrf;
 mod diversity;
@@ -22,12 +23,15 @@ mod lcs;
 mod length;
 mod meteor;
 mod named;
+mod paired;
 mod rouge;
 mod tokens;
+mod toxicity;
 
 use rayon::prelude::*;
 
 pub use abusive::AbusiveWords;
+pub use bertscore::{BertScore, BertScoreOptions, Part};
 pub use bleu::Bleu;
 pub use chrf::Chrf;
 pub use diversity::{Distinct, SelfRepetition};
@@ -36,12 +40,6 @@ pub use meteor::{Meteor, USUAL_WORDNET, WordNet};
 pub use named::{Files, TEXT, text};
 pub use rouge::{Overlap, Rouge};
 pub use tokens::Tokenization;
-
-mod bertscore;
-mod paired;
-mod toxicity;
-
-pub use bertscore::{BertScore, BertScoreOptions, Part};
 pub use toxicity::{Toxicity, ToxicityPart};
 
 use crate::error::Result;
