@@ -29,14 +29,14 @@ impl<'a> Column<'a> {
 pub struct Cell {
     text: String,
     /// Why it is struck out, if it is.
-    struck: Option<&'static str>,
+    struck: Option<String>,
 }
 
 impl Cell {
     /// Struck out, as what is not to be relied on; `why` is said to those who hear the page or point at the cell.
     #[must_use]
-    pub fn struck(self, why: &'static str) -> Self {
-        Self { struck: Some(why), ..self }
+    pub fn struck(self, why: impl Into<String>) -> Self {
+        Self { struck: Some(why.into()), ..self }
     }
 
     /// As a terminal shows it, where what is struck out has a cross.
@@ -46,7 +46,7 @@ impl Cell {
 
     fn html(&self) -> String {
         let text = escape(&self.text);
-        match self.struck {
+        match &self.struck {
             Some(why) => {
                 let why = escape(why);
                 format!("<s title=\"{why}\">{text}</s><span class=\"heard\"> ({why})</span>")

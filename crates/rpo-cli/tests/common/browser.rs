@@ -44,14 +44,14 @@ pub const SCREENS: [Screen; 4] = [
     Screen { width: 400, dark: true },
 ];
 
-/// What `CHROMIUM` names, else what is installed.
+/// What `CHROMIUM` names, nothing if that is empty, else what is installed.
 fn program() -> Option<PathBuf> {
-    let named = std::env::var_os("CHROMIUM").map(PathBuf::from);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    let installed =
-        || names.iter().find_map(|name| std::env::split_paths(&path).map(|dir| dir.join(name)).find(|p| p.is_file()));
-    named.or_else(installed)
+    if let Some(named) = std::env::var_os("CHROMIUM") {
+        return (!named.is_empty()).then(|| named.into());
+    }
+    let path = std::env::var_os("PATH")?;
+    let named = |name| std::env::split_paths(&path).map(move |dir| dir.join(name)).find(|program| program.is_file());
+    ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(named)
 }
 
 impl Browser {
