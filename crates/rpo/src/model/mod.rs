@@ -5,6 +5,7 @@
 //! compiler then names the few places that treat families differently.
 
 pub mod checkpoint;
+pub mod encoder;
 mod linear;
 pub mod llama;
 pub mod lora;
