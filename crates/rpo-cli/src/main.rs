@@ -16,6 +16,7 @@ mod merge;
 mod messages;
 mod outcome;
 mod progress;
+mod rate;
 mod remarks;
 mod report;
 mod score;
@@ -61,6 +62,7 @@ enum Command {
     Convert(convert::Arguments),
     Generate(Box<generate::Arguments>),
     Merge(merge::Arguments),
+    Rate(Box<rate::Arguments>),
     Score(score::Arguments),
     Config(config::Arguments),
     Verify(verify::Arguments),
@@ -110,6 +112,7 @@ fn main() -> std::process::ExitCode {
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Merge(arguments) => merge::run(&arguments),
+        Command::Rate(arguments) => rate::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
