@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rpo::chat::Prompt;
 use rpo::evaluate::judge::{Case, Kind, Outcome, Verdict};
-use rpo::feedback::{Answer, ReadOptions, Source, read_responses};
+use rpo::feedback::{Answer, ReadOptions, Source, read_all_rows};
 use rpo::store::files::fill_file;
 use serde::Serialize;
 use serde_json::Value;
@@ -103,7 +103,7 @@ impl Answers {
     fn open(arguments: &Arguments) -> Result<Self> {
         let (options, id) = (arguments.columns.options()?, arguments.id_column.clone());
         let source = Source::from(arguments.files.clone());
-        let mut found = read_responses(&source, &options, id.as_deref())?;
+        let mut found = read_all_rows(&source, &options, id.as_deref())?;
         let holds = arguments.files.iter().any(|file| file == "-");
         let (mut held, mut count) = (Vec::new(), 0);
         for answer in found.by_ref() {
@@ -121,7 +121,7 @@ impl Answers {
     fn each(&self) -> Result<Each<'_>> {
         Ok(match &self.held {
             Some(held) => Box::new(held.iter().cloned().map(Ok)),
-            None => Box::new(read_responses(&self.source, &self.options, self.id.as_deref())?),
+            None => Box::new(read_all_rows(&self.source, &self.options, self.id.as_deref())?),
         })
     }
 }
@@ -130,7 +130,7 @@ impl Answers {
 struct Rated {
     /// By the number of the answer.
     ratings: Vec<Option<f64>>,
-    /// Replies that are no rating, some of them, each with whose it is.
+    /// The first replies that are no rating, each with whose it is.
     unparsed: Vec<String>,
     tally: judge::Tally,
 }
@@ -139,7 +139,7 @@ struct Rated {
 const SHOWN: usize = 10;
 
 fn rate(seat: &Seat, answers: &Answers) -> Result<Rated> {
-    let (mut ratings, mut unparsed) = (vec![None; answers.count], Vec::new());
+    let (mut ratings, mut unparsed) = (vec![None; answers.count], BTreeMap::new());
     let case = |(i, answer): (usize, rpo::Result<Answer>)| {
         let Answer { prompt, response, id, .. } = answer?;
         match i < answers.count {
@@ -155,8 +155,10 @@ fn rate(seat: &Seat, answers: &Answers) -> Result<Rated> {
             if let Verdict::Rating(rating) = heard.verdict {
                 ratings[i] = rating;
             }
-            if let Some(said) = heard.unparsed.filter(|_| unparsed.len() < SHOWN) {
-                unparsed.push(format!("{id}: no rating, but `{said}`"));
+            if let Some(said) = heard.unparsed {
+                unparsed.insert(i, format!("{id}: no rating, but `{said}`"));
+                // The first ones in the order of the answers, whatever came first.
+                (unparsed.len() > SHOWN).then(|| unparsed.pop_last());
             }
         }
         Ok(())
@@ -165,7 +167,7 @@ fn rate(seat: &Seat, answers: &Answers) -> Result<Rated> {
     bar.finish_and_clear();
     drop(saving);
     let tally = heard.with_context(|| seat.how_to_go_on())?;
-    Ok(Rated { ratings, unparsed, tally })
+    Ok(Rated { ratings, unparsed: unparsed.into_values().collect(), tally })
 }
 
 fn changed(source: &Source) -> rpo::Error {

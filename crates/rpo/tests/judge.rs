@@ -122,12 +122,14 @@ fn every_question_is_asked_once_and_its_reply_kept_and_used_again() {
     assert_eq!((tally.replies, tally.reused, tally.calls, server.calls()), (60, 50, 10, 60));
 }
 
+type Failure = Box<dyn Fn() -> Does + Send + Sync>;
+
 #[test]
 fn what_fails_in_passing_is_tried_again() {
     // Each in turn, then a reply.
     let half = completion("7").to_string();
     let half = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{}", half.len(), &half[..40]);
-    let failures: Vec<(&str, Box<dyn Fn() -> Does + Send + Sync>)> = vec![
+    let failures: Vec<(&str, Failure)> = vec![
         ("429", Box::new(|| Does::Sends(429, "retry-after: 0.2\r\n", "slow down".into()))),
         ("500", Box::new(|| Does::status(500, "{\"error\":\"overloaded\"}"))),
         ("503", Box::new(|| Does::status(503, ""))),

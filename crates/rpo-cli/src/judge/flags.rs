@@ -48,7 +48,7 @@ pub struct JudgeFlags {
     /// Questions under way together
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = parallel)]
     judge_parallel: usize,
-    /// How long a judge may take for a reply
+    /// How long a judge may take for a reply; one on this machine takes as long as it takes
     #[arg(long, value_name = "SECONDS", default_value_t = 120.0, value_parser = seconds)]
     judge_timeout: f64,
     /// How often a call that failed in passing (429, 5xx, no reply, a broken one) is tried again, after ever longer pauses

@@ -37,8 +37,8 @@ pub(crate) use notes::Wanted;
 pub use notes::{Answer, Feedback, Notes};
 pub use prompts::{Asked, prompts_fingerprint, read_prompts};
 pub use records::Format;
+pub use rows::{AllRows, Rows, read_all_rows, read_rows};
 pub(crate) use rows::{Answers, read_answers};
-pub use rows::{Responses, Rows, read_responses, read_rows};
 pub use source::Source;
 pub use texts::held_out_prompts;
 

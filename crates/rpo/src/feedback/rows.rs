@@ -17,7 +17,7 @@ const LOOKED_AT: usize = 200;
 pub struct Rows(Answers);
 
 /// All responses of a source in order, rated or not, read as they are asked for.
-pub struct Responses(Answers);
+pub struct AllRows(Answers);
 
 /// The responses of a source in order, read as they are asked for.
 pub(crate) struct Answers {
@@ -75,8 +75,8 @@ pub fn read_rows(source: &Source, options: &ReadOptions) -> Result<Rows> {
 ///
 /// # Errors
 /// As [`read_rows`].
-pub fn read_responses(source: &Source, options: &ReadOptions, id: Option<&str>) -> Result<Responses> {
-    read_answers(source.files()?, options, Wanted::All { id: id.map(str::to_string) }).map(Responses)
+pub fn read_all_rows(source: &Source, options: &ReadOptions, id: Option<&str>) -> Result<AllRows> {
+    read_answers(source.files()?, options, Wanted::All { id: id.map(str::to_string) }).map(AllRows)
 }
 
 /// The responses of `files` in order that are `wanted`; as [`read_rows`].
@@ -118,7 +118,7 @@ impl Rows {
     }
 }
 
-impl Responses {
+impl AllRows {
     /// What was noticed so far.
     pub fn notes(&self) -> &Notes {
         &self.0.notes
@@ -213,7 +213,7 @@ impl Iterator for Rows {
     }
 }
 
-impl Iterator for Responses {
+impl Iterator for AllRows {
     type Item = Result<Answer>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -5,6 +5,7 @@ use std::fs::{File, TryLockError};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use chrono::Utc;
 use serde::{Deserialize, Serialize};
@@ -79,7 +80,17 @@ impl Store {
         let failed = |e| Error::write(path, e);
         let mut file = File::options().read(true).append(true).create(true).open(path).map_err(failed)?;
         // Where files cannot be locked, as on some network drives, people have to see to it.
-        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+        let is_taken = || matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+        // A program that is being started by this one shares its files for a moment.
+        let frees = || {
+            (0..20).any(|_| {
+                !is_taken() || {
+                    std::thread::sleep(Duration::from_millis(10));
+                    false
+                }
+            })
+        };
+        if !frees() {
             return Err(Error::file(path, "another program is writing it"));
         }
         let length = file.metadata().map_err(failed)?.len();
