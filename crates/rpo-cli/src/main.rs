@@ -18,6 +18,7 @@ mod messages;
 mod outcome;
 mod progress;
 mod push;
+mod rate;
 mod remarks;
 mod report;
 mod score;
@@ -63,6 +64,7 @@ enum Command {
     Convert(convert::Arguments),
     Generate(Box<generate::Arguments>),
     Merge(merge::Arguments),
+    Rate(Box<rate::Arguments>),
     Score(score::Arguments),
     Card(card::Arguments),
     Push(push::Arguments),
@@ -114,6 +116,7 @@ fn main() -> std::process::ExitCode {
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Merge(arguments) => merge::run(&arguments),
+        Command::Rate(arguments) => rate::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
         Command::Card(arguments) => card::run(&arguments),
         Command::Push(arguments) => push::run(&arguments),

@@ -34,6 +34,14 @@ pub fn answers(total: usize) -> ProgressBar {
     bar
 }
 
+/// A bar over `total` questions to a judge, whose message says what is the matter.
+pub fn judging(total: usize) -> ProgressBar {
+    let bar = bar("judging", total);
+    // A server may want to be left alone for long, and people are to see that it is waited for.
+    bar.enable_steady_tick(Duration::from_millis(500));
+    bar
+}
+
 /// A bar over `total` things that belongs to a run's log, as standard output is.
 pub fn pass(what: &'static str, total: usize) -> ProgressBar {
     over(what, total, Log::Stdout)

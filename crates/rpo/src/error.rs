@@ -76,6 +76,14 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// A judge that cannot be asked, or does not reply.
+    #[error("the judge {judge}: {problem}")]
+    Judge {
+        /// What it is called.
+        judge: String,
+        /// What it said or did, and what to do.
+        problem: String,
+    },
     /// A device that failed to compute or to return numbers.
     #[error("cannot read a tensor back from its device: {0}")]
     Device(String),
