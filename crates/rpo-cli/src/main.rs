@@ -1,6 +1,7 @@
 //! The `rpo` program: arguments in, progress and reports out. All the work is the library's.
 
 mod advice;
+mod card;
 mod compare;
 mod config;
 mod convert;
@@ -16,6 +17,7 @@ mod merge;
 mod messages;
 mod outcome;
 mod progress;
+mod push;
 mod remarks;
 mod report;
 mod score;
@@ -62,6 +64,8 @@ enum Command {
     Generate(Box<generate::Arguments>),
     Merge(merge::Arguments),
     Score(score::Arguments),
+    Card(card::Arguments),
+    Push(push::Arguments),
     Config(config::Arguments),
     Verify(verify::Arguments),
     /// Print what makes a shell complete rpo's commands and flags: `rpo completions bash`
@@ -111,6 +115,8 @@ fn main() -> std::process::ExitCode {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Merge(arguments) => merge::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
+        Command::Card(arguments) => card::run(&arguments),
+        Command::Push(arguments) => push::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Completions { shell } => {
