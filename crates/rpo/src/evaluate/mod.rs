@@ -9,6 +9,7 @@
 //! ```
 
 pub mod card;
+mod entrant;
 pub mod evaluation;
 pub mod finite;
 pub mod judge;
@@ -16,4 +17,5 @@ pub mod metric;
 pub mod preference;
 mod ranking;
 
+pub use entrant::Entrant;
 pub use ranking::{Estimate, log_probs, mean_of_rows, mean_tau, mean_tau_of, of, pooled_spearman, tau_of_prompts};

@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 pub use layout::{ReadOptions, Score};
 pub(crate) use notes::{Answer, Wanted};
 pub use notes::{Feedback, Notes};
-pub use prompts::{Asked, prompts_fingerprint, read_prompts};
+pub use prompts::{Asked, Responded, prompts_fingerprint, read_prompts, read_responses};
 pub use records::Format;
 pub(crate) use rows::{Answers, read_answers};
 pub use rows::{Rows, read_rows};
