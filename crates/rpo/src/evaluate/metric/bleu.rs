@@ -37,7 +37,7 @@ impl Metric for Bleu {
 
     fn measure(&self, cases: &[Case]) -> Result<Measured> {
         let statistics = each(cases, |case| (!case.references.is_empty()).then(|| statistics(case, self.tokenization)));
-        Ok(Measured::of_sums(statistics, value))
+        Ok(Measured::of_sums(statistics, |sum| Some(value(sum))))
     }
 }
 
@@ -59,12 +59,12 @@ fn statistics(case: &Case, tokenization: Tokenization) -> Vec<f64> {
     [vec![lengths[0] as f64, *nearest as f64], matched, total].concat()
 }
 
-fn value(sum: &[f64]) -> Option<f64> {
+fn value(sum: &[f64]) -> f64 {
     let (&[response, reference], counts) = sum.split_first_chunk().expect("two lengths");
     let (matched, total) = counts.split_at(4);
     // sacrebleu calls what has no n-grams of an order 0 too: it takes the logarithm for -10^10.
     if matched.iter().all(|&n| n == 0.0) || total.contains(&0.0) {
-        return Some(0.0);
+        return 0.0;
     }
     let mut unmatched = 1.0;
     let logs = matched.iter().zip(total).map(|(&matched, total)| match matched > 0.0 {
@@ -75,7 +75,7 @@ fn value(sum: &[f64]) -> Option<f64> {
         }
     });
     let mean = logs.sum::<f64>() / 4.0;
-    Some((1.0 - reference / response).min(0.0).exp() * mean.exp())
+    (1.0 - reference / response).min(0.0).exp() * mean.exp()
 }
 
 #[cfg(test)]

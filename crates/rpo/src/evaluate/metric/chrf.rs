@@ -115,7 +115,7 @@ mod tests {
         let case = Case { response: "ab".into(), references: vec!["abc".into(), "x".into()], ..Case::default() };
         // Characters: 2 of 2 and of 3; pairs: 1 of 1 and of 2. The response has no triples.
         let found = Chrf::default().measure(&[case]).expect("measured").of([0]).expect("defined");
-        let (p, r) = (1.0, (2.0 / 3.0 + 0.5) / 2.0);
+        let (p, r) = (1.0, f64::midpoint(2.0 / 3.0, 0.5));
         assert!((found - 500.0 * p * r / (4.0 * p + r)).abs() < 1e-9, "{found}");
     }
 }

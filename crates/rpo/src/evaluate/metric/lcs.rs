@@ -1,53 +1,70 @@
 //! Longest common subsequences of token numbers, 64 places at a time (Hyyrö 2004, "Bit-parallel LCS-length computation
 //! revisited").
 
-/// The length of a longest common subsequence. Tokens are less than `different`.
-pub fn length(a: &[u32], b: &[u32], different: usize) -> usize {
-    let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
-    table(short, long, different, |_| ())
+/// Finds longest common subsequences of sequences whose tokens are less than a number.
+pub struct Finder {
+    /// By token: its places among 64 of `a`; empty between two searches.
+    masks: Vec<u64>,
+    /// By token of `b`, what is carried into the next 64 places of `a`.
+    carries: Vec<bool>,
+    /// For 64 places of `a` after each token of `b`: where the length does not grow with the token of `a` (bit 1).
+    rows: Vec<u64>,
 }
 
-/// Marks the places of `a` that are in a longest common subsequence with `b`: the one that rouge-score finds, going back from
-/// the ends and, where both ways are as good, towards the beginning of `a`.
-pub fn mark(a: &[u32], b: &[u32], different: usize, marked: &mut [bool]) {
-    let mut rows = Vec::with_capacity(a.len().div_ceil(64) * b.len());
-    table(a, b, different, |row| rows.push(row));
-    let (mut i, mut j) = (a.len(), b.len());
-    while i > 0 && j > 0 {
-        // Not whether it is longer with `b`'s last, but whether it is shorter without `a`'s last: one of the two holds it.
-        let grew = rows[(i - 1) / 64 * b.len() + j - 1] >> ((i - 1) % 64) & 1 == 0;
-        if a[i - 1] == b[j - 1] {
-            (i, j) = (i - 1, j - 1);
-            marked[i] = true;
-        } else if grew {
-            j -= 1;
-        } else {
-            i -= 1;
-        }
+impl Finder {
+    /// For tokens less than `different`.
+    pub fn new(different: usize) -> Self {
+        Self { masks: vec![0; different], carries: Vec::new(), rows: Vec::new() }
     }
-}
 
-/// Goes through the table of lengths, of which `row` hears for 64 tokens of `a` after each token of `b` where the length
-/// does not grow with a token of `a` (bit 1). Returns the last length.
-fn table(a: &[u32], b: &[u32], different: usize, mut row: impl FnMut(u64)) -> usize {
-    let mut masks = vec![0u64; different];
-    let mut carries = vec![false; b.len()];
-    let mut length = 0;
-    for block in a.chunks(64) {
-        block.iter().enumerate().for_each(|(bit, &token)| masks[token as usize] |= 1 << bit);
-        let mut same = u64::MAX;
-        for (&token, carry) in b.iter().zip(&mut carries) {
-            let mask = masks[token as usize];
-            let (sum, first) = same.overflowing_add(same & mask);
-            let (sum, second) = sum.overflowing_add(u64::from(*carry));
-            *carry = first || second;
-            same = sum | (same & !mask);
-            row(same);
-        }
-        length += same.count_zeros() as usize;
-        block.iter().for_each(|&token| masks[token as usize] = 0);
+    /// The length of a longest common subsequence.
+    pub fn length(&mut self, a: &[u32], b: &[u32]) -> usize {
+        self.search(a, b, |_| ())
     }
-    length
+
+    /// Marks the places of `a` that are in a longest common subsequence with `b`: the one that rouge-score finds, going back from
+    /// the ends and, where both ways are as good, towards the beginning of `a`.
+    pub fn mark(&mut self, a: &[u32], b: &[u32], marked: &mut [bool]) {
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.clear();
+        self.search(a, b, |row| rows.push(row));
+        let (mut i, mut j) = (a.len(), b.len());
+        while i > 0 && j > 0 {
+            // Where the length grows with a's token, it is as long without b's.
+            let grows = rows[(i - 1) / 64 * b.len() + j - 1] >> ((i - 1) % 64) & 1 == 0;
+            if a[i - 1] == b[j - 1] {
+                (i, j) = (i - 1, j - 1);
+                marked[i] = true;
+            } else if grows {
+                j -= 1;
+            } else {
+                i -= 1;
+            }
+        }
+        self.rows = rows;
+    }
+
+    /// Goes through the table of lengths; `row` hears what `rows` holds. Returns the last length.
+    fn search(&mut self, a: &[u32], b: &[u32], mut row: impl FnMut(u64)) -> usize {
+        self.carries.clear();
+        self.carries.resize(b.len(), false);
+        let mut length = 0;
+        for block in a.chunks(64) {
+            block.iter().enumerate().for_each(|(bit, &token)| self.masks[token as usize] |= 1 << bit);
+            let mut same = u64::MAX;
+            for (&token, carry) in b.iter().zip(&mut self.carries) {
+                let mask = self.masks[token as usize];
+                let (sum, first) = same.overflowing_add(same & mask);
+                let (sum, second) = sum.overflowing_add(u64::from(*carry));
+                *carry = first || second;
+                same = sum | (same & !mask);
+                row(same);
+            }
+            length += same.count_zeros() as usize;
+            block.iter().for_each(|&token| self.masks[token as usize] = 0);
+        }
+        length
+    }
 }
 
 #[cfg(test)]
@@ -78,7 +95,8 @@ mod tests {
         {
             let (a, b) = (some(seed, n, different), some(seed + 9, m, different));
             let t = plain(&a, &b);
-            assert_eq!(length(&a, &b, different), t[n][m]);
+            let mut finder = Finder::new(different);
+            assert_eq!(finder.length(&a, &b), t[n][m]);
             let (mut i, mut j, mut places) = (n, m, vec![false; n]);
             while i > 0 && j > 0 {
                 if a[i - 1] == b[j - 1] {
@@ -91,7 +109,7 @@ mod tests {
                 }
             }
             let mut marked = vec![false; n];
-            mark(&a, &b, different, &mut marked);
+            finder.mark(&a, &b, &mut marked);
             assert_eq!(marked, places);
         }
     }

@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 
 use super::grams::{Numbered, common, grams, numbered};
+use super::lcs::Finder;
 use super::meteor::stem;
-use super::{About, Case, Measured, Metric, each, lcs};
+use super::{About, Case, Measured, Metric, each};
 use crate::error::Result;
 
 /// What two texts have in common.
@@ -92,7 +93,7 @@ impl Rouge {
     fn subsequences(self, reference: &[Vec<u32>], response: &[Vec<u32>], different: usize) -> f64 {
         let common = match self.overlap {
             Overlap::Lines => common_lines(reference, response, different),
-            _ => lcs::length(&reference[0], &response[0], different),
+            _ => Finder::new(different).length(&reference[0], &response[0]),
         };
         let length = |lines: &[Vec<u32>]| lines.iter().map(Vec::len).sum();
         f_measure(common, length(response), length(reference))
@@ -118,10 +119,10 @@ fn common_lines(reference: &[Vec<u32>], response: &[Vec<u32>], different: usize)
         counts
     };
     let mut left: Vec<u32> = count(reference).into_iter().zip(count(response)).map(|(a, b)| a.min(b)).collect();
-    let mut common = 0;
+    let (mut finder, mut common) = (Finder::new(different), 0);
     for line in reference {
         let mut marked = vec![false; line.len()];
-        response.iter().for_each(|other| lcs::mark(line, other, different, &mut marked));
+        response.iter().for_each(|other| finder.mark(line, other, &mut marked));
         for (&token, _) in line.iter().zip(marked).filter(|(_, marked)| *marked) {
             if left[token as usize] > 0 {
                 left[token as usize] -= 1;

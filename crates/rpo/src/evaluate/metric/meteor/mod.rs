@@ -10,13 +10,15 @@
 mod porter;
 mod wordnet;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 pub(super) use porter::stem;
 pub use wordnet::{USUAL as USUAL_WORDNET, WordNet};
 
+use super::grams::numbered;
 use super::tokens::word_tokenize;
 use super::{About, Case, Measured, Metric, each};
 use crate::error::Result;
@@ -65,16 +67,15 @@ fn score(response: &[String], reference: &[String], wordnet: Option<&WordNet>) -
     (1.0 - 0.5 * (chunks as f64 / n).powi(3)) * precision * recall / (0.9 * precision + 0.1 * recall)
 }
 
-/// A word with its place.
-type Placed = (usize, String);
+/// A word with its place in the text.
+type Placed<'a> = (usize, Cow<'a, str>);
 
 /// Places of words that match, in the response and in the reference.
 fn alignment(response: &[String], reference: &[String], wordnet: Option<&WordNet>) -> Vec<(usize, usize)> {
-    let placed = |words: &[String]| words.iter().cloned().enumerate().collect::<Vec<Placed>>();
     let (mut ours, mut theirs) = (placed(response), placed(reference));
     let mut matches = Vec::new();
     match_equal(&mut ours, &mut theirs, &mut matches);
-    ours.iter_mut().chain(&mut theirs).for_each(|(_, word)| *word = stem(word));
+    ours.iter_mut().chain(&mut theirs).for_each(|(_, word)| *word = stem(word).into());
     match_equal(&mut ours, &mut theirs, &mut matches);
     if let Some(wordnet) = wordnet {
         match_synonyms(&ours, &theirs, wordnet, &mut matches);
@@ -82,37 +83,45 @@ fn alignment(response: &[String], reference: &[String], wordnet: Option<&WordNet
     matches
 }
 
+fn placed(words: &[String]) -> Vec<Placed<'_>> {
+    words.iter().map(|word| Cow::Borrowed(word.as_str())).enumerate().collect()
+}
+
 /// Matches equal words, from the end, and takes them away.
-fn match_equal(ours: &mut Vec<Placed>, theirs: &mut Vec<Placed>, matches: &mut Vec<(usize, usize)>) {
-    let mut open: FxHashMap<String, Vec<usize>> = FxHashMap::default();
-    for (place, word) in &*theirs {
-        open.entry(word.clone()).or_default().push(*place);
-    }
-    let before = matches.len();
-    let mut left = Vec::with_capacity(ours.len());
-    for (place, word) in ours.drain(..).rev() {
-        match open.get_mut(&word).and_then(Vec::pop) {
-            Some(other) => matches.push((place, other)),
-            None => left.push((place, word)),
+fn match_equal<'a>(ours: &mut Vec<Placed<'a>>, theirs: &mut Vec<Placed<'a>>, matches: &mut Vec<(usize, usize)>) {
+    let words = numbered([&*ours, &*theirs].map(|words| words.iter().map(|(_, word)| word.as_ref())));
+    // By word, where it is last among what is open of the reference, and from there where it is before.
+    let mut last = vec![None; words.different];
+    let before: Vec<Option<usize>> =
+        words.sequences[1].iter().enumerate().map(|(at, &word)| last[word as usize].replace(at)).collect();
+    let (mut our_left, mut their_left) = (vec![true; ours.len()], vec![true; theirs.len()]);
+    for (at, &word) in words.sequences[0].iter().enumerate().rev() {
+        let place = &mut last[word as usize];
+        if let Some(other) = *place {
+            *place = before[other];
+            (our_left[at], their_left[other]) = (false, false);
+            matches.push((ours[at].0, theirs[other].0));
         }
     }
-    left.reverse();
-    *ours = left;
-    let taken: FxHashSet<usize> = matches[before..].iter().map(|&(_, place)| place).collect();
-    theirs.retain(|(place, _)| !taken.contains(place));
+    for (words, left) in [(ours, our_left), (theirs, their_left)] {
+        let mut left = left.into_iter();
+        words.retain(|_| left.next() == Some(true));
+    }
 }
 
 /// Matches words of the reference that are in a synset with a word of the response, from the end.
 fn match_synonyms(ours: &[Placed], theirs: &[Placed], wordnet: &WordNet, matches: &mut Vec<(usize, usize)>) {
-    let mut open: Vec<(usize, u32)> =
-        theirs.iter().filter_map(|(place, word)| Some((*place, wordnet.word(word)?))).collect();
-    for (place, word) in ours.iter().rev() {
-        if open.is_empty() {
-            return;
+    let mut open: FxHashMap<u32, Vec<usize>> = FxHashMap::default();
+    for (place, word) in theirs {
+        if let Some(word) = wordnet.word(word) {
+            open.entry(word).or_default().push(*place);
         }
-        let synonyms = wordnet.synonyms(word);
-        if let Some(found) = open.iter().rposition(|(_, word)| synonyms.contains(word)) {
-            matches.push((*place, open.remove(found).0));
+    }
+    for (place, word) in ours.iter().rev() {
+        let last = |synonym| Some((*open.get(&synonym)?.last()?, synonym));
+        let nearest = wordnet.synonyms(word).into_iter().filter_map(last).max();
+        if let Some(other) = nearest.and_then(|(_, synonym)| open.get_mut(&synonym)?.pop()) {
+            matches.push((*place, other));
         }
     }
 }

@@ -106,7 +106,7 @@ fn is_consonant(word: &[char], at: usize) -> bool {
 /// Porter's m: how often a consonant follows a vowel.
 fn measure(word: &[char]) -> usize {
     let mut before = true;
-    consonants(word).filter(|&now| std::mem::replace(&mut before, now) < now).count()
+    consonants(word).filter(|&now| !std::mem::replace(&mut before, now) && now).count()
 }
 
 fn has_vowel(word: &[char]) -> bool {

@@ -108,32 +108,34 @@ impl WordNet {
         self.words.get(word).copied()
     }
 
-    /// The words in the synsets of a word, which may be inflected.
+    /// The words in the synsets of a word in lower case, which may be inflected.
     pub fn synonyms(&self, word: &str) -> Vec<u32> {
-        let word = word.to_lowercase();
         let mut found = Vec::new();
         for part in &self.parts {
-            let synsets = part.base_forms(&word).into_iter().flatten();
-            found.extend(synsets.flat_map(|&synset| &self.synsets[synset as usize]));
+            part.base_forms(word, |synsets| {
+                found.extend(synsets.iter().flat_map(|&synset| &self.synsets[synset as usize]));
+            });
         }
         found
     }
 }
 
 impl Part {
-    /// The synsets of each base form.
-    fn base_forms(&self, word: &str) -> Vec<&[u32]> {
-        let synsets = |form: &str| self.forms.get(form).map(AsRef::as_ref);
-        let mut found = Vec::from_iter(synsets(word));
-        match self.irregular.get(word) {
-            Some(forms) => found.extend(forms.iter().filter_map(|form| synsets(form))),
-            None => {
-                for (ending, by) in self.endings {
-                    found.extend(word.strip_suffix(ending).and_then(|stem| synsets(&format!("{stem}{by}"))));
-                }
+    /// Hears the synsets of each base form.
+    fn base_forms(&self, word: &str, mut hear: impl FnMut(&[u32])) {
+        let mut look_up = |form: &str| self.forms.get(form).into_iter().for_each(|synsets| hear(synsets));
+        look_up(word);
+        if let Some(forms) = self.irregular.get(word) {
+            return forms.iter().for_each(|form| look_up(form));
+        }
+        let mut form = String::new();
+        for (ending, by) in self.endings {
+            if let Some(stem) = word.strip_suffix(ending) {
+                form.clear();
+                form.extend([stem, by]);
+                look_up(&form);
             }
         }
-        found
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn split(text: &str) -> impl Iterator<Item = &str> {
 
 /// The words of a text in any script: what lies between the boundaries of Unicode's annex 29 and has a letter or a number.
 pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.unicode_words()
+    text.split_word_bounds().filter(|word| word.chars().any(|c| is_word(c) && c != '_'))
 }
 
 /// A text that is rewritten pass by pass, as a list of Python's `re.sub` does it.
@@ -43,9 +43,17 @@ impl Rewriting {
         Self { text: text.chars().collect(), next: Vec::new() }
     }
 
-    /// One pass from left to right. The rule is given the text and a place in it; it writes what stands for the characters
-    /// there and says how many these are, or 0 if it does not apply.
-    fn sub(&mut self, rule: impl Fn(&[char], usize, &mut Vec<char>) -> usize) {
+    /// One pass from left to right, if the text has any of these characters, without which the rule applies nowhere. The rule is
+    /// given the text and a place in it; it writes what stands for the characters there and says how many these are, or 0 if it
+    /// does not apply.
+    fn sub(&mut self, marks: &[char], rule: impl Fn(&[char], usize, &mut Vec<char>) -> usize) {
+        if self.has(|c| marks.contains(&c)) {
+            self.sub_anywhere(rule);
+        }
+    }
+
+    /// The same for rules that may apply to any text.
+    fn sub_anywhere(&mut self, rule: impl Fn(&[char], usize, &mut Vec<char>) -> usize) {
         self.next.clear();
         let mut at = 0;
         while at < self.text.len() {
@@ -60,14 +68,18 @@ impl Rewriting {
         std::mem::swap(&mut self.text, &mut self.next);
     }
 
-    /// A blank around each of these characters, if there are any.
+    /// A blank around each of these characters.
     fn space_around(&mut self, class: impl Fn(char) -> bool) {
-        if self.text.iter().any(|&c| class(c)) {
-            self.sub(|text, at, out| match class(text[at]) {
+        if self.has(&class) {
+            self.sub_anywhere(|text, at, out| match class(text[at]) {
                 true => put(out, 1, &[' ', text[at], ' ']),
                 false => 0,
             });
         }
+    }
+
+    fn has(&self, class: impl Fn(char) -> bool) -> bool {
+        self.text.iter().any(|&c| class(c))
     }
 
     fn finish(self) -> String {

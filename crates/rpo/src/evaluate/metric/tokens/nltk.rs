@@ -9,7 +9,7 @@ pub fn word_tokenize(text: &str) -> Vec<String> {
     starting_quotes(&mut line);
     punctuation(&mut line);
     line.space_around(|c| "[](){}<>".contains(c));
-    line.sub(|text, at, out| match text[at..] {
+    line.sub(&['-'], |text, at, out| match text[at..] {
         ['-', '-', ..] => put(out, 2, &[' ', '-', '-', ' ']),
         _ => 0,
     });
@@ -21,7 +21,7 @@ pub fn word_tokenize(text: &str) -> Vec<String> {
 }
 
 fn starting_quotes(line: &mut Rewriting) {
-    line.sub(|text, at, out| match text[at] {
+    line.sub(&['«', '“', '‘', '„', '`'], |text, at, out| match text[at] {
         quote @ ('«' | '“' | '‘' | '„') => put(out, 1, &[' ', quote, ' ']),
         '`' => {
             let run = text[at..].iter().take_while(|&&c| c == '`').count();
@@ -34,17 +34,17 @@ fn starting_quotes(line: &mut Rewriting) {
     if line.text.first() == Some(&'"') {
         line.text.splice(..1, ['`', '`']);
     }
-    line.sub(|text, at, out| match text[at..] {
+    line.sub(&['`'], |text, at, out| match text[at..] {
         ['`', '`', ..] => put(out, 2, &[' ', '`', '`', ' ']),
         _ => 0,
     });
-    line.sub(|text, at, out| match text[at..] {
+    line.sub(&['"', '\''], |text, at, out| match text[at..] {
         [c @ (' ' | '(' | '[' | '{' | '<'), '"', ..] => put(out, 2, &[c, ' ', '`', '`', ' ']),
         [c @ (' ' | '(' | '[' | '{' | '<'), '\'', '\'', ..] => put(out, 3, &[c, ' ', '`', '`', ' ']),
         _ => 0,
     });
     // A quote before a word of a single letter, unless the two are the end of a contraction.
-    line.sub(|text, at, out| match text[at..] {
+    line.sub(&['\''], |text, at, out| match text[at..] {
         ['\'', letter, ref rest @ ..]
             if is_word(letter) && !is_any(letter, "mtsdn") && rest.first().is_none_or(|&c| !is_word(c)) =>
         {
@@ -56,15 +56,15 @@ fn starting_quotes(line: &mut Rewriting) {
 
 fn punctuation(line: &mut Rewriting) {
     last_point(line, "])}>\"'»”’ ", true);
-    line.sub(|text, at, out| match text[at..] {
+    line.sub(&[':', ','], |text, at, out| match text[at..] {
         [mark @ (':' | ','), after, ..] if !is_decimal(after) => put(out, 2, &[' ', mark, ' ', after]),
         _ => 0,
     });
-    line.sub(|text, at, out| match text[at..] {
+    line.sub(&[':', ','], |text, at, out| match text[at..] {
         [mark @ (':' | ',')] | [mark @ (':' | ','), '\n'] => put(out, 1, &[' ', mark, ' ']),
         _ => 0,
     });
-    line.sub(|text, at, out| match text[at..].iter().take_while(|&&c| c == '.').count() {
+    line.sub(&['.'], |text, at, out| match text[at..].iter().take_while(|&&c| c == '.').count() {
         0 | 1 => 0,
         run => {
             out.push(' ');
@@ -75,7 +75,7 @@ fn punctuation(line: &mut Rewriting) {
     line.space_around(|c| matches!(c, ';' | '@' | '#' | '$' | '%' | '&'));
     last_point(line, "])}>\"'", false);
     line.space_around(|c| matches!(c, '?' | '!'));
-    line.sub(|text, at, out| match text[at..] {
+    line.sub(&['\''], |text, at, out| match text[at..] {
         [before, '\'', ' ', ..] if before != '\'' => put(out, 3, &[before, ' ', '\'', ' ']),
         _ => 0,
     });
@@ -102,25 +102,25 @@ fn last_point(line: &mut Rewriting, closing: &str, apart: bool) {
 
 fn ending_quotes(line: &mut Rewriting) {
     line.space_around(|c| matches!(c, '»' | '”' | '’'));
-    line.sub(|text, at, out| match text[at..] {
+    line.sub(&['\''], |text, at, out| match text[at..] {
         ['\'', '\'', ..] => put(out, 2, &[' ', '\'', '\'', ' ']),
         _ => 0,
     });
-    line.sub(|text, at, out| match text[at] {
+    line.sub(&['"'], |text, at, out| match text[at] {
         '"' => put(out, 1, &[' ', '\'', '\'', ' ']),
         _ => 0,
     });
-    line.sub(|text, at, out| match text[at..].iter().take_while(|&&c| is_space(c)).count() {
+    line.sub_anywhere(|text, at, out| match text[at..].iter().take_while(|&&c| is_space(c)).count() {
         0 => 0,
         run => put(out, run, &[' ']),
     });
-    line.sub(|text, at, out| match text[at..] {
+    line.sub(&['\''], |text, at, out| match text[at..] {
         [' ' | '\'', ..] => 0,
         [before, '\'', c @ ('s' | 'S' | 'm' | 'M' | 'd' | 'D'), ' ', ..] => put(out, 4, &[before, ' ', '\'', c, ' ']),
         [before, '\'', ' ', ..] => put(out, 3, &[before, ' ', '\'', ' ']),
         _ => 0,
     });
-    line.sub(|text, at, out| match text[at..] {
+    line.sub(&['\''], |text, at, out| match text[at..] {
         [before, a, b, c, ' ', ..] if !matches!(before, ' ' | '\'') && CLITICS.contains(&[a, b, c]) => {
             put(out, 5, &[before, ' ', a, b, c, ' '])
         }
@@ -151,7 +151,7 @@ fn contractions(line: &mut Rewriting) {
         ("more", "'n"),
         ("wan", "na"),
     ];
-    line.sub(|text, at, out| {
+    line.sub_anywhere(|text, at, out| {
         let begins = is_word(text[at]) && (at == 0 || !is_word(text[at - 1]));
         let found = WORDS.iter().filter(|_| begins).find_map(|&(first, second)| {
             let end = spelled(text, at, first, second)?;
@@ -161,7 +161,7 @@ fn contractions(line: &mut Rewriting) {
         found.map_or(0, |(middle, end)| two(text, at, middle, end, out))
     });
     for second in ["is", "was"] {
-        line.sub(|text, at, out| match text[at] {
+        line.sub(&['\''], |text, at, out| match text[at] {
             ' ' => spelled(text, at + 1, "'t", second).map_or(0, |end| 1 + two(text, at + 1, at + 3, end, out)),
             _ => 0,
         });

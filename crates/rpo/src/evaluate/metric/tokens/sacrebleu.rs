@@ -65,17 +65,17 @@ fn v13a(text: &str) -> String {
 
 fn western(line: &str) -> String {
     let mut line = Rewriting::of(line);
-    line.space_around(|c| matches!(c, '{'..='~' | '['..='`' | ' '..='&' | '('..='+' | ':'..='@' | '/'));
+    line.space_around(|c| matches!(c, '{'..='~' | '['..='`' | '!'..='&' | '('..='+' | ':'..='@' | '/'));
     // Points and commas, but within numbers.
-    line.sub(|text, at, out| match text[at..] {
+    line.sub(&['.', ','], |text, at, out| match text[at..] {
         [before, mark @ ('.' | ','), ..] if !before.is_ascii_digit() => put(out, 2, &[before, ' ', mark, ' ']),
         _ => 0,
     });
-    line.sub(|text, at, out| match text[at..] {
+    line.sub(&['.', ','], |text, at, out| match text[at..] {
         [mark @ ('.' | ','), after, ..] if !after.is_ascii_digit() => put(out, 2, &[' ', mark, ' ', after]),
         _ => 0,
     });
-    line.sub(|text, at, out| match text[at..] {
+    line.sub(&['-'], |text, at, out| match text[at..] {
         [digit, '-', ..] if digit.is_ascii_digit() => put(out, 2, &[digit, ' ', '-', ' ']),
         _ => 0,
     });
@@ -84,18 +84,26 @@ fn western(line: &str) -> String {
 
 fn intl(text: &str) -> String {
     let is = |c: char, group| c.general_category_group() == group;
-    let number = |c| is(c, GeneralCategoryGroup::Number);
-    let mark = |c| is(c, GeneralCategoryGroup::Punctuation);
+    // Most characters are of ASCII, and the tables are slow.
+    let number = |c: char| if c.is_ascii() { c.is_ascii_digit() } else { is(c, GeneralCategoryGroup::Number) };
+    let symbol = |c: char| match c.is_ascii() {
+        true => "$+<=>^`|~".contains(c),
+        false => is(c, GeneralCategoryGroup::Symbol),
+    };
+    let mark = |c: char| match c.is_ascii() {
+        true => c.is_ascii_punctuation() && !symbol(c),
+        false => is(c, GeneralCategoryGroup::Punctuation),
+    };
     let mut line = Rewriting::of(text);
-    line.sub(|text, at, out| match text[at..] {
+    line.sub_anywhere(|text, at, out| match text[at..] {
         [before, c, ..] if !number(before) && mark(c) => put(out, 2, &[before, ' ', c, ' ']),
         _ => 0,
     });
-    line.sub(|text, at, out| match text[at..] {
+    line.sub_anywhere(|text, at, out| match text[at..] {
         [c, after, ..] if mark(c) && !number(after) => put(out, 2, &[' ', c, ' ', after]),
         _ => 0,
     });
-    line.space_around(|c| is(c, GeneralCategoryGroup::Symbol));
+    line.space_around(symbol);
     line.finish()
 }
 
