@@ -34,6 +34,14 @@ pub fn answers(total: usize) -> ProgressBar {
     bar
 }
 
+/// A bar over `total` questions to a judge, whose message says what is the matter.
+pub fn judging(total: usize) -> ProgressBar {
+    let bar = bar("judging", total);
+    // A server may want to be left alone for long, and people are to see that it is waited for.
+    bar.enable_steady_tick(Duration::from_millis(500));
+    bar
+}
+
 /// A bar over `total` things that belongs to a run's log, as standard output is.
 pub fn pass(what: &'static str, total: usize) -> ProgressBar {
     over(what, total, Log::Stdout)
@@ -44,6 +52,16 @@ fn over(what: &'static str, total: usize, log: Log) -> ProgressBar {
     bar.set_style(style(
         "{msg} {wide_bar} {human_pos}/{human_len} ({rate}, {eta} left)",
         "{msg}: {human_pos} of {human_len} ({rate}, {eta} left)",
+    ));
+    bar
+}
+
+/// A bar over `total` bytes.
+pub fn bytes(what: &'static str, total: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total), target(Log::Stderr)).with_message(what);
+    bar.set_style(style(
+        "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} ({binary_bytes_per_sec}, {eta} left)",
+        "{msg}: {binary_bytes} of {binary_total_bytes} ({binary_bytes_per_sec}, {eta} left)",
     ));
     bar
 }

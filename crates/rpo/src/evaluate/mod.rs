@@ -8,7 +8,9 @@
 //! assert!((wins.interval.mean - 2.5 / 3.0).abs() < 1e-12, "a tie counts half");
 //! ```
 
+pub mod card;
 mod entrant;
+pub mod evaluation;
 pub mod finite;
 pub mod judge;
 pub mod metric;

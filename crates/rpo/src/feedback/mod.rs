@@ -33,12 +33,12 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 pub use layout::{ReadOptions, Score};
-pub(crate) use notes::{Answer, Wanted};
-pub use notes::{Feedback, Notes};
+pub(crate) use notes::Wanted;
+pub use notes::{Answer, Feedback, Notes};
 pub use prompts::{Asked, Responded, prompts_fingerprint, read_prompts, read_responses};
 pub use records::Format;
+pub use rows::{AllRows, Rows, read_all_rows, read_rows};
 pub(crate) use rows::{Answers, read_answers};
-pub use rows::{Rows, read_rows};
 pub use source::Source;
 pub use texts::held_out_prompts;
 

@@ -18,7 +18,7 @@ pub struct Feedback {
 
 /// A response to a prompt as it was read, rated or not.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Answer {
+pub struct Answer {
     /// What was asked.
     pub prompt: Prompt,
     /// What was answered.

@@ -16,6 +16,9 @@ const LOOKED_AT: usize = 200;
 /// The rated responses of a source in order, read as they are asked for.
 pub struct Rows(Answers);
 
+/// All responses of a source in order, rated or not, read as they are asked for.
+pub struct AllRows(Answers);
+
 /// The responses of a source in order, read as they are asked for.
 pub(crate) struct Answers {
     options: ReadOptions,
@@ -67,6 +70,15 @@ pub fn read_rows(source: &Source, options: &ReadOptions) -> Result<Rows> {
     read_answers(source.files()?, options, Wanted::Rated).map(Rows)
 }
 
+/// All responses of `source` in order, rated or not, each under what the record's column `id` calls it; by default `id`, where
+/// there is one, else its number.
+///
+/// # Errors
+/// As [`read_rows`].
+pub fn read_all_rows(source: &Source, options: &ReadOptions, id: Option<&str>) -> Result<AllRows> {
+    read_answers(source.files()?, options, Wanted::All { id: id.map(str::to_string) }).map(AllRows)
+}
+
 /// The responses of `files` in order that are `wanted`; as [`read_rows`].
 pub(crate) fn read_answers(files: Vec<PathBuf>, options: &ReadOptions, wanted: Wanted) -> Result<Answers> {
     let mut files = Files { several: files.len() > 1, files: files.into_iter() };
@@ -100,6 +112,13 @@ fn open(path: PathBuf, alone: bool, options: &ReadOptions, rated: bool, notes: &
 }
 
 impl Rows {
+    /// What was noticed so far.
+    pub fn notes(&self) -> &Notes {
+        &self.0.notes
+    }
+}
+
+impl AllRows {
     /// What was noticed so far.
     pub fn notes(&self) -> &Notes {
         &self.0.notes
@@ -191,6 +210,14 @@ impl Iterator for Rows {
         // All of them have a reward, since no others are wanted.
         let rated = |Answer { prompt, response, reward, .. }| Some(Feedback { prompt, response, reward: reward? });
         self.0.find_map(|row| row.map(rated).transpose())
+    }
+}
+
+impl Iterator for AllRows {
+    type Item = Result<Answer>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next()
     }
 }
 

@@ -147,6 +147,13 @@ impl BertScore {
     pub fn measure_parts(&self, cases: &[Case]) -> Result<[Measured; 3]> {
         let pairs = Pairs::of(cases);
         let tokens = self.encode(&pairs.texts)?;
+        let nothing = |pair: &&Pair| [pair.response, pair.reference].iter().any(|&text| tokens[text].ids.len() == 2);
+        let empty = pairs.pairs.iter().filter(nothing).count();
+        if empty > 0 {
+            tracing::warn!(
+                "bertscore: {empty} responses or references have no token; these pairs score 0, as in bert-score"
+            );
+        }
         let weights = self.weights(&pairs, &tokens);
         let scores = self.scores(&pairs, &tokens, &weights)?;
         let mut best: Vec<Option<[f64; 3]>> = vec![None; cases.len()];
@@ -229,9 +236,13 @@ impl BertScore {
                 let batch = host(self.encoder.forward(&ids, &segments)?)?;
                 let unit = which.par_iter().enumerate().map(|(i, text)| {
                     let range = segments.range(i);
-                    (*text, unit_rows(&batch[range.start * width..range.end * width], width))
+                    Some((*text, unit_rows(&batch[range.start * width..range.end * width], width)?))
                 });
-                states.par_extend(unit);
+                let unit: Vec<_> = unit.collect::<Option<_>>().ok_or_else(|| {
+                    let problem = "has states of zeros or of what is no number; its weights are broken";
+                    Error::Data(format!("the encoder `{}` {problem}", self.name))
+                })?;
+                states.extend(unit);
                 done += which.len();
                 (self.hears)(done, tokens.len())?;
             }
@@ -297,13 +308,17 @@ fn stripped(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
 }
 
-/// Each row divided by its length.
-fn unit_rows(rows: &[f32], width: usize) -> Vec<f32> {
-    let unit = |row: &[f32]| {
+/// Each row divided by its length; nothing if that cannot be.
+fn unit_rows(rows: &[f32], width: usize) -> Option<Vec<f32>> {
+    let mut unit = rows.to_vec();
+    for row in unit.chunks_exact_mut(width) {
         let length = row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt() as f32;
-        row.iter().map(move |x| x / length).collect::<Vec<_>>()
-    };
-    rows.chunks_exact(width).flat_map(unit).collect()
+        if !length.is_normal() {
+            return None;
+        }
+        row.iter_mut().for_each(|x| *x /= length);
+    }
+    Some(unit)
 }
 
 /// Precision, recall and F1 of a response's and a reference's states and weights. A text that has nothing between its ends scores 0.
@@ -363,6 +378,14 @@ mod tests {
         // Nothing but its ends.
         let (ends, of_ends) = (vec![1.0, 0.0, 0.0, 1.0], vec![0.0, 0.0]);
         assert_eq!(matched((&ends, &of_ends), (&y, &of_y), 2), [0.0; 3]);
+    }
+
+    #[test]
+    fn rows_of_length_one_or_none() {
+        assert_eq!(unit_rows(&[3.0, 4.0, 0.0, -2.0], 2), Some(vec![0.6, 0.8, 0.0, -1.0]));
+        for broken in [[1.0, f32::NAN], [f32::INFINITY, 0.0], [0.0, 0.0]] {
+            assert_eq!(unit_rows(&broken, 2), None);
+        }
     }
 
     #[test]

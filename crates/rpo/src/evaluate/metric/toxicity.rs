@@ -127,6 +127,10 @@ impl Toxicity {
         for (which, ids, segments) in Batches::new(&tokens, 0..tokens.len(), BATCH) {
             let probabilities = host(self.classifier.probabilities(&ids, &segments)?)?;
             for (text, row) in which.iter().zip(probabilities.chunks_exact(labels)) {
+                if !row[self.label].is_finite() {
+                    let problem = "gives what is no number; its weights are broken";
+                    return Err(Error::Data(format!("the classifier `{}` {problem}", self.name)));
+                }
                 found[*text] = f64::from(row[self.label]);
             }
             done += which.len();

@@ -128,7 +128,7 @@ impl Config {
             return Err("is_decoder is true, but a model whose tokens see all of their text is needed".into());
         }
         let distil = family == Family::DistilBert;
-        let pad = raw.pad_token_id.unwrap_or(if family == Family::Roberta { 1 } else { 0 });
+        let pad = raw.pad_token_id.unwrap_or(u32::from(family == Family::Roberta));
         let probabilities = match raw.problem_type.as_deref() {
             Some("regression") => return Err("problem_type `regression`, but probabilities are needed".into()),
             Some("multi_label_classification") => Probabilities::Sigmoid,

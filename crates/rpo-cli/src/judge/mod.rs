@@ -1,38 +1,45 @@
-//! Who rates answers: a function, or a program of the user's.
+//! Who judges: the flags that name judges, how they are asked, and a program of the user's that rates many answers at once, as
+//! training and comparisons ask it.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+mod flags;
+mod seat;
 
-use anyhow::{Context, Result, bail};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use rpo::evaluate::judge::program::{self, Allowed};
 use rpo::train::Answered;
 use rpo::train::record::Reader;
+
+pub use flags::JudgeFlags;
+pub use rpo::evaluate::judge::Tally;
+pub use seat::{Seat, bar};
+
+use crate::interrupt;
 
 /// Rates answers: from prompts and responses to rewards.
 pub type Judge<'a> = dyn Fn(&[(String, String)]) -> Result<Vec<f64>> + 'a;
 
+/// What a program may take for so many answers: time to load a model, and a minute for each; a line for each.
+fn allowed(answers: usize) -> Allowed {
+    Allowed { time: Duration::from_mins(10 + answers as u64), output: (64 << 10) + (answers << 10) }
+}
+
 /// Lets the program `command` rate answers.
 pub fn ask(command: &str, answers: &[(String, String)]) -> Result<Vec<f64>> {
-    let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
-    let mut child = Command::new(shell)
-        .args([flag, command])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start the judge `{command}`"))?;
+    ask_within(command, answers, allowed(answers.len()))
+}
+
+fn ask_within(command: &str, answers: &[(String, String)], allowed: Allowed) -> Result<Vec<f64>> {
     let lines: String = answers
         .iter()
         .map(|(prompt, response)| format!("{}\n", serde_json::json!({"prompt": prompt, "response": response})))
         .collect();
-    // Written beside reading, or a judge that answers as it reads would block both sides.
-    let stdin = child.stdin.take();
-    let writer = std::thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(lines.as_bytes())));
-    let output = child.wait_with_output().with_context(|| format!("the judge `{command}`"))?;
-    // A judge that ends early closes its input; its exit status and its answers say what is wrong.
-    let _ = writer.join();
-    if !output.status.success() {
-        bail!("the judge `{command}` ended with {}", output.status);
-    }
-    let said = String::from_utf8_lossy(&output.stdout);
+    let over = || interrupt::stop().requested();
+    let said = match program::run(command, lines, allowed, &over) {
+        Ok(said) => said,
+        Err(ended) => bail!("the judge `{command}` {ended}"),
+    };
     let parse = |(i, line): (usize, &str)| match line.trim().parse::<f64>() {
         Ok(reward) if reward.is_finite() => Ok(reward),
         _ => bail!("the judge `{command}`, line {}: `{line}` is not a finite number", i + 1),
@@ -84,5 +91,10 @@ mod tests {
             let said = ask(command, &answers(2)).expect_err(command).to_string();
             assert!(said.contains(complaint), "{said}");
         }
+        let short = Allowed { time: Duration::from_millis(200), output: 100 };
+        let said = ask_within("sleep 30", &answers(2), short).expect_err("slow").to_string();
+        assert!(said.contains("the judge `sleep 30` had not ended after 0.2 s and was ended"), "{said}");
+        let said = ask_within("yes", &answers(2), short).expect_err("much").to_string();
+        assert!(said.contains("printed more than 100 bytes"), "{said}");
     }
 }
