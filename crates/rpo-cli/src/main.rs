@@ -1,6 +1,7 @@
 //! The `rpo` program: arguments in, progress and reports out. All the work is the library's.
 
 mod advice;
+mod card;
 mod compare;
 mod config;
 mod convert;
@@ -16,6 +17,7 @@ mod merge;
 mod messages;
 mod outcome;
 mod progress;
+mod push;
 mod rate;
 mod remarks;
 mod report;
@@ -64,6 +66,8 @@ enum Command {
     Merge(merge::Arguments),
     Rate(Box<rate::Arguments>),
     Score(score::Arguments),
+    Card(card::Arguments),
+    Push(push::Arguments),
     Config(config::Arguments),
     Verify(verify::Arguments),
     /// Print what makes a shell complete rpo's commands and flags: `rpo completions bash`
@@ -114,6 +118,8 @@ fn main() -> std::process::ExitCode {
         Command::Merge(arguments) => merge::run(&arguments),
         Command::Rate(arguments) => rate::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
+        Command::Card(arguments) => card::run(&arguments),
+        Command::Push(arguments) => push::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Completions { shell } => {

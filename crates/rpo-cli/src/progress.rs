@@ -56,6 +56,16 @@ fn over(what: &'static str, total: usize, log: Log) -> ProgressBar {
     bar
 }
 
+/// A bar over `total` bytes.
+pub fn bytes(what: &'static str, total: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total), target(Log::Stderr)).with_message(what);
+    bar.set_style(style(
+        "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} ({binary_bytes_per_sec}, {eta} left)",
+        "{msg}: {binary_bytes} of {binary_total_bytes} ({binary_bytes_per_sec}, {eta} left)",
+    ));
+    bar
+}
+
 /// Work that has no parts.
 pub fn busy(what: &'static str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, target(Log::Stderr)).with_message(what);

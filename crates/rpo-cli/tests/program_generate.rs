@@ -30,6 +30,16 @@ fn the_models_own_settings_hold_unless_a_flag_says_otherwise() {
     assert!(!ask("")[1].contains("generation_config.json says"), "what is met is told to people");
     assert_eq!(ask(" --no-repeat-ngram-size 0")[0], plain);
     assert_ne!(answer, plain, "the setting acts");
+    let long = " --sample --min-new-tokens 30 --max-new-tokens 30";
+    let drawn = ask(&format!(" --preset plain{long}"))[0].clone();
+    let first = drawn.split_whitespace().next().expect("a word");
+    place.write("model/generation_config.json", &format!(r#"{{"stop_strings":"{first}","decoder_start_token_id":3}}"#));
+    let [answer, said] = ask(long);
+    assert_eq!(answer, "\n", "its text ends the answer before the first word");
+    assert!(said.contains("not supported: decoder_start_token_id 3 (answers begin with 0"), "{said}");
+    let said = place.complaint("generate --model model --num-beams 2 say");
+    assert!(said.contains("generation_config.json: stop_strings: a search with 2 beams"), "{said}");
+    assert_eq!(ask(&format!(" --preset plain{long}"))[0], drawn);
 }
 
 #[test]
@@ -138,6 +148,9 @@ fn a_stop_text_ends_an_answer_before_it() {
     let row = &lines(&place.ok(&format!("{ask} --stop {stop} --json")))[0];
     assert_eq!((&row["response"], &row["finish_reason"]), (&whole[..at].into(), &"stop".into()));
     assert!(row["tokens"].as_u64().is_some_and(|n| n < 80), "{row}");
+    let said = place.run("generate --model model say --stop <nosay>");
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("`<nosay>`: the model has no such token") || said.contains("has no `<`"), "{said}");
     for (arguments, complaint) in [
         ("--stop zebra", "--stop `zebra`: no answer has it, for the model's tokenizer has no `z`"),
         ("--stop \u{a0}", ""),

@@ -3,8 +3,13 @@
 
 #![cfg(unix)]
 
+#[path = "common/browser.rs"]
+mod browser;
 mod common;
 
+use std::path::Path;
+
+use browser::{Browser, SCREENS};
 use common::Place;
 
 /// Runs the program; an argument may hold spaces.
@@ -58,21 +63,30 @@ fn a_report_needs_nothing_else_and_shows_every_answer() {
     assert_eq!(page.matches("<script>").count(), 1, "the page's own");
     assert!(page.contains("&lt;script&gt;alert("));
 
-    // Each held-out prompt has a row, with two answers of each of the three models.
-    let table = page.split("id=\"answers\"").nth(1).and_then(|t| t.split("</table>").next()).expect("answers");
-    assert_eq!((table.matches("<tr>").count(), table.matches("data-v=").count()), (1 + 10, 3 * 10));
-    assert_eq!(table.matches("class=\"reward\"").count(), 2 * 3 * 10);
+    // Each held-out prompt is shown, with two answers of each of the three models, and all are there as data too.
+    let (cards, data) = page.split_once("<script type=\"application/json\" id=\"generations-data\">").expect("data");
+    assert_eq!((cards.matches("<article").count(), cards.matches("class=\"answer ").count()), (10, 2 * 3 * 10));
+    assert_eq!(cards.matches("<span>reward ").count(), 2 * 3 * 10);
+    let data: serde_json::Value = serde_json::from_str(data.split("</script>").next().expect("data")).expect("JSON");
     let json = std::fs::read_to_string(place.path("judged/compare.json")).expect("figures");
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     let rewards = json["models"][1]["rewards"].as_array().expect("rewards");
-    assert!(rewards.iter().all(|reward| table.contains(&format!("data-v=\"{}\"", reward.as_f64().expect("a number")))));
+    for (i, mean) in rewards.iter().enumerate() {
+        let of = |draw: usize| data["prompts"][i]["a"][1][draw][1].as_f64().expect("a reward");
+        assert_eq!(mean.as_f64(), Some(f64::midpoint(of(0), of(1))));
+    }
 
     // Bars with the start's value and a level of one half, and losses raw and smoothed.
-    for shown in
-        ["Mean reward of drawn answers", "as good as the start", "class=\"whisker\"", "training, mean of 3 steps"]
-    {
+    for shown in [
+        "Mean reward of drawn answers",
+        "as good as the start",
+        "class=\"whisker\"",
+        "training, mean of 3 steps",
+        "class=\"median\"",
+    ] {
         assert!(page.contains(shown), "{shown}");
     }
+    looked_at(&place.path("judged/report.html"));
     let start = std::fs::read_to_string(place.path("judged/start.json")).expect("start");
     let start: serde_json::Value = serde_json::from_str(&start).expect("JSON");
     let fingerprint = start["basis"]["data-fingerprint"].as_str().expect("a fingerprint");
@@ -87,6 +101,19 @@ fn a_report_needs_nothing_else_and_shows_every_answer() {
     ] {
         assert!(page.contains(origin), "{origin}");
     }
+}
+
+/// In a browser, if one is installed.
+fn looked_at(report: &Path) {
+    let Some(mut browser) = Browser::start() else { return };
+    for screen in SCREENS {
+        browser.open(report, "#p7", screen);
+        browser.wait("document.activeElement.id === 'p7'");
+        assert_eq!(browser.overflow(), (0.0, String::new()), "{screen:?}");
+        assert_eq!(browser.faint(), [] as [String; 0], "{screen:?}");
+        assert_eq!(browser.text("document.querySelector('.controls output').textContent"), "10 of 10 prompts");
+    }
+    assert_eq!(browser.problems(), [] as [String; 0]);
 }
 
 #[test]
@@ -106,7 +133,7 @@ fn ranks_are_not_drawn_where_they_do_not_exist() {
     assert!(page.contains("<title>held out: ") && page.contains(" at 0</title>"));
     assert!(page.contains("Settings of the run that made the start") && page.contains("max-steps = 3\n"));
     // Without a judge there is nothing to say of rewards and answers.
-    for absent in ["Mean reward", "Wins against", "id=\"answers\"", "How answers are drawn"] {
+    for absent in ["Mean reward", "Wins against", "id=\"generations\"", "How answers are drawn"] {
         assert!(!page.contains(absent), "{absent}");
     }
 }

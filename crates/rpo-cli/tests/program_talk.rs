@@ -38,9 +38,9 @@ fn talk(place: &Place, arguments: &str) -> (Child, ChildStdin, ChildStdout) {
 }
 
 /// What is answered to these lines, all of them at once.
-fn answers(place: &Place, arguments: &str, lines: &str) -> Vec<String> {
+fn answers(place: &Place, arguments: &str, lines: impl AsRef<[u8]>) -> Vec<String> {
     let (mut child, mut to, mut from) = talk(place, arguments);
-    to.write_all(lines.as_bytes()).expect("written");
+    to.write_all(lines.as_ref()).expect("written");
     drop(to);
     let mut said = String::new();
     from.read_to_string(&mut said).expect("text");
@@ -64,6 +64,20 @@ fn a_turn_is_answered_as_the_whole_conversation_is() {
     assert_eq!(told.len(), 1);
     let drawn = answers(&place, &format!("{CHAT} --max-new-tokens 40 --min-new-tokens 40"), "say\n/reset\nsay\n");
     assert_ne!(drawn[0], drawn[1], "drawn anew");
+    assert_eq!(answers(&place, &ask, b"\xff\xfe\nsay\n"), [said[0].clone()], "a line that is no text is not said");
+}
+
+#[test]
+fn what_goes_beyond_the_texts_that_a_model_is_made_for_is_told() {
+    let place = place(false);
+    let config = CONFIG.replacen('{', r#"{"max_position_embeddings":8,"#, 1);
+    place.write("config.json", &config);
+    place.ok("init --config config.json --tokenizer tokenizer.json --out short");
+    let told = |tokens: usize| {
+        let ask = format!("generate --model short --preset plain --max-new-tokens {tokens} say\u{a0}yes\u{a0}no");
+        String::from_utf8_lossy(&place.run(&ask).stderr).contains("more than the 8 tokens that the model is made for")
+    };
+    assert_eq!((told(4), told(9)), (false, true));
 }
 
 #[test]

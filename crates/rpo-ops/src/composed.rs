@@ -2,6 +2,7 @@
 
 use burn::tensor::{Tensor, activation};
 
+use crate::encoder::LayerNorm;
 use crate::parameters::{Adapter, Affine, AttentionLayer, Gate, GatedFeedForward};
 use crate::plan::Prefixed;
 use crate::rotary::Rotary;
@@ -78,6 +79,29 @@ pub(crate) fn prefixed_self_attention(
     rotary: &Rotary,
 ) -> Tensor<2> {
     around(x, layer, None, |[q, k, v], heads| prefixed_attention(q, k, &v, heads, view, rotary))
+}
+
+pub(crate) fn add_norm(x: Tensor<2>, residual: Tensor<2>, norm: LayerNorm) -> Tensor<2> {
+    let sum = x + residual;
+    let centred = sum.clone() - sum.mean_dim(1);
+    let scale = centred.clone().square().mean_dim(1).add_scalar(norm.epsilon).sqrt().recip();
+    centred * scale * norm.weight.unsqueeze() + norm.bias.unsqueeze()
+}
+
+pub(crate) fn gelu(x: Tensor<2>) -> Tensor<2> {
+    activation::gelu(x)
+}
+
+pub(crate) fn scaled_attention(
+    q: Tensor<2>,
+    k: Tensor<2>,
+    v: Tensor<2>,
+    heads: usize,
+    segments: &Segments,
+) -> Tensor<2> {
+    let [_, inner] = q.dims();
+    let q = q.mul_scalar(((inner / heads) as f64).powf(-0.5));
+    padded_attention(q, k, v, heads, segments, segments, None)
 }
 
 /// `softmax(q k^T + bias) v` on padded sequences.

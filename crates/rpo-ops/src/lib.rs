@@ -1,4 +1,4 @@
-//! Differentiable operations of packed T5 and decoder-only models: with kernels and gradients of our own on the CPU, and in terms of Burn's
+//! Differentiable operations of packed T5, decoder-only models and encoders: with kernels and gradients of our own on the CPU, and in terms of Burn's
 //! operations on every other device.
 //!
 //! Sequences are *packed*: a batch of texts is one `(tokens, features)` tensor and a [`Segments`] that says where each
@@ -10,6 +10,7 @@ mod composed;
 mod cpu;
 pub mod decode;
 mod elementwise;
+mod encoder;
 mod layers;
 mod log_prob;
 mod parameters;
@@ -22,6 +23,7 @@ pub use allocator::keep_freed_memory;
 pub use attention::RelativeBias;
 pub use cpu::{AdamW, adamw, sum_of_squares};
 pub use elementwise::{linear, relu, rms_norm};
+pub use encoder::{LayerNorm, add_norm, best_matches, gelu, scaled_attention};
 pub use layers::{cross_attention, gated_feed_forward, prefixed_self_attention, self_attention};
 pub use log_prob::{label_log_probs, segment_mean, segment_sum};
 pub use parameters::{Adapter, Affine, AttentionLayer, Gate, GatedFeedForward};

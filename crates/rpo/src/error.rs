@@ -96,6 +96,14 @@ pub enum Error {
     /// A text that a tokenizer cannot encode, or ids that it cannot decode.
     #[error("tokenizer: {0}")]
     Text(String),
+    /// Something that the hub did not take or do.
+    #[error("{what}: {problem}")]
+    Hub {
+        /// What was asked of it, with the address.
+        what: String,
+        /// What it answered, and what to do.
+        problem: String,
+    },
 }
 
 impl Error {

@@ -11,6 +11,7 @@ use crate::feedback::{
 };
 use crate::model::Model;
 use crate::reference::{Cached, ReferenceCache, ReferenceScores, TokenScores};
+use crate::statistics::kendall_tau_b;
 use crate::tokenizer::Tokenizer;
 
 /// A response as it was given.
@@ -161,6 +162,17 @@ impl Given {
     /// How values of the rows rank the rated responses of each prompt: mean of Kendall's tau-b with the rewards, over the prompts
     /// on which it is defined. Copies of a response count once, with the mean of their rewards.
     pub fn rank_correlation(&self, values: &[f64]) -> Option<Estimate> {
+        let prompts = self.rated(values);
+        mean_tau_of(prompts.iter().map(|(values, rewards)| (&values[..], &rewards[..])))
+    }
+
+    /// The same of each prompt; `None` where it is not defined.
+    pub fn rank_correlations(&self, values: &[f64]) -> Vec<Option<f64>> {
+        self.rated(values).iter().map(|(values, rewards)| kendall_tau_b(values, rewards)).collect()
+    }
+
+    /// The values and rewards of each prompt's rated responses.
+    fn rated(&self, values: &[f64]) -> Vec<(Vec<f64>, Vec<f64>)> {
         let mut rated: Vec<(f64, usize, f64)> = vec![(0.0, 0, 0.0); self.distinct()];
         for (row, value) in self.rows.iter().zip(values) {
             if let (Some(reward), (sum, n, of)) = (row.reward, &mut rated[row.place]) {
@@ -171,8 +183,7 @@ impl Given {
             let rated = responses.iter().map(|response| rated[response.row]).filter(|(_, n, _)| *n > 0);
             rated.map(|(sum, n, value)| (value, sum / n as f64)).unzip()
         };
-        let prompts: Vec<_> = self.split.train.groups.iter().map(|group| of_prompt(&group.responses)).collect();
-        mean_tau_of(prompts.iter().map(|(values, rewards)| (&values[..], &rewards[..])))
+        self.split.train.groups.iter().map(|group| of_prompt(&group.responses)).collect()
     }
 }
 

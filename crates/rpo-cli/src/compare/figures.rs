@@ -5,8 +5,10 @@ use rpo::evaluate::Estimate;
 use rpo::statistics::Interval;
 
 use super::arena::Verdict;
+use super::record::Draw;
 use crate::report::{
-    Axis, Bar, Bars, Chart, Figure, Line, Look, Page, Points, Record, from_first_defined, show, smoothed, window,
+    Axis, Bar, Bars, Chart, Figure, Histogram, Line, Look, Page, Points, Record, Sample, from_first_defined, show,
+    smoothed, window,
 };
 
 /// Bars of what was judged: reward and wins with a judge, and the ranking of rated responses.
@@ -47,13 +49,30 @@ pub fn results(verdicts: &[Verdict], best_reward: Option<f64>) -> Vec<Figure> {
     figures.iter().map(Bars::figure).collect()
 }
 
+/// How long all drawn answers to these prompts are, and what they are worth.
+pub fn answers(verdicts: &[Verdict], prompts: &[usize]) -> [Figure; 2] {
+    let start = verdicts.iter().filter(|v| v.settings.is_none()).count();
+    let samples = |value: &dyn Fn(&Draw, usize) -> f64| -> Vec<Sample> {
+        let of = |v: &Verdict| v.draws.iter().flat_map(|draw| prompts.iter().map(|&i| value(draw, i))).collect();
+        let sample =
+            |(i, v): (usize, &Verdict)| Sample { label: v.label.clone(), values: of(v), colour: i.checked_sub(start) };
+        verdicts.iter().enumerate().map(sample).collect()
+    };
+    let note = "All drawn answers to the judged prompts; a line marks the median.";
+    let histogram = |title, axis, rows| Histogram { title, note: note.into(), axis, rows, within: &[] }.figure();
+    [
+        histogram("Rewards", Axis::even("reward"), samples(&|draw, i| draw.rewards[i])),
+        histogram("Lengths", Axis::whole("characters"), samples(&|draw, i| draw.answers[i].chars().count() as f64)),
+    ]
+}
+
 /// A bar for each verdict; the start, which is none of the contestants, has no colour.
 fn bars(verdicts: &[Verdict], read: fn(&Verdict) -> Option<Estimate>) -> Vec<Bar> {
     let start = verdicts.iter().filter(|v| v.settings.is_none()).count();
     let bar = |(i, v): (usize, &Verdict)| {
         let interval: Option<Interval> = read(v).map(|e| e.interval);
         let words = interval.map_or_else(|| "not defined".into(), |interval| show(interval, 2));
-        Bar { label: v.label.clone(), interval, words, colour: i.checked_sub(start) }
+        Bar { label: v.label.clone(), interval, words, colour: i.checked_sub(start), struck: false }
     };
     verdicts.iter().enumerate().map(bar).collect()
 }

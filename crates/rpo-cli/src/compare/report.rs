@@ -8,7 +8,9 @@ use rpo::evaluate::{Estimate, of};
 use super::arena::{Arena, Verdict};
 use super::record::Start;
 use super::{Comparison, figures};
-use crate::report::{Answered, Column, Draws, Page, Provenance, estimate, print_table, provenance};
+use crate::report::{
+    Answer, Column, Contestant, Generated, Generations, Page, Provenance, estimate, print_table, provenance,
+};
 
 /// Prints the table, and writes report.html and compare.json.
 pub fn write(comparison: &Comparison, arena: &Arena<'_>, start: &Start, verdicts: &[Verdict]) -> Result<()> {
@@ -26,6 +28,8 @@ pub fn write(comparison: &Comparison, arena: &Arena<'_>, start: &Start, verdicts
         page.paragraph("Share of the judged prompts on which the reward of the row is more than that of the column.");
         let (columns, rows) = duels(verdicts, &arena.judging);
         page.table("Win rates", &columns, &rows);
+        page.heading("How answers differ");
+        page.figures(&figures::answers(verdicts, &arena.judging));
     }
     choice(&mut page, verdicts, judged);
     figures::training(&mut page, verdicts)?;
@@ -136,26 +140,38 @@ fn choice(page: &mut Page, verdicts: &[Verdict], judged: bool) {
 }
 
 /// What a model answered to prompt `i`.
-fn drawn(v: &Verdict, i: usize) -> Draws<'_> {
-    let answers = v.draws.iter().map(|draw| (draw.answers[i].as_str(), draw.rewards[i])).collect();
-    Draws { reward: v.rewards[i], answers }
+fn drawn(v: &Verdict, i: usize) -> Vec<Answer<'_>> {
+    v.draws
+        .iter()
+        .map(|draw| Answer { text: &draw.answers[i], reward: Some(draw.rewards[i]), values: Vec::new() })
+        .collect()
 }
 
 /// All that was answered, by prompt.
 fn answers(page: &mut Page, arena: &Arena<'_>, verdicts: &[Verdict]) {
     page.heading("All answers");
     page.paragraph(
-        "Each held-out prompt with the answers that were drawn from the models and their rewards. A click on a column's name \
-         sorts by it; the search finds prompts in whose row all its words are.",
+        "Each held-out prompt with the answers that were drawn from the models and their rewards. The search finds prompts in \
+         which, with the answers that are shown, all its words are.",
     );
-    let row = |(i, prompt)| Answered {
+    let row = |(i, prompt)| Generated {
         prompt,
+        references: Vec::new(),
         part: (!arena.choosing.is_empty()).then(|| if arena.choosing.contains(&i) { "choosing" } else { "judging" }),
-        models: verdicts.iter().map(|v| drawn(v, i)).collect(),
+        answers: verdicts.iter().map(|v| drawn(v, i)).collect(),
     };
-    let rows: Vec<Answered<'_>> = arena.prompts.iter().map(String::as_str).enumerate().map(row).collect();
-    let labels: Vec<&str> = verdicts.iter().map(|v| v.label.as_str()).collect();
-    page.answers(&labels, &rows);
+    let start = verdicts.iter().filter(|v| v.settings.is_none()).count();
+    page.generations(&Generations {
+        models: verdicts
+            .iter()
+            .enumerate()
+            .map(|(i, v)| Contestant { label: &v.label, colour: i.checked_sub(start) })
+            .collect(),
+        judges: Vec::new(),
+        values: Vec::new(),
+        prompts: arena.prompts.iter().map(String::as_str).enumerate().map(row).collect(),
+        verdicts: Vec::new(),
+    });
 }
 
 /// Where the comparison comes from.

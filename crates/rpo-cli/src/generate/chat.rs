@@ -46,11 +46,15 @@ pub fn run(arguments: &Arguments, checkpoint: &Checkpoint) -> Result<()> {
         if people {
             print("> ")?;
         }
-        let mut line = String::new();
-        if std::io::stdin().lock().read_line(&mut line).context("cannot read what you say")? == 0 {
+        let mut line = Vec::new();
+        if std::io::stdin().lock().read_until(b'\n', &mut line).context("cannot read what you say")? == 0 {
             // The prompt's line has no end yet.
             return if people { print("\n") } else { Ok(()) };
         }
+        let Ok(line) = String::from_utf8(line) else {
+            tracing::warn!("that line was no UTF-8 and was not said to the model; say it again");
+            continue;
+        };
         match line.trim() {
             "" => continue,
             "/exit" => return Ok(()),

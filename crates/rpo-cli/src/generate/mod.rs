@@ -75,6 +75,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let named = asked.iter().any(|Asked { id, .. }| id.is_some());
     let form = Form { named, several: wanted.kept > 1, seed: wanted.decoding.seed };
     let mut questions = questions::encode(asked, arguments, &tokenizer)?;
+    warn_of_long_texts(&questions, &wanted, &checkpoint)?;
     let (texts, model_fingerprint) = texts(&checkpoint, &tokenizer, &wanted, arguments)?;
     questions.iter().try_for_each(|question| texts.check(&wanted.request(question), wanted.kept))?;
 
@@ -90,6 +91,24 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let expected = ordered.then(|| questions.iter().flat_map(|question| keys(question.index)).collect());
     let output = Output::new(to, form, expected);
     answer(texts, &questions, &wanted, &done, all - done.len(), output)
+}
+
+/// Says which answers may reach beyond the texts that the model is made for.
+fn warn_of_long_texts(questions: &[Question], wanted: &Wanted, checkpoint: &Checkpoint) -> Result<()> {
+    let Some(context) = checkpoint.config()?.context() else { return Ok(()) };
+    let longest = |question: &Question| {
+        let prompt = question.ids.len();
+        wanted.decoding.max_length.map_or(prompt + wanted.decoding.max_new_tokens, |length| length.max(prompt))
+    };
+    let beyond = questions.iter().filter(|question| longest(question) > context).count();
+    if beyond > 0 {
+        tracing::warn!(
+            "{beyond} of {} prompts with their answers may have more than the {context} tokens that the model is made for, beyond \
+             which it loses its thread; ask for less (--max-new-tokens, --max-prompt-tokens)",
+            questions.len()
+        );
+    }
+    Ok(())
 }
 
 /// Where answers go, and those that are there already.

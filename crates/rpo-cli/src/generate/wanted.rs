@@ -1,6 +1,7 @@
 //! From flags, a preset and the model's own settings to what is wanted of the decoder.
 
 use anyhow::{Context, Result, bail};
+use rpo::batch::Start;
 use rpo::generate::{Decoding, Processors, StoredDecoding};
 use rpo::model::checkpoint::Checkpoint;
 use rpo::tokenizer::Tokenizer;
@@ -34,7 +35,7 @@ impl Wanted {
     /// What the arguments want of the model.
     pub fn of(arguments: &Arguments, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Self> {
         let flags = &arguments.decoding;
-        let mut decoding = decoding(flags, checkpoint)?;
+        let (mut decoding, own_stops) = decoding(flags, checkpoint)?;
         let (kept, drawn) = (flags.answers, flags.best_of.unwrap_or(flags.answers));
         match (decoding.num_beams, decoding.sample) {
             (1, false) if drawn > 1 => {
@@ -49,9 +50,10 @@ impl Wanted {
             (beams @ 2.., _) if kept > beams => {
                 bail!("-n {kept}: a search with {beams} beams gives at most {beams} answers (--num-beams)")
             }
-            (beams @ 2.., _) if !flags.stop.is_empty() => {
+            (beams @ 2.., _) if !(flags.stop.is_empty() && own_stops.is_empty()) => {
+                let whose = if flags.stop.is_empty() { "generation_config.json: stop_strings" } else { "--stop" };
                 bail!(
-                    "--stop: a search with {beams} beams compares whole answers, which no text ends in between; follow one \
+                    "{whose}: a search with {beams} beams compares whole answers, which no text ends in between; follow one \
                      (--num-beams 1)"
                 )
             }
@@ -59,7 +61,8 @@ impl Wanted {
         }
         shape(flags, &decoding.ends(&checkpoint.config()?.ends()), tokenizer, &mut decoding.processors)?;
         let mut stops = Vec::new();
-        for stop in &flags.stop {
+        for stop in own_stops.iter().chain(&flags.stop) {
+            warn_of_unknown_token("--stop", stop, tokenizer);
             // What texts do not show ends an answer as a token.
             if let Some(id) = tokenizer.special_id(stop) {
                 decoding.end_ids = decoding.ends(&checkpoint.config()?.ends());
@@ -78,6 +81,7 @@ impl Wanted {
 fn shape(flags: &DecodingFlags, ends: &[u32], tokenizer: &Tokenizer, processors: &mut Processors) -> Result<()> {
     let spellings = |flag: &str, text: &str| tokenizer.spellings(text).with_context(|| format!("{flag} `{text}`"));
     for text in &flags.ban {
+        warn_of_unknown_token("--ban", text, tokenizer);
         let banned = spellings("--ban", text)?;
         if banned.iter().any(|ids| matches!(ids[..], [id] if ends.contains(&id))) {
             bail!("--ban `{text}`: it ends answers, which --min-new-tokens puts off");
@@ -85,22 +89,44 @@ fn shape(flags: &DecodingFlags, ends: &[u32], tokenizer: &Tokenizer, processors:
         processors.bad_words_ids.extend(banned);
     }
     for (text, bias) in &flags.logit_bias {
+        warn_of_unknown_token("--logit-bias", text, tokenizer);
         let biased = spellings("--logit-bias", text)?;
         processors.sequence_bias.extend(biased.into_iter().map(|ids| (ids, *bias)));
     }
     Ok(())
 }
 
-/// The settings of the preset with the flags in their places; says what was taken from the model's own.
-fn decoding(flags: &DecodingFlags, checkpoint: &Checkpoint) -> Result<Decoding> {
+/// Says that `text`, which is written as special tokens are, is none of the model's.
+fn warn_of_unknown_token(flag: &str, text: &str, tokenizer: &Tokenizer) {
+    let written_as_a_token = text.len() > 2 && text.starts_with('<') && text.ends_with('>');
+    if written_as_a_token && !text.contains(char::is_whitespace) && tokenizer.token_id(text).is_none() {
+        tracing::warn!("{flag} `{text}`: the model has no such token; it is looked for as plain text");
+    }
+}
+
+/// The settings of the preset with the flags in their places, and the texts that end answers by the model's own settings; says
+/// what was taken from those.
+fn decoding(flags: &DecodingFlags, checkpoint: &Checkpoint) -> Result<(Decoding, Vec<String>)> {
+    let mut stops = Vec::new();
     let base = match flags.preset {
         Preset::Model => match StoredDecoding::read(checkpoint.dir(), &Decoding::default())? {
             Some(stored) => {
-                if !stored.taken.is_empty() {
-                    note(&format!("as the model's generation_config.json says: {}", stored.taken.join(", ")));
+                let mut taken = stored.taken;
+                taken.extend(stored.stop.iter().map(|stop| format!("stop-strings `{stop}`")));
+                if !taken.is_empty() {
+                    note(&format!("as the model's generation_config.json says: {}", taken.join(", ")));
                 }
-                if !stored.unsupported.is_empty() {
-                    let named = stored.unsupported.join(", ");
+                let mut unsupported = stored.unsupported;
+                // An encoder-decoder model begins with what its config.json names; others have no such token.
+                if let (Start::Token(own), Some(id)) = (checkpoint.config()?.start(), stored.decoder_start)
+                    && own != id
+                {
+                    unsupported
+                        .push(format!("decoder_start_token_id {id} (answers begin with {own}, as config.json says)"));
+                }
+                stops = stored.stop;
+                if !unsupported.is_empty() {
+                    let named = unsupported.join(", ");
                     tracing::warn!("generation_config.json asks for what is not supported: {named}");
                 }
                 stored.decoding
@@ -144,5 +170,5 @@ fn decoding(flags: &DecodingFlags, checkpoint: &Checkpoint) -> Result<Decoding> 
     set_real(&mut p.repetition_penalty, flags.repetition_penalty);
     set(&mut p.no_repeat_ngram_size, flags.no_repeat_ngram_size);
     d.validate()?;
-    Ok(d)
+    Ok((d, stops))
 }

@@ -34,6 +34,15 @@ pub struct Bar {
     pub words: String,
     /// Number of its colour, the same as in charts; none for what is no contestant.
     pub colour: Option<usize>,
+    /// Whether it is struck out, as what is not to be trusted.
+    pub struck: bool,
+}
+
+impl Bar {
+    /// Its words, and whether to believe them.
+    fn told(&self) -> String {
+        if self.struck { format!("{} (not to be trusted)", self.words) } else { self.words.clone() }
+    }
 }
 
 const WIDTH: f64 = 380.0;
@@ -67,7 +76,7 @@ impl Bars<'_> {
         let top = 6.0 + 16.0 * lines.iter().max().map_or(0.0, |last| (last + 1) as f64);
         let bottom = top + ROW * self.rows.len() as f64 + 6.0;
         let height = bottom + 2.9 * FONT;
-        let words: Vec<String> = self.rows.iter().map(|row| format!("{} {}", row.label, row.words)).collect();
+        let words: Vec<String> = self.rows.iter().map(|row| format!("{} {}", row.label, row.told())).collect();
         let mut svg = format!(
             "<svg class=\"narrow\" viewBox=\"0 0 {WIDTH} {height:.1}\" font-size=\"{FONT}\" role=\"img\" aria-label=\"{}\">",
             escape(&format!("{}: {}", self.title, words.join("; ")))
@@ -95,13 +104,33 @@ impl Bars<'_> {
         }
         // Above the marks, whose lines would cross them.
         for (i, row) in self.rows.iter().enumerate() {
-            let (y, label, words) = (top + ROW * i as f64 + FONT + 1.0, escape(&row.label), escape(&row.words));
-            let _ = write!(svg, "<text x=\"{INSIDE}\" y=\"{y:.1}\" font-weight=\"600\">{label}</text>");
-            let x = WIDTH - RIGHT - INSIDE;
-            let _ = write!(svg, "<text x=\"{x}\" y=\"{y:.1}\" text-anchor=\"end\">{words}</text>");
+            svg += &texts(&row.label, &row.words, row.struck, top + ROW * i as f64);
         }
         svg + "</svg>"
     }
+}
+
+/// The line of text of a row that begins at `top`: its label, cut where the words would meet it, and the words.
+pub(super) fn texts(label: &str, words: &str, struck: bool, top: f64) -> String {
+    const DOUBT: &str = "not to be trusted";
+    let (y, right) = (top + FONT + 1.0, WIDTH - RIGHT - INSIDE);
+    // Letters are half as broad as high, or a little more.
+    let broad = |text: &str| 0.56 * FONT * text.chars().count() as f64;
+    let taken = broad(words) + if struck { broad(DOUBT) + FONT } else { 0.0 };
+    let room = ((right - INSIDE - taken - FONT) / (0.6 * FONT)).max(6.0) as usize;
+    let shown = match label.chars().count() > room {
+        true => label.chars().take(room - 1).chain(['…']).collect(),
+        false => label.to_string(),
+    };
+    let (whole, shown, words) = (escape(label), escape(&shown), escape(words));
+    let words = match struck {
+        true => format!("<tspan>{DOUBT}</tspan> <tspan class=\"struck\">{words}</tspan>"),
+        false => words,
+    };
+    format!(
+        "<text x=\"{INSIDE}\" y=\"{y:.1}\" font-weight=\"600\"><title>{whole}</title>{shown}</text>\
+         <text x=\"{right}\" y=\"{y:.1}\" text-anchor=\"end\">{words}</text>"
+    )
 }
 
 /// On which line above the bars each mark's name stands: the first on which it meets no other.
@@ -136,7 +165,7 @@ fn anchor(x: f64) -> &'static str {
 
 /// The bar of a row, without its texts.
 fn bar(row: &Bar, top: f64, scale: &Scale, x: impl Fn(f64) -> f64) -> String {
-    let class = row.colour.map_or_else(|| "plain".into(), |number| colour(Some(number)));
+    let class = row.colour.filter(|_| !row.struck).map_or_else(|| "plain".into(), |number| colour(Some(number)));
     let mut svg = format!("<g class=\"{class}\">");
     let middle = top + 24.0;
     let Some(Interval { mean, low, high }) = row.interval else { return svg + "</g>" };
@@ -144,8 +173,14 @@ fn bar(row: &Bar, top: f64, scale: &Scale, x: impl Fn(f64) -> f64) -> String {
     if !scale.is_logarithmic() && at.is_finite() {
         let (from, width) = (x(0.0).min(at), (x(0.0) - at).abs());
         let (y, height) = (middle - 5.0, 10.0);
-        let _ =
-            write!(svg, "<rect class=\"bar\" x=\"{from:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height}\"/>");
+        let class = if row.struck { "bar hollow" } else { "bar" };
+        let _ = write!(
+            svg,
+            "<rect class=\"{class}\" x=\"{from:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height}\"/>"
+        );
+        if row.struck {
+            svg += &hatching(from, from + width, y, height);
+        }
     } else if at.is_finite() {
         let _ = write!(svg, "<circle class=\"dot\" cx=\"{at:.1}\" cy=\"{middle:.1}\" r=\"4.5\"/>");
     }
@@ -160,6 +195,21 @@ fn bar(row: &Bar, top: f64, scale: &Scale, x: impl Fn(f64) -> f64) -> String {
     svg + "</g>"
 }
 
+/// Lines that rise through a box.
+fn hatching(left: f64, right: f64, top: f64, height: f64) -> String {
+    const APART: f64 = 6.0;
+    let mut path = String::new();
+    let mut foot = left - height + APART;
+    while foot < right {
+        // Where the line enters and leaves the box; it rises as far as it goes.
+        let (from, to) = (foot.max(left), (foot + height).min(right));
+        let (low, high) = (top + height - (from - foot), top + height - (to - foot));
+        let _ = write!(path, "M{from:.1} {low:.1}L{to:.1} {high:.1}");
+        foot += APART;
+    }
+    format!("<path class=\"hatch\" d=\"{path}\"/>")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +220,7 @@ mod tests {
             interval: Some(Interval { mean, low, high }),
             words: format!("{mean}"),
             colour: Some(0),
+            struck: false,
         };
         Bars {
             title: "t",
@@ -207,10 +258,32 @@ mod tests {
     #[test]
     fn what_is_not_known_is_not_drawn() {
         let mut single = bars(Axis::even("reward"), &[(2.0, f64::NEG_INFINITY, f64::INFINITY)]);
-        single.rows.push(Bar { label: "none".into(), interval: None, words: "-".into(), colour: None });
+        single.rows.push(Bar { label: "none".into(), interval: None, words: "-".into(), colour: None, struck: false });
         let svg = single.svg();
         assert!(!svg.contains("whisker") && !svg.contains("inf") && !svg.contains("NaN"), "{svg}");
         assert_eq!(svg.matches("<rect").count(), 1);
+    }
+
+    #[test]
+    fn what_is_not_to_be_trusted_is_hatched_and_says_so() {
+        let mut bars = bars(Axis::even("share"), &[(0.5, 0.4, 0.6), (1.0, 0.9, 1.0)]);
+        bars.rows[1].struck = true;
+        let svg = bars.svg();
+        assert_eq!((svg.matches("class=\"hatch\"").count(), svg.matches("class=\"struck\"").count()), (1, 1), "{svg}");
+        assert!(svg.contains("&lt;b&gt; 1 (not to be trusted)\"") && svg.matches("class=\"c0\"").count() == 1, "{svg}");
+        // From the left edge 6 above the foot, and from the foot to the right edge.
+        assert_eq!(
+            hatching(0.0, 9.0, 0.0, 10.0),
+            "<path class=\"hatch\" d=\"M0.0 6.0L6.0 0.0M2.0 10.0L9.0 3.0M8.0 10.0L9.0 9.0\"/>"
+        );
+    }
+
+    #[test]
+    fn long_labels_are_cut_where_words_begin() {
+        let long = "a-very-long-name-of-a-model-in-some-directory";
+        let text = texts(long, "0.52 [0.50, 0.54]", false, 0.0);
+        assert!(text.contains(&format!("<title>{long}</title>")) && text.contains("…"), "{text}");
+        assert!(!texts("rpo", "0.52 [0.50, 0.54]", true, 0.0).contains('…'));
     }
 
     #[test]

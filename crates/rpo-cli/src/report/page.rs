@@ -4,14 +4,17 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::answers::{self, Answered};
 use super::chart::Chart;
+use super::generations::Generations;
 use super::html::{Figure, escape};
 use super::provenance::Provenance;
-use super::table::{self, Column};
+use super::table::{self, Cell, Column};
 
 const STYLE: &str = include_str!("style.css");
-const SCRIPT: &str = include_str!("script.js");
+/// What every page does.
+const SCRIPT: &str = include_str!("tables.js");
+/// What a page with generations does too.
+const VIEW: &str = include_str!("generations/view.js");
 /// Holds browsers to it: nothing is fetched, whatever the page says.
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
@@ -24,12 +27,20 @@ pub struct Page {
     headings: Vec<String>,
     /// From the first heading on.
     body: String,
+    /// Of which a page has one view at the most.
+    has_generations: bool,
 }
 
 impl Page {
     /// A page with a title and, unless it is empty, a paragraph.
     pub fn new(title: &str, introduction: &str) -> Self {
-        let mut page = Self { title: title.into(), opening: String::new(), headings: Vec::new(), body: String::new() };
+        let mut page = Self {
+            title: title.into(),
+            opening: String::new(),
+            headings: Vec::new(),
+            body: String::new(),
+            has_generations: false,
+        };
         if !introduction.is_empty() {
             page.paragraph(introduction);
         }
@@ -56,8 +67,13 @@ impl Page {
         self.add(&format!("<p>{}</p>", escape(text)));
     }
 
-    /// A table of plain texts; `label` names it for those who hear the page.
-    pub fn table(&mut self, label: &str, columns: &[Column<'_>], rows: &[Vec<String>]) {
+    /// What is to be known of the table or figure above.
+    pub fn note(&mut self, text: &str) {
+        self.add(&format!("<p class=\"note\">{}</p>", escape(text)));
+    }
+
+    /// A table of plain texts or [`Cell`]s; `label` names it for those who hear the page, and its file if it is saved.
+    pub fn table<C: Clone + Into<Cell>>(&mut self, label: &str, columns: &[Column<'_>], rows: &[Vec<C>]) {
         self.add(&table::html(label, columns, rows));
     }
 
@@ -75,9 +91,15 @@ impl Page {
         self.add(&format!("<div class=\"figures\">{all}</div>"));
     }
 
-    /// The table of answers; a page has one.
-    pub fn answers(&mut self, models: &[&str], rows: &[Answered<'_>]) {
-        self.add(&answers::html(models, rows));
+    /// All that was generated, side by side.
+    ///
+    /// # Panics
+    /// At a second one on the same page, whose prompts would have the first one's addresses, and at a verdict on what is not
+    /// there.
+    pub fn generations(&mut self, generations: &Generations<'_>) {
+        assert!(!self.has_generations, "a page has one view of generations");
+        self.has_generations = true;
+        self.add(&generations.html());
     }
 
     /// Where the report comes from.
@@ -97,11 +119,12 @@ impl Page {
         let links: String = self.headings.iter().enumerate().map(link).collect();
         let contents = if links.is_empty() { links } else { format!("<nav aria-label=\"Contents\">{links}</nav>") };
         let Self { opening, body, .. } = self;
+        let view = if self.has_generations { VIEW } else { "" };
         format!(
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta http-equiv=\"Content-Security-Policy\" \
              content=\"{POLICY}\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>{title}</title>\n\
              <style>\n{STYLE}</style></head>\n<body><main><h1>{title}</h1>{opening}{contents}{body}</main>\n\
-             <script>\n{SCRIPT}</script></body></html>\n"
+             <script>\n{SCRIPT}{view}</script></body></html>\n"
         )
     }
 }
@@ -114,7 +137,7 @@ mod tests {
     fn markup_in_texts_stays_text() {
         let mut page = Page::new("<script>\"&", "<p>");
         page.heading("<u>");
-        page.table("<u>", &[Column::Text("<b>")], &[vec!["<i>".into()]]);
+        page.table("<u>", &[Column::Text("<b>")], &[vec!["<i>"]]);
         let html = page.html();
         // The script of the page itself is the only one.
         assert_eq!(html.matches("<script>").count(), 1);

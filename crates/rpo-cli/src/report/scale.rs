@@ -31,6 +31,11 @@ impl Axis {
         Self { label, spacing: Spacing::Even }
     }
 
+    /// An axis of whole numbers.
+    pub fn whole(label: &'static str) -> Self {
+        Self { label, spacing: Spacing::Whole }
+    }
+
     /// An axis with logarithmic spacing.
     pub fn logarithmic(label: &'static str) -> Self {
         Self { label, spacing: Spacing::Logarithmic }

@@ -24,6 +24,50 @@ impl<'a> Column<'a> {
     }
 }
 
+/// A cell of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    text: String,
+    /// Why it is struck out, if it is.
+    struck: Option<String>,
+}
+
+impl Cell {
+    /// Struck out, as what is not to be relied on; `why` is said to those who hear the page or point at the cell.
+    #[must_use]
+    pub fn struck(self, why: impl Into<String>) -> Self {
+        Self { struck: Some(why.into()), ..self }
+    }
+
+    /// As a terminal shows it, where what is struck out has a cross.
+    pub fn plain(&self) -> String {
+        if self.struck.is_some() { format!("{} \u{2020}", self.text) } else { self.text.clone() }
+    }
+
+    fn html(&self) -> String {
+        let text = escape(&self.text);
+        match &self.struck {
+            Some(why) => {
+                let why = escape(why);
+                format!("<s title=\"{why}\">{text}</s><span class=\"heard\"> ({why})</span>")
+            }
+            None => text,
+        }
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self { text, struck: None }
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        text.to_string().into()
+    }
+}
+
 /// `mean [low, high]`.
 pub fn show(interval: Interval, digits: usize) -> String {
     let Interval { mean, low, high } = interval;
@@ -39,7 +83,7 @@ pub fn estimate(estimate: Option<Estimate>, digits: usize) -> String {
 }
 
 /// As HTML; the first column names the rows, `label` the table.
-pub fn html(label: &str, columns: &[Column<'_>], rows: &[Vec<String>]) -> String {
+pub fn html<C: Clone + Into<Cell>>(label: &str, columns: &[Column<'_>], rows: &[Vec<C>]) -> String {
     let label = escape(label);
     let mut html =
         format!("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{label}\"><table><thead><tr>");
@@ -54,7 +98,7 @@ pub fn html(label: &str, columns: &[Column<'_>], rows: &[Vec<String>]) -> String
         html += "<tr>";
         for (i, (column, cell)) in columns.iter().zip(row).enumerate() {
             let (open, close) = if i == 0 { ("th scope=\"row\"", "th") } else { ("td", "td") };
-            let _ = write!(html, "<{open}{}>{}</{close}>", class(column), escape(cell));
+            let _ = write!(html, "<{open}{}>{}</{close}>", class(column), cell.clone().into().html());
         }
         html += "</tr>";
     }
@@ -62,12 +106,14 @@ pub fn html(label: &str, columns: &[Column<'_>], rows: &[Vec<String>]) -> String
 }
 
 /// The same table for a terminal.
-pub fn print_table(columns: &[Column<'_>], rows: &[Vec<String>]) {
+pub fn print_table<C: Clone + Into<Cell>>(columns: &[Column<'_>], rows: &[Vec<C>]) {
+    let plain = |row: &Vec<C>| row.iter().map(|cell| cell.clone().into().plain()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(plain).collect();
     let header: Vec<String> = columns.iter().map(|column| column.name().to_string()).collect();
     let widths: Vec<usize> = (0..columns.len())
         .map(|i| rows.iter().chain([&header]).map(|row| row[i].chars().count()).max().unwrap_or(0))
         .collect();
-    for row in [&header].into_iter().chain(rows) {
+    for row in [&header].into_iter().chain(&rows) {
         let cells = row.iter().zip(columns).zip(&widths).map(|((cell, column), width)| match column {
             Column::Text(_) => format!("{cell:<width$}"),
             Column::Number(_) => format!("{cell:>width$}"),
@@ -91,7 +137,7 @@ mod tests {
 
     #[test]
     fn cells_know_their_row_and_column() {
-        let html = html("A & B", &[Column::Text("name"), Column::Number("n")], &[vec!["<i>".into(), "3".into()]]);
+        let html = html("A & B", &[Column::Text("name"), Column::Number("n")], &[vec!["<i>", "3"]]);
         for part in [
             "aria-label=\"A &amp; B\"",
             "<th scope=\"col\" data-kind=\"number\" class=\"n\">n</th>",
@@ -99,5 +145,13 @@ mod tests {
         ] {
             assert!(html.contains(part), "{html}");
         }
+    }
+
+    #[test]
+    fn what_is_struck_out_says_why() {
+        let cell = Cell::from("0.98 <").struck("flips");
+        assert_eq!(cell.plain(), "0.98 < \u{2020}");
+        let html = html("t", &[Column::Number("wins")], &[vec![cell]]);
+        assert!(html.contains("<s title=\"flips\">0.98 &lt;</s><span class=\"heard\"> (flips)</span>"), "{html}");
     }
 }

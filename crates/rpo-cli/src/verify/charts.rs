@@ -45,7 +45,7 @@ fn rows(found: &Found<'_>, condition: &Condition, quantity: Quantity) -> Vec<Bar
         let outcome = found.outcome(name, condition)?;
         let interval = at_end(outcome, quantity);
         let words = interval.map_or_else(|| "no end".into(), |interval| show(interval, quantity.digits));
-        Some(Bar { label: name.into(), interval, words, colour: Some(i) })
+        Some(Bar { label: name.into(), interval, words, colour: Some(i), struck: false })
     };
     entrants(found).filter_map(row).collect()
 }

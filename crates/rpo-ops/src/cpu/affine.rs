@@ -180,7 +180,7 @@ fn add(sum: &mut FlexTensor, a: Matrix<'_>, b: Matrix<'_>) {
     multiply(a, b, sum.storage_mut(), width, Store::Add);
 }
 
-fn scaled(x: &FlexTensor, scale: f32) -> FlexTensor {
+pub(super) fn scaled(x: &FlexTensor, scale: f32) -> FlexTensor {
     let (rows, columns) = rows_columns(x);
     tensor(x.storage::<f32>().iter().map(|x| scale * x).collect(), [rows, columns])
 }

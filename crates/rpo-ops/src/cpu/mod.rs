@@ -3,6 +3,7 @@
 
 mod affine;
 mod attention;
+mod encoder;
 mod head;
 mod layers;
 mod memory;
@@ -20,6 +21,7 @@ use head::LabelLogProbs;
 use node::Inputs;
 use pointwise::RmsNorm;
 
+pub(crate) use encoder::{add_norm, gelu, scaled_attention};
 pub(crate) use layers::{attention_layer, feed_forward, prefixed_layer};
 pub(crate) use pointwise::inverse_rms;
 pub(crate) use prefixed::PrefixPlan;
@@ -50,4 +52,12 @@ pub(crate) fn label_log_probs(hidden: Tensor<2>, weight: Tensor<2>, labels: &[u3
     let mut inputs = Inputs::new();
     let (hidden, weight) = (inputs.add(hidden), inputs.add(weight));
     inputs.run(LabelLogProbs { hidden, weight, labels: labels.to_vec(), keep_logits })
+}
+
+/// `a b^T` of row-major matrices whose rows have `width` values.
+pub(crate) fn product(a: &[f32], b: &[f32], width: usize) -> Vec<f32> {
+    fn rows(x: &[f32], width: usize) -> memory::Matrix<'_> {
+        memory::Matrix::new(x, x.len() / width, width, width)
+    }
+    memory::product(rows(a, width), rows(b, width).t())
 }

@@ -9,10 +9,10 @@ use super::simd::{sigmoid, sum, vectorised};
 use crate::parameters::Gate;
 
 /// Values that one task handles.
-const TASK: usize = 16 * 1024;
+pub(super) const TASK: usize = 16 * 1024;
 
 /// Rows of `width` values that make up one task.
-fn task(width: usize) -> usize {
+pub(super) fn task(width: usize) -> usize {
     (TASK / width).max(1) * width
 }
 
@@ -87,7 +87,7 @@ pub(super) fn rms_norm_backward(
 }
 
 /// `a + b`.
-fn added(mut a: Vec<f32>, b: Vec<f32>) -> Vec<f32> {
+pub(super) fn added(mut a: Vec<f32>, b: Vec<f32>) -> Vec<f32> {
     a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
     a
 }

@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::*;
 use crate::attention::RelativeBias;
+use crate::encoder::LayerNorm;
 use crate::{
     Adapter, Affine, AttentionLayer, Gate, GatedFeedForward, Prefixed, Rotary, Segments, composed, cpu, layers,
 };
@@ -94,6 +95,28 @@ fn pointwise_operations() {
         let ours = |mut x: Inputs| cpu::rms_norm(x.remove(0), row(x.remove(0)), 1e-6);
         let theirs = |mut x: Inputs| composed::rms_norm(x.remove(0), row(x.remove(0)), 1e-6);
         compare("rms_norm", &x, &ours, &theirs);
+    }
+}
+
+#[test]
+fn layers_of_encoders() {
+    for (n, width) in [(1, 2), (3, 5), (70, 33), (2, 700)] {
+        let x = random(&[[n, width], [n, width], [1, width], [1, width]]);
+        let norm = |x: &mut Inputs| LayerNorm { weight: row(x.remove(0)), bias: row(x.remove(0)), epsilon: 1e-3 };
+        let full = |f: fn(Tensor<2>, Tensor<2>, LayerNorm) -> Tensor<2>| {
+            move |mut x: Inputs| f(x.remove(0), x.remove(0), norm(&mut x))
+        };
+        compare("add_norm", &x, &full(cpu::add_norm), &full(composed::add_norm));
+        compare("gelu", &x[..1].to_vec(), &|mut x| cpu::gelu(x.remove(0)), &|mut x| composed::gelu(x.remove(0)));
+    }
+    for (lengths, heads) in [(vec![1], 1), (vec![3, 1, 150, 7], 3)] {
+        let segments = Segments::from_lengths(lengths);
+        let x = random(&[[segments.total(), 5 * heads]; 3]);
+        let full = |f: fn(Tensor<2>, Tensor<2>, Tensor<2>, usize, &Segments) -> Tensor<2>| {
+            let segments = segments.clone();
+            move |mut x: Inputs| f(x.remove(0), x.remove(0), x.remove(0), heads, &segments)
+        };
+        compare("attention", &x, &full(cpu::scaled_attention), &full(composed::scaled_attention));
     }
 }
 

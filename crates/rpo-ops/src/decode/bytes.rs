@@ -131,6 +131,15 @@ fn multiply(weights: &[u32], scales: &[f32], ahead: Ahead<'_>, tile: &[Group], o
         }
         return;
     }
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has the instructions.
+        #[expect(unsafe_code, reason = "instructions that are not on every processor")]
+        unsafe {
+            avx2::multiply(weights, scales, ahead, tile, of_rows, sums);
+        }
+        return;
+    }
     plainly(weights, scales, tile, of_rows, sums);
 }
 
@@ -212,6 +221,118 @@ mod x86 {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::{
+        __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+        _mm256_madd_epi16, _mm256_mul_ps, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi16,
+        _mm256_srai_epi16, _mm256_srli_epi16, _mm256_storeu_ps,
+    };
+
+    use super::{Group, PANEL, Rounded, Sums};
+    use crate::decode::lines::Ahead;
+
+    /// Outputs in a vector.
+    const WIDTH: usize = 8;
+    /// Rows whose sums fit into registers beside those of others.
+    const FEW: usize = 4;
+
+    /// A panel times a tile. Products of bytes are exact as those of 16 bits, of which an instruction adds pairs in 32.
+    ///
+    /// # Safety
+    /// The processor has AVX2.
+    #[target_feature(enable = "avx2")]
+    #[expect(unsafe_code, reason = "instructions that are not on every processor")]
+    pub(super) unsafe fn multiply(
+        weights: &[u32],
+        scales: &[f32],
+        ahead: Ahead<'_>,
+        tile: &[Group],
+        of_rows: &[Rounded],
+        sums: &mut Sums,
+    ) {
+        let places = tile.len() / (weights.len() / PANEL).max(1);
+        if let [_] = of_rows {
+            let sums = sums[..1].iter_mut().map(|sums| &mut sums[..]);
+            // SAFETY: the processor has the instructions.
+            unsafe {
+                columns::<1, 4>(weights, scales, tile, places, of_rows, sums, ahead);
+            }
+            return;
+        }
+        let mut ahead = Some(ahead);
+        for (few, (rows, sums)) in of_rows.chunks(FEW).zip(sums.chunks_mut(FEW)).enumerate() {
+            let tile = &tile[few * FEW..];
+            for from in (0..PANEL).step_by(2 * WIDTH) {
+                let sums = sums.iter_mut().map(|sums| &mut sums[from..from + 2 * WIDTH]);
+                let (weights, scales) = (&weights[from..], &scales[from..from + 2 * WIDTH]);
+                let ahead = ahead.take().unwrap_or_default();
+                // SAFETY: the processor has the instructions.
+                unsafe {
+                    match rows.len() {
+                        1 => columns::<1, 2>(weights, scales, tile, places, rows, sums, ahead),
+                        2 => columns::<2, 2>(weights, scales, tile, places, rows, sums, ahead),
+                        3 => columns::<3, 2>(weights, scales, tile, places, rows, sums, ahead),
+                        _ => columns::<FEW, 2>(weights, scales, tile, places, rows, sums, ahead),
+                    }
+                }
+            }
+        }
+    }
+
+    /// `V` vectors of outputs, the first of `weights` and after each group, times `N` rows.
+    #[target_feature(enable = "avx2")]
+    #[expect(unsafe_code, reason = "vectors are read from and written to slices")]
+    unsafe fn columns<'a, const N: usize, const V: usize>(
+        weights: &[u32],
+        scales: &[f32],
+        tile: &[Group],
+        places: usize,
+        rows: &[Rounded],
+        sums: impl Iterator<Item = &'a mut [f32]>,
+        ahead: Ahead<'_>,
+    ) {
+        assert!(rows.len() == N && scales.len() >= V * WIDTH, "as many rows as sums");
+        let low = _mm256_set1_epi16(0xff);
+        let mut all = [[_mm256_set1_epi32(0); V]; N];
+        for (sum, row) in all.iter_mut().zip(rows) {
+            *sum = [_mm256_set1_epi32(-row.shift); V];
+        }
+        for (group, (weights, values)) in weights.chunks(PANEL).zip(tile.chunks(places)).enumerate() {
+            assert!(weights.len() >= V * WIDTH, "so many vectors");
+            ahead.fetch(group);
+            // The bytes of even places and those of odd ones, as 16 bits each.
+            let parts: [_; V] = std::array::from_fn(|vector| {
+                // SAFETY: as asserted.
+                let four: __m256i = unsafe { _mm256_loadu_si256(weights.as_ptr().add(vector * WIDTH).cast()) };
+                [_mm256_and_si256(four, low), _mm256_srli_epi16(four, 8)]
+            });
+            for (sum, values) in all.iter_mut().zip(values) {
+                let four = _mm256_set1_epi32(i32::from_le_bytes(values.map(i8::cast_unsigned)));
+                let (even, odd) = (_mm256_srai_epi16(_mm256_slli_epi16(four, 8), 8), _mm256_srai_epi16(four, 8));
+                for (sum, [evens, odds]) in sum.iter_mut().zip(parts) {
+                    let pairs = _mm256_add_epi32(_mm256_madd_epi16(evens, even), _mm256_madd_epi16(odds, odd));
+                    *sum = _mm256_add_epi32(*sum, pairs);
+                }
+            }
+        }
+        for ((all, row), sums) in all.into_iter().zip(rows).zip(sums) {
+            assert!(sums.len() >= V * WIDTH, "so many vectors");
+            for (vector, sum) in all.into_iter().enumerate() {
+                // SAFETY: scales and sums are as long as `V` vectors, as asserted.
+                unsafe {
+                    let scales = _mm256_loadu_ps(scales.as_ptr().add(vector * WIDTH));
+                    let scale = _mm256_mul_ps(_mm256_set1_ps(row.scale), scales);
+                    _mm256_storeu_ps(
+                        sums.as_mut_ptr().add(vector * WIDTH),
+                        _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale),
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,8 +348,19 @@ mod tests {
                 let of_rows: Vec<Rounded> =
                     (0..n - n / 5).map(|row| Rounded { scale: 1.0, shift: row as i32 * 1000 }).collect();
                 let [mut got, mut plain] = [[[f32::NAN; PANEL]; ROWS]; 2];
-                let ahead = Ahead::of(&weights, 0, weights.len(), (0, 1), groups);
-                multiply(&weights, &[1.0; PANEL], ahead, &tile, &of_rows, &mut got);
+                let ahead = || Ahead::of(&weights, 0, weights.len(), (0, 1), groups);
+                multiply(&weights, &[1.0; PANEL], ahead(), &tile, &of_rows, &mut got);
+                #[cfg(target_arch = "x86_64")]
+                if is_x86_feature_detected!("avx2") {
+                    let mut narrower = [[f32::NAN; PANEL]; ROWS];
+                    // SAFETY: the processor has the instructions.
+                    #[expect(unsafe_code, reason = "instructions that are not on every processor")]
+                    unsafe {
+                        avx2::multiply(&weights, &[1.0; PANEL], ahead(), &tile, &of_rows, &mut narrower);
+                    }
+                    let values = |sums: &Sums| sums.as_flattened()[..of_rows.len() * PANEL].to_vec();
+                    assert_eq!(values(&narrower), values(&got));
+                }
                 plainly(&weights, &[1.0; PANEL], &tile, &of_rows, &mut plain);
                 for row in 0..of_rows.len() {
                     for o in 0..PANEL {

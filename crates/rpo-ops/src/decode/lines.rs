@@ -170,7 +170,7 @@ impl Lines {
 }
 
 /// What is to be read after what is read now: fetched bit by bit meanwhile, so that the memory is never idle.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Ahead<'a> {
     places: &'a [u32],
     step: usize,

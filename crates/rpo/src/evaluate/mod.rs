@@ -8,9 +8,14 @@
 //! assert!((wins.interval.mean - 2.5 / 3.0).abs() < 1e-12, "a tie counts half");
 //! ```
 
+pub mod card;
+mod entrant;
+pub mod evaluation;
 pub mod finite;
 pub mod judge;
 pub mod metric;
+pub mod preference;
 mod ranking;
 
+pub use entrant::Entrant;
 pub use ranking::{Estimate, log_probs, mean_of_rows, mean_tau, mean_tau_of, of, pooled_spearman, tau_of_prompts};

@@ -1,6 +1,6 @@
 //! Rewards, wins and rank correlations over held-out prompts, each with the number of values that entered it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::feedback::FeedbackSet;
@@ -10,7 +10,7 @@ use crate::statistics::{Interval, bootstrap, kendall_tau_b, mean, mean_interval,
 use crate::stop::Stop;
 
 /// An estimate with its 95 % interval and how many values it is of.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     /// Estimate and interval; as wide as the line where there is a single value.
     #[serde(flatten)]

@@ -43,6 +43,56 @@ pub fn read_prompts(source: &Source, column: &str, ids: Option<&str>, format: Op
     Ok(all)
 }
 
+/// A response as it stands in a file, to be judged: rated or not, and empty where a model said nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Responded {
+    /// What was asked.
+    pub asked: Asked,
+    /// What was answered.
+    pub response: String,
+}
+
+/// Columns in which prompts and responses are looked for if nobody says.
+const PROMPTS: [&str; 3] = ["prompt", "instruction", "question"];
+const RESPONSES: [&str; 4] = ["response", "output", "answer", "completion"];
+
+/// The responses of `source`, one a record, in order: in the columns that are named, else in those that are usual. A record's
+/// own name is in its column `id`, if it has that.
+///
+/// # Errors
+/// If a file cannot be read, a record lacks a column or has nothing there that is fit (which, and what to do), or there is none.
+pub fn read_responses(source: &Source, prompts: Option<&str>, responses: Option<&str>) -> Result<Vec<Responded>> {
+    let mut all = Vec::new();
+    for path in source.files()? {
+        let usual = PROMPTS.iter().chain(&RESPONSES).copied();
+        let wanted: Vec<String> = prompts.into_iter().chain(responses).chain(usual).map(str::to_string).collect();
+        for (within, record) in records(&path, None, &wanted)? {
+            let row = |problem| Error::Row { path: path.clone(), place: within.clone(), problem };
+            let record = record.map_err(row)?;
+            let column = |named: Option<&str>, usual: &[&'static str]| match named {
+                Some(name) => name.to_string(),
+                None => usual.iter().find(|name| find(&record, name).is_some()).unwrap_or(&usual[0]).to_string(),
+            };
+            let (asked, answered) = (column(prompts, &PROMPTS), column(responses, &RESPONSES));
+            let response = match find(&record, &answered).as_deref() {
+                Some(Value::String(text)) => Ok(text.clone()),
+                Some(other) => Err(format!("`{answered}` is {}, not a text", kind(other))),
+                None => Err(lacking(&record, &answered, "--response-column")),
+            };
+            let asked = Asked {
+                prompt: prompt(&record, &asked).map_err(row)?,
+                id: id(&record, None).map_err(row)?,
+                place: place(&path, &within),
+            };
+            all.push(Responded { asked, response: response.map_err(row)? });
+        }
+    }
+    match all.is_empty() {
+        true => Err(Error::Data(format!("{source}: no response in it"))),
+        false => Ok(all),
+    }
+}
+
 /// A hash of what is asked, in this order.
 pub fn prompts_fingerprint(asked: &[Asked]) -> String {
     let mut hasher = blake3::Hasher::new();
@@ -182,5 +232,29 @@ mod tests {
         let other = asked("other.jsonl", &named.replace("\"a\"", "\"b\""), "prompt", None).expect("prompts");
         assert_ne!(prompts_fingerprint(&all), prompts_fingerprint(&other));
         assert_ne!(prompts_fingerprint(&all), prompts_fingerprint(&all[..2]));
+    }
+
+    #[test]
+    fn responses_stand_in_usual_columns_or_in_named_ones_and_may_be_empty() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let read = |text: &str, prompts: Option<&str>, responses: Option<&str>| {
+            let path = dir.path().join("answers.jsonl");
+            std::fs::write(&path, text).expect("write");
+            let read = read_responses(&path.as_path().into(), prompts, responses).map_err(|e| e.to_string());
+            read.map(|all| {
+                all.into_iter().map(|r| (r.asked.prompt.text().into_owned(), r.response)).collect::<Vec<_>>()
+            })
+        };
+        let pair = |a: &str, b: &str| (a.to_string(), b.to_string());
+        let own =
+            "{\"id\":0,\"prompt\":\"say\",\"response\":\"\"}\n{\"id\":1,\"prompt\":\"tell\",\"response\":\"b\"}\n";
+        assert_eq!(read(own, None, None), Ok(vec![pair("say", ""), pair("tell", "b")]));
+        let others = "{\"instruction\":\"say\",\"output\":\"a\",\"generator\":\"x\"}\n";
+        assert_eq!(read(others, None, None), Ok(vec![pair("say", "a")]));
+        assert_eq!(read(others, Some("instruction"), Some("generator")), Ok(vec![pair("say", "x")]));
+        let said = read(others, None, Some("text")).expect_err("no such column");
+        assert!(said.contains("line 1: no `text`; there are: ") && said.contains("--response-column"), "{said}");
+        let said = read("{\"prompt\":\"say\",\"response\":null}\n", None, None).expect_err("no text");
+        assert!(said.contains("`response` is null, not a text"), "{said}");
     }
 }

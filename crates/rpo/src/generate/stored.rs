@@ -15,12 +15,16 @@ pub struct StoredDecoding {
     pub decoding: Decoding,
     /// What was taken from it that differs, as `name value`.
     pub taken: Vec<String>,
+    /// Texts before which an answer ends.
+    pub stop: Vec<String>,
+    /// The token that stands before an answer, where the file names one.
+    pub decoder_start: Option<u32>,
     /// What it asks for that is not supported, as `name value`.
     pub unsupported: Vec<String>,
 }
 
 /// Fields that change answers and are not supported, with the value that asks for nothing.
-const UNSUPPORTED: [(&str, f64); 14] = [
+const UNSUPPORTED: [(&str, f64); 13] = [
     ("diversity_penalty", 0.0),
     ("encoder_no_repeat_ngram_size", 0.0),
     ("encoder_repetition_penalty", 1.0),
@@ -31,7 +35,6 @@ const UNSUPPORTED: [(&str, f64); 14] = [
     ("exponential_decay_length_penalty", NOTHING),
     ("guidance_scale", 1.0),
     ("penalty_alpha", 0.0),
-    ("stop_strings", NOTHING),
     ("max_time", NOTHING),
     ("renormalize_logits", NOTHING),
     ("watermarking_config", NOTHING),
@@ -94,13 +97,18 @@ impl StoredDecoding {
             Some(other) => return Err(format!("early_stopping: {other} is none of true, false and \"never\"")),
         };
         d.end_ids = ids(fields, "eos_token_id")?.unwrap_or_default();
+        let stop = match fields.get("stop_strings") {
+            Some(Value::String(text)) => vec![text.clone()],
+            _ => field(fields, "stop_strings")?.unwrap_or_default(),
+        };
+        let decoder_start = field(fields, "decoder_start_token_id")?;
         let unsupported = UNSUPPORTED.iter().filter_map(|&(name, neutral)| {
             let value = fields.get(name).filter(|value| {
                 ![Value::Null, Value::Bool(false)].contains(value) && value.as_f64() != Some(neutral)
             })?;
             Some(format!("{name} {value}"))
         });
-        Ok(Self { taken: differences(base, &d), unsupported: unsupported.collect(), decoding: d })
+        Ok(Self { taken: differences(base, &d), stop, decoder_start, unsupported: unsupported.collect(), decoding: d })
     }
 }
 
@@ -188,7 +196,12 @@ mod tests {
         assert!(!stored.taken.iter().any(|taken| taken.starts_with("repetition")), "{:?}", stored.taken);
         let drawn = read(r#"{"do_sample":true,"temperature":0.7,"eos_token_id":1}"#).expect("valid").decoding;
         assert_eq!((drawn.sample, drawn.processors.top_k, drawn.end_ids), (true, 50, vec![1]));
-        assert_eq!(read("{}").expect("valid").taken, Vec::<String>::new());
+        let stops = |text: &str| read(text).expect("valid").stop;
+        assert_eq!(stops(r#"{"stop_strings":"END"}"#), ["END"]);
+        assert_eq!(stops(r#"{"stop_strings":["a","b"]}"#), ["a", "b"]);
+        assert_eq!(read(r#"{"decoder_start_token_id":5}"#).expect("valid").decoder_start, Some(5));
+        let nothing = read("{}").expect("valid");
+        assert_eq!((nothing.taken, nothing.stop, nothing.decoder_start), (vec![], vec![], None));
         assert!(read(r#"{"num_beams":"four"}"#).expect_err("a text").contains("num_beams"));
         assert!(read(r#"{"bad_words_ids":[3]}"#).expect_err("no list of lists").contains("bad_words_ids"));
         assert!(read(r#"{"forced_bos_token_id":-1}"#).expect_err("no token").contains("forced_bos_token_id"));

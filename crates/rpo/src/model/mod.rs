@@ -5,6 +5,7 @@
 //! compiler then names the few places that treat families differently.
 
 pub mod checkpoint;
+pub mod encoder;
 mod linear;
 pub mod llama;
 pub mod lora;
@@ -234,6 +235,14 @@ impl Config {
         match self {
             Self::T5(config) => vec![config.eos_token_id],
             Self::Llama(config) => config.eos_token_ids.clone(),
+        }
+    }
+
+    /// For texts of how many tokens, prompt and response together, the model is made; `None` where nothing bounds them.
+    pub fn context(&self) -> Option<usize> {
+        match self {
+            Self::T5(_) => None,
+            Self::Llama(config) => config.context,
         }
     }
 

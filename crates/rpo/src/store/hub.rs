@@ -23,6 +23,15 @@ pub(crate) fn cache() -> Cache {
 /// # Errors
 /// If it cannot be prepared.
 pub(crate) fn api() -> Result<Api, String> {
-    let token = std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()).or_else(|| cache().token());
-    ApiBuilder::from_env().with_token(token).build().map_err(|e| e.to_string())
+    ApiBuilder::from_env().with_token(token()).build().map_err(|e| e.to_string())
+}
+
+/// The token of `HF_TOKEN` or of a login.
+pub(crate) fn token() -> Option<String> {
+    std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()).or_else(|| cache().token())
+}
+
+/// A file of a model that lies in the hub's local cache.
+pub fn cached(model: &str, file: &str) -> Option<std::path::PathBuf> {
+    cache().model(model.into()).get(file)
 }

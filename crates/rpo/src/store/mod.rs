@@ -1,6 +1,7 @@
 //! What lies on disk and on the hub: files that are whole or not there, tensors by name. It knows nothing of models or runs.
 
 pub mod files;
-pub(crate) mod hub;
+pub mod hub;
+pub mod push;
 pub(crate) mod shards;
 pub(crate) mod tensors;

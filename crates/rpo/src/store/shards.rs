@@ -18,6 +18,9 @@ use crate::host::host;
 
 pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
+/// What to do with weights in another format, which may run code when it is read.
+pub(crate) const CONVERT: &str = "Weights in PyTorch's own format must be converted to safetensors first; load \
+    them with transformers' class for the model, .from_pretrained(NAME), and save them, .save_pretrained(DIR)";
 /// Files larger than this are split, as transformers does.
 const SHARD_BYTES: usize = 5_000_000_000;
 
@@ -166,9 +169,9 @@ impl Shards {
             (false, true) => names(&dir.join(INDEX))?,
             (false, false) => {
                 let old = if dir.join("pytorch_model.bin").is_file() {
-                    "; it has a pytorch_model.bin, which must be converted to safetensors first"
+                    format!("; it has a pytorch_model.bin. {CONVERT}")
                 } else {
-                    ""
+                    String::new()
                 };
                 return Err(Error::file(dir, format!("no {SINGLE} and no {INDEX}{old}")));
             }
@@ -176,6 +179,11 @@ impl Shards {
         let files = names.iter().map(|name| TensorFile::open(&dir.join(name))).collect::<Result<Vec<_>>>()?;
         let left = files.iter().enumerate().flat_map(|(i, f)| f.names().into_iter().map(move |n| (n, i))).collect();
         Ok(Self { dir: dir.into(), files, left })
+    }
+
+    /// The names of all tensors that were not taken yet.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.left.keys().map(String::as_str)
     }
 
     /// Values of `name`, if it is stored; it stays to be taken.

@@ -3,6 +3,46 @@
 //! A metric reduces every case to a row of statistics that add up, and the value of any set of cases is a function of their
 //! sum: a mean, or, for a metric of whole corpora, more. So means, values of single cases and bootstrap intervals are all the
 //! same computation.
+//!
+//! ```
+//! use rpo::evaluate::metric::{Case, Files, text};
+//!
+//! let case = Case { response: "a cat sat".into(), references: vec!["a cat sat down".into()], ..Case::default() };
+//! let found = text("rouge-1", &Files::default())?.measure(&[case])?;
+//! assert!((found.of([0]).expect("there is a reference") - 6.0 / 7.0).abs() < 1e-12);
+//! # Ok::<(), rpo::Error>(())
+//! ```
+
+mod abusive;
+mod bleu;
+mod chrf;
+mod diversity;
+mod grams;
+mod lcs;
+mod length;
+mod meteor;
+mod named;
+mod rouge;
+mod tokens;
+
+use rayon::prelude::*;
+
+pub use abusive::AbusiveWords;
+pub use bleu::Bleu;
+pub use chrf::Chrf;
+pub use diversity::{Distinct, SelfRepetition};
+pub use length::{Beside, Length, LengthRatio, Unit};
+pub use meteor::{Meteor, USUAL_WORDNET, WordNet};
+pub use named::{Files, TEXT, text};
+pub use rouge::{Overlap, Rouge};
+pub use tokens::Tokenization;
+
+mod bertscore;
+mod paired;
+mod toxicity;
+
+pub use bertscore::{BertScore, BertScoreOptions, Part};
+pub use toxicity::{Toxicity, ToxicityPart};
 
 use crate::error::Result;
 use crate::statistics::{Interval, bootstrap};
@@ -93,6 +133,18 @@ impl Measured {
         };
         Some(Estimate { interval, n: known.len() })
     }
+}
+
+/// What `of` says of each, on all threads.
+fn each<'a, T: Sync, R: Send>(all: &'a [T], of: impl Fn(&'a T) -> R + Sync + Send) -> Vec<R> {
+    all.par_iter().map(of).collect()
+}
+
+/// What `scripts/metric_goldens.py` made.
+#[cfg(test)]
+fn golden() -> serde_json::Value {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/metrics.json");
+    serde_json::from_slice(&std::fs::read(path).expect("golden file")).expect("JSON")
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::names::{COMPANIONS, CONFIG, TOKENIZER};
+use super::names::{COMPANIONS, CONFIG};
 use crate::model::peft;
 use crate::store::{hub, shards};
 
@@ -52,8 +52,8 @@ pub(super) fn what_directory(dir: &Path) -> String {
     }
 }
 
-/// Directory of the hub's snapshot, with all the files a model needs.
-pub(super) fn download(id: &str) -> std::result::Result<PathBuf, String> {
+/// Directory of the hub's snapshot, with all the files a model needs, those of the first of `vocabularies` that there is among them.
+pub(super) fn download(id: &str, vocabularies: &[&[&str]]) -> std::result::Result<PathBuf, String> {
     let cache = hub::cache().model(id.to_string());
     let api = if hub::is_offline() { None } else { Some(hub::api()?.model(id.to_string())) };
     let get = |file: &str| -> std::result::Result<PathBuf, String> {
@@ -68,9 +68,12 @@ pub(super) fn download(id: &str) -> std::result::Result<PathBuf, String> {
     };
     let config = match get(CONFIG) {
         Ok(config) => {
-            get(TOKENIZER)?;
+            let all = |names: &&[&str]| names.iter().try_for_each(|name| get(name).map(drop));
+            if let Some((first, others)) = vocabularies.split_first() {
+                all(first).or_else(|problem| others.iter().find_map(|names| all(names).ok()).ok_or(problem))?;
+            }
             if get(shards::SINGLE).is_err() {
-                let index = get(shards::INDEX)?;
+                let index = get(shards::INDEX).map_err(|problem| format!("{problem}. {}", shards::CONVERT))?;
                 for shard in shards::names(&index).map_err(|e| e.to_string())? {
                     get(&shard)?;
                 }

@@ -70,7 +70,10 @@ impl Checkpoint {
             return Self::open_within(path, depth);
         }
         match is_hub_id(name) {
-            true => Ok(Self { name: name.into(), ..Self::open_within(&download(name).map_err(no_model)?, depth)? }),
+            true => Ok(Self {
+                name: name.into(),
+                ..Self::open_within(&download(name, &[&[TOKENIZER]]).map_err(no_model)?, depth)?
+            }),
             false => Err(no_model("there is no such directory, and it is no hub id (owner/name)".into())),
         }
     }
@@ -258,6 +261,22 @@ impl Checkpoint {
         let tied = config.tied_head().map(|(head, _)| head);
         shards.check_all_taken(|name| config.redundant().contains(&name) || tied == Some(name))?;
         Ok(model)
+    }
+}
+
+/// The directory of another kind of model, by local path or hub id; of `vocabularies` one is enough.
+///
+/// # Errors
+/// If there is none; the message says what was tried.
+pub(super) fn directory(name: &str, vocabularies: &[&[&str]]) -> Result<PathBuf> {
+    let path = Path::new(name);
+    let no_model = |problem: String| Error::NoModel { name: name.into(), problem };
+    match (path.is_dir(), path.exists()) {
+        (true, _) if path.join(CONFIG).is_file() => Ok(path.to_path_buf()),
+        (true, _) => Err(no_model(what_directory(path))),
+        (false, true) => Err(no_model(what_file(path))),
+        (false, false) if is_hub_id(name) => download(name, vocabularies).map_err(no_model),
+        (false, false) => Err(no_model("there is no such directory, and it is no hub id (owner/name)".into())),
     }
 }
 

@@ -64,6 +64,8 @@ pub struct Config {
     pub epsilon: f64,
     /// How positions turn queries and keys.
     pub rotary: Rotary,
+    /// For texts of how many tokens the model is made (`max_position_embeddings`), if the file says.
+    pub context: Option<usize>,
     /// Whether the projections to queries, keys and values have biases.
     pub biased: bool,
     /// Whether that to the output has one.
@@ -157,6 +159,7 @@ impl Config {
             head_width,
             epsilon: fields.rms_norm_eps.unwrap_or(1e-6),
             rotary: rotary(head_width, theta, fields.max_position_embeddings, &scaling)?,
+            context: fields.max_position_embeddings.map(|tokens| tokens as usize),
             biased: fields.attention_bias || family == Family::Qwen2,
             biased_output: fields.attention_bias && family != Family::Qwen2,
             tie_word_embeddings: fields.tie_word_embeddings,
