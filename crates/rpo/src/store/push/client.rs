@@ -156,7 +156,7 @@ impl Hub {
                 Err(problem) => (told(&problem), None),
             };
             tracing::info!("{what}: {problem}; try {} of {TRIES} follows", tries + 1);
-            std::thread::sleep(wait.unwrap_or(pause).min(Duration::from_secs(60)));
+            std::thread::sleep(wait.unwrap_or(pause).min(Duration::from_mins(1)));
             pause *= 2;
             tries += 1;
         }
@@ -168,8 +168,8 @@ fn agent() -> Agent {
         .http_status_as_error(false)
         .user_agent(concat!("rpo/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(Duration::from_secs(30)))
-        .timeout_recv_response(Some(Duration::from_secs(180)))
-        .timeout_recv_body(Some(Duration::from_secs(180)))
+        .timeout_recv_response(Some(Duration::from_mins(3)))
+        .timeout_recv_body(Some(Duration::from_mins(3)))
         .build();
     config.new_agent()
 }

@@ -154,16 +154,16 @@ const IGNORED: &str = "ignored";
 /// How the hub wants each file, by its name: `lfs`, `regular` or [`IGNORED`].
 fn modes(hub: &Hub, target: &Target, files: &[File]) -> Result<BTreeMap<String, String>> {
     #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Mode {
+    struct Wish {
         path: String,
-        upload_mode: String,
-        #[serde(default)]
-        should_ignore: bool,
+        #[serde(rename = "uploadMode")]
+        mode: String,
+        #[serde(rename = "shouldIgnore", default)]
+        ignored: bool,
     }
     #[derive(Deserialize)]
     struct Modes {
-        files: Vec<Mode>,
+        files: Vec<Wish>,
     }
     let path = format!("api/models/{}/preupload/{}", target.repo, encoded(&target.revision));
     let mut modes = BTreeMap::new();
@@ -173,8 +173,8 @@ fn modes(hub: &Hub, target: &Target, files: &[File]) -> Result<BTreeMap<String, 
             .map(|file| Ok(json!({"path": file.name, "sample": STANDARD.encode(file.sample()?), "size": file.size})));
         let described = described.collect::<Result<Vec<Value>>>()?;
         let answer = hub.post("describing the files", &path, &json!({"files": described}))?;
-        for Mode { path, upload_mode, should_ignore } in answer.check(target)?.json::<Modes>()?.files {
-            modes.insert(path, if should_ignore { IGNORED.into() } else { upload_mode });
+        for Wish { path, mode, ignored } in answer.check(target)?.json::<Modes>()?.files {
+            modes.insert(path, if ignored { IGNORED.into() } else { mode });
         }
         let unknown = some.iter().find(|file| {
             !modes.get(&file.name).is_some_and(|mode| ["lfs", "regular", IGNORED].contains(&mode.as_str()))

@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(known("roberta-large"), Some(17));
         assert_eq!(known("FacebookAI/roberta-large"), Some(17));
         assert_eq!(known("models/bert-base-uncased/"), Some(9));
-        assert_eq!(known("/data/dbmdz/distilbert-base-turkish-cased"), Some(5));
+        assert_eq!(known("/data/dbmdz/distilbert-base-turkish-cased"), Some(4));
         for unknown in ["my-roberta-large", "roberta-large-mine", "scibert_scivocab_cased", ""] {
             assert_eq!(known(unknown), None, "{unknown}");
         }
