@@ -7,6 +7,7 @@ mod config;
 mod convert;
 mod demo;
 mod device;
+mod evaluate;
 mod flags;
 mod generate;
 mod init;
@@ -66,6 +67,7 @@ enum Command {
     Merge(merge::Arguments),
     Rate(Box<rate::Arguments>),
     Score(score::Arguments),
+    Evaluate(Box<evaluate::Arguments>),
     Card(card::Arguments),
     Push(push::Arguments),
     Config(config::Arguments),
@@ -118,6 +120,7 @@ fn main() -> std::process::ExitCode {
         Command::Merge(arguments) => merge::run(&arguments),
         Command::Rate(arguments) => rate::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
+        Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Card(arguments) => card::run(&arguments),
         Command::Push(arguments) => push::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),

@@ -111,7 +111,7 @@ pub struct OutputFlags {
 }
 
 /// How answers are made.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 #[command(next_help_heading = "Decoding")]
 pub struct DecodingFlags {
     /// Answers to each prompt: drawn, or the best of so many beams

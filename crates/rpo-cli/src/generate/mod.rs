@@ -21,8 +21,8 @@ use rpo::generate::{Engine, Finish, Request, Said, Texts};
 use rpo::model::checkpoint::Checkpoint;
 use rpo::tokenizer::Tokenizer;
 
-pub use arguments::Arguments;
-use begun::Begun;
+pub use arguments::{Arguments, DecodingFlags, OutputFlags, Weights};
+pub use begun::Begun;
 use file::AnswerFile;
 use output::{Output, To, print};
 use pace::Pace;

@@ -91,6 +91,12 @@ fn price(text: &str) -> Result<(f64, f64), String> {
 }
 
 impl JudgeFlags {
+    /// Whether any judge is named.
+    pub fn given(&self) -> bool {
+        let Self { judge_url, judge_model, judge_command, judge_replay, .. } = self;
+        !(judge_url.is_empty() && judge_model.is_empty() && judge_command.is_empty() && judge_replay.is_empty())
+    }
+
     /// The judges that are named, ready to be asked what is of `kind`; their replies are kept in `beside` if no flag says where.
     pub fn seats(&self, kind: Kind, beside: &Path) -> Result<Vec<Seat>> {
         let template = self.template(kind)?;

@@ -1,10 +1,5 @@
 //! Reports as single HTML files: a frame, tables, and charts as inline SVG. What they say is up to those who write them.
 
-#![cfg_attr(
-    not(test),
-    allow(dead_code, unused_imports, reason = "`compare` has no judges of pairs and measures nothing else")
-)]
-
 mod bars;
 mod chart;
 mod generations;
@@ -24,7 +19,7 @@ pub use generations::{Answer, Contestant, Generated, Generations, Judge, Outcome
 pub use histogram::{Histogram, Sample};
 pub use html::Figure;
 pub use page::Page;
-pub use provenance::{Provenance, provenance};
+pub use provenance::{Provenance, command_line, provenance};
 pub use scale::Axis;
 pub use series::{Points, Record, from_first_defined, smoothed, window};
 pub use table::{Cell, Column, estimate, print_table, show};

@@ -17,10 +17,9 @@ pub struct Provenance {
 pub fn provenance() -> Provenance {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let machine = format!("{} {}, {threads} threads", std::env::consts::ARCH, std::env::consts::OS);
-    let arguments: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     Provenance::default()
         .fact("program", format!("rpo {}", crate::version::version()))
-        .fact("command", command(&arguments))
+        .fact("command", command_line())
         .fact("written", date(OffsetDateTime::now_utc()))
         .fact("machine", machine)
 }
@@ -56,7 +55,11 @@ impl Provenance {
     }
 }
 
-/// The command line as a shell takes it.
+/// The command that runs, as a shell takes it.
+pub fn command_line() -> String {
+    command(&std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>())
+}
+
 fn command(arguments: &[String]) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./=,:+@%".contains(c);
     let quoted = |argument: &String| match !argument.is_empty() && argument.chars().all(plain) {

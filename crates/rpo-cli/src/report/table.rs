@@ -44,6 +44,12 @@ impl Cell {
         if self.struck.is_some() { format!("{} \u{2020}", self.text) } else { self.text.clone() }
     }
 
+    /// As Markdown has it, in one line of a table.
+    pub fn markdown(&self) -> String {
+        let text = self.text.replace('|', "\\|").replace('\n', " ");
+        if self.struck.is_some() { format!("~~{text}~~") } else { text }
+    }
+
     fn html(&self) -> String {
         let text = escape(&self.text);
         match &self.struck {

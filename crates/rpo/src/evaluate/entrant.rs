@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::error::{Error, Result};
-use crate::feedback::Responded;
+use crate::feedback::ModelOutput;
 
 /// A model and its responses.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,12 +21,12 @@ impl Entrant {
     ///
     /// # Errors
     /// If a prompt has no response or another number of them than the first one, naming some.
-    pub fn of(name: &str, given: Vec<Responded>, prompts: &[String]) -> Result<Self> {
+    pub fn of(name: &str, given: Vec<ModelOutput>, prompts: &[String]) -> Result<Self> {
         let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
         prompts.iter().enumerate().for_each(|(i, prompt)| places.entry(prompt.trim()).or_default().push(i));
         let mut found: Vec<Vec<String>> = vec![Vec::new(); prompts.len()];
         let mut met: HashMap<&str, usize> = HashMap::new();
-        for Responded { asked, response } in given {
+        for ModelOutput { asked, response } in given {
             let text = asked.prompt.text();
             let Some((text, places)) = places.get_key_value(text.trim()) else { continue };
             // Equal prompts take turns.
@@ -64,9 +64,9 @@ mod tests {
     use super::*;
     use crate::feedback::Asked;
 
-    fn given(rows: &[(&str, &str)]) -> Vec<Responded> {
+    fn given(rows: &[(&str, &str)]) -> Vec<ModelOutput> {
         let asked = |prompt: &str| Asked { prompt: prompt.into(), id: None, place: String::new() };
-        rows.iter().map(|(p, r)| Responded { asked: asked(p), response: (*r).into() }).collect()
+        rows.iter().map(|(p, r)| ModelOutput { asked: asked(p), response: (*r).into() }).collect()
     }
 
     #[test]

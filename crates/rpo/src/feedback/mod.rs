@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 pub use layout::{ReadOptions, Score};
 pub(crate) use notes::Wanted;
 pub use notes::{Answer, Feedback, Notes};
-pub use prompts::{Asked, Responded, prompts_fingerprint, read_prompts, read_responses};
+pub use prompts::{Asked, ModelOutput, prompts_fingerprint, read_outputs, read_prompts};
 pub use records::Format;
 pub use rows::{AllRows, Rows, read_all_rows, read_rows};
 pub(crate) use rows::{Answers, read_answers};

@@ -45,7 +45,7 @@ pub fn read_prompts(source: &Source, column: &str, ids: Option<&str>, format: Op
 
 /// A response as it stands in a file, to be judged: rated or not, and empty where a model said nothing.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Responded {
+pub struct ModelOutput {
     /// What was asked.
     pub asked: Asked,
     /// What was answered.
@@ -61,7 +61,7 @@ const RESPONSES: [&str; 4] = ["response", "output", "answer", "completion"];
 ///
 /// # Errors
 /// If a file cannot be read, a record lacks a column or has nothing there that is fit (which, and what to do), or there is none.
-pub fn read_responses(source: &Source, prompts: Option<&str>, responses: Option<&str>) -> Result<Vec<Responded>> {
+pub fn read_outputs(source: &Source, prompts: Option<&str>, responses: Option<&str>) -> Result<Vec<ModelOutput>> {
     let mut all = Vec::new();
     for path in source.files()? {
         let usual = PROMPTS.iter().chain(&RESPONSES).copied();
@@ -84,7 +84,7 @@ pub fn read_responses(source: &Source, prompts: Option<&str>, responses: Option<
                 id: id(&record, None).map_err(row)?,
                 place: place(&path, &within),
             };
-            all.push(Responded { asked, response: response.map_err(row)? });
+            all.push(ModelOutput { asked, response: response.map_err(row)? });
         }
     }
     match all.is_empty() {
@@ -240,7 +240,7 @@ mod tests {
         let read = |text: &str, prompts: Option<&str>, responses: Option<&str>| {
             let path = dir.path().join("answers.jsonl");
             std::fs::write(&path, text).expect("write");
-            let read = read_responses(&path.as_path().into(), prompts, responses).map_err(|e| e.to_string());
+            let read = read_outputs(&path.as_path().into(), prompts, responses).map_err(|e| e.to_string());
             read.map(|all| {
                 all.into_iter().map(|r| (r.asked.prompt.text().into_owned(), r.response)).collect::<Vec<_>>()
             })

@@ -74,7 +74,7 @@ pub fn write(card: &Card) -> Result<String> {
     Ok(format!("{front}{MARK}{hash} -->\n\n{body}"))
 }
 
-/// Checks that `path` may be written: it does not exist, or [`write`] wrote it and nobody has changed it since.
+/// Checks that `path` may be written: it does not exist, or [`write()`] wrote it and nobody has changed it since.
 ///
 /// # Errors
 /// If it may not, saying why and what to do.

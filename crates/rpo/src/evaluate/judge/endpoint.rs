@@ -239,6 +239,10 @@ impl Judge for Endpoint {
         &self.name
     }
 
+    fn kind(&self) -> &'static str {
+        "an endpoint"
+    }
+
     fn request(&self, question: &Question, template: &Template) -> Value {
         let message = |role: &str, text: &str| json!({"role": role, "content": text});
         let system = question.system.as_deref().map(|text| message("system", text));

@@ -78,6 +78,10 @@ impl Judge for Local {
         &self.name
     }
 
+    fn kind(&self) -> &'static str {
+        "a model run here"
+    }
+
     fn request(&self, question: &Question, template: &Template) -> Value {
         json!({
             "system": question.system, "user": question.user, "max_tokens": template.max_tokens,

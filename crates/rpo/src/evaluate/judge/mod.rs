@@ -239,6 +239,9 @@ pub trait Judge: Send + Sync {
     /// What it is called, in messages and in the store; decides, with [`Self::request`], whether a stored reply serves.
     fn name(&self) -> &str;
 
+    /// What it is, in words.
+    fn kind(&self) -> &'static str;
+
     /// What it is sent: everything that decides the reply.
     fn request(&self, question: &Question, template: &Template) -> Value;
 

@@ -39,6 +39,10 @@ impl Judge for Program {
         &self.name
     }
 
+    fn kind(&self) -> &'static str {
+        "a program"
+    }
+
     fn request(&self, question: &Question, template: &Template) -> Value {
         let mut request = match &question.case {
             Case::Pair { prompt, first, second } => json!({"prompt": prompt, "first": first, "second": second}),

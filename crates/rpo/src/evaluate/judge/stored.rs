@@ -101,6 +101,10 @@ impl Judge for Stored {
         &self.name
     }
 
+    fn kind(&self) -> &'static str {
+        "stored verdicts"
+    }
+
     fn request(&self, question: &Question, _: &Template) -> Value {
         question_hash(question.system.as_deref(), &question.user).into()
     }

@@ -1,0 +1,87 @@
+//! Judges: every pair of answers in both orders, by each judge that is named.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, bail};
+use rpo::evaluate::evaluation::JudgeFound;
+use rpo::evaluate::judge::{Kind, Pairwise, pairwise, questions};
+use rpo::evaluate::preference::judged;
+
+use super::answers::Answered;
+use super::arguments::{Arguments, Pairs};
+use super::prompts::Prompts;
+use crate::interrupt;
+use crate::judge::{self, Seat};
+
+/// Judges, ready to be asked.
+pub struct Judges(Vec<Seat>);
+
+/// What a judge said.
+pub struct Heard {
+    name: String,
+    kind: &'static str,
+    template: String,
+    /// By prompt, draw and models.
+    pub pairs: Vec<Pairwise>,
+}
+
+impl Judges {
+    /// Those that the arguments name; their replies are kept in --out.
+    pub fn of(arguments: &Arguments) -> Result<Self> {
+        if !arguments.judges.given() {
+            return Ok(Self(Vec::new()));
+        }
+        let seats = arguments.judges.seats(Kind::Pairwise, &arguments.out.join("judgements.jsonl"))?;
+        let names: BTreeSet<&str> = seats.iter().map(|seat| seat.judge.name()).collect();
+        if names.len() < seats.len() {
+            bail!("two judges are the same; name each once");
+        }
+        Ok(Self(seats))
+    }
+
+    /// Has all pairs judged.
+    pub fn hear(&self, pairs: Pairs, prompts: &Prompts, answered: &[Answered], baseline: usize) -> Result<Vec<Heard>> {
+        if self.0.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answers: Vec<Vec<Vec<String>>> = answered.iter().map(|model| model.entrant.draws.clone()).collect();
+        let all = (0..answers.len()).flat_map(|b| (0..b).map(move |a| [a, b]));
+        let mut wanted: Vec<[usize; 2]> = all.filter(|two| pairs == Pairs::All || two.contains(&baseline)).collect();
+        wanted.sort_unstable();
+        if wanted.is_empty() {
+            bail!("judges compare two models at least, and there is one; name another (--model, --outputs)");
+        }
+        self.0.iter().map(|seat| hear(seat, prompts, &answers, &wanted)).collect()
+    }
+}
+
+fn hear(seat: &Seat, prompts: &Prompts, answers: &[Vec<Vec<String>>], pairs: &[[usize; 2]]) -> Result<Heard> {
+    let name = seat.judge.name();
+    let all = questions(answers, pairs);
+    tracing::info!("{name}: {all} questions, every pair in both orders");
+    // What comes is kept at once; a call under way may end before the program does.
+    let saving = interrupt::saving();
+    let (bar, show) = judge::bar(all);
+    let found = pairwise(&seat.court(), &prompts.texts, answers, pairs, &mut |tally| show(tally));
+    bar.finish_and_clear();
+    drop(saving);
+    let found = found.with_context(|| seat.how_to_go_on())?;
+    seat.summary(&found.tally).iter().for_each(|said| tracing::info!("{name}: {said}"));
+    seat.warnings(&found.tally).iter().for_each(|said| tracing::warn!("{name}: {said}"));
+    if found.incomplete > 0 {
+        tracing::warn!("{name}: {} pairs lack a reply and count nowhere", found.incomplete);
+    }
+    Ok(Heard { name: name.into(), kind: seat.judge.kind(), template: seat.template.name.clone(), pairs: found.pairs })
+}
+
+impl Heard {
+    /// What its judgements of so many models say.
+    pub fn found(&self, models: usize) -> JudgeFound {
+        JudgeFound {
+            name: self.name.clone(),
+            kind: self.kind.into(),
+            template: self.template.clone(),
+            judged: judged(&self.pairs, models, 1),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! `rpo evaluate`: models compared by their answers to the same prompts.
+
+mod answers;
+mod arguments;
+mod judging;
+mod likelihoods;
+mod measure;
+mod prompts;
+mod report;
+mod tables;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use rpo::evaluate::evaluation::{self, Evaluated, Evaluation, Provenance};
+use rpo::evaluate::preference::agreements;
+use rpo::store::files::write_file;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use arguments::Arguments;
+
+use crate::generate::Begun as Answers;
+use crate::report::{command_line, print_table};
+use crate::settings::today;
+use answers::Answered;
+use prompts::Prompts;
+
+/// What an evaluation was begun with, in its directory.
+const BEGUN: &str = "evaluate.json";
+
+/// What decides whether an evaluation goes on or would mix what is not alike.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Begun {
+    prompts_fingerprint: String,
+    models: Vec<(String, String)>,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    arguments.check()?;
+    let baseline = arguments.baseline()?;
+    let prompts = Prompts::read(arguments)?;
+    let is_new = !arguments.out.exists();
+    begin(arguments, &prompts)?;
+    let judges = judging::Judges::of(arguments);
+    if judges.is_err() && is_new {
+        // Nothing was done yet, and the mended command is to begin where this one did.
+        std::fs::remove_dir_all(&arguments.out).ok();
+    }
+    let judges = judges?;
+    let answered = answers::all(arguments, &prompts)?;
+    let metrics = measure::all(arguments, &prompts, &answered)?;
+    let heard = judges.hear(arguments.pairs, &prompts, &answered, baseline)?;
+    let judgements: Vec<_> = heard.iter().map(|heard| heard.pairs.clone()).collect();
+    let agreements = (judgements.len() > 1).then(|| {
+        let judgements: Vec<&[_]> = judgements.iter().map(Vec::as_slice).collect();
+        agreements(&judgements, 1)
+    });
+    let evaluation = Evaluation {
+        models: answered.iter().map(evaluated).collect(),
+        prompts: evaluation::Prompts {
+            source: prompts.source.clone(),
+            number: prompts.texts.len(),
+            seeds: answered[0].entrant.draws.len(),
+            fingerprint: Some(prompts.fingerprint.clone()),
+        },
+        decoding: decoding(&answered)?,
+        metrics: metrics.iter().map(|metric| metric.found(baseline)).collect(),
+        judges: heard.iter().map(|heard| heard.found(answered.len())).collect(),
+        agreements,
+        provenance: Provenance {
+            version: crate::version::version().into(),
+            date: today().to_string(),
+            command: command_line(),
+        },
+    };
+    let out = &arguments.out;
+    evaluation.write(&out.join("evaluation.json"))?;
+    tables::write_csv(&evaluation, out)?;
+    let tables = tables::all(&evaluation, baseline);
+    let markdown: String = tables.iter().map(tables::Table::markdown).collect();
+    write_file(&out.join("evaluation.md"), format!("# Evaluation\n\n{markdown}").as_bytes())?;
+    let page = out.join("report.html");
+    let found = report::Found {
+        evaluation: &evaluation,
+        tables: &tables,
+        prompts: &prompts,
+        answered: &answered,
+        metrics: &metrics,
+        judgements: &judgements,
+        baseline,
+    };
+    found.write(&page)?;
+    for table in &tables {
+        println!("\n== {} ==", table.title);
+        print_table(&table.heads(), &table.rows);
+    }
+    println!("\nreport: {}\nfigures: {}", page.display(), out.join("evaluation.json").display());
+    Ok(())
+}
+
+fn evaluated(answered: &Answered) -> Evaluated {
+    Evaluated {
+        name: answered.entrant.name.clone(),
+        path: Some(answered.place.clone()),
+        fingerprint: answered.fingerprint.clone(),
+    }
+}
+
+/// How answers were made, where all models agree; else by model.
+fn decoding(answered: &[Answered]) -> Result<BTreeMap<String, Value>> {
+    let mut all = BTreeMap::new();
+    for answered in answered {
+        let Some(begun) = Answers::read(&answered.file).ok().flatten() else { continue };
+        all.insert(answered.entrant.name.clone(), given(serde_json::to_value(&begun.decoding)?));
+    }
+    let first = all.values().next().cloned();
+    match first {
+        Some(Value::Object(fields)) if all.values().all(|other| Some(other) == first.as_ref()) => {
+            Ok(fields.into_iter().collect())
+        }
+        _ => Ok(all),
+    }
+}
+
+/// What of some settings is set.
+fn given(settings: Value) -> Value {
+    match settings {
+        Value::Object(fields) => {
+            Value::Object(fields.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, given(v))).collect())
+        }
+        other => other,
+    }
+}
+
+/// Makes the directory of an evaluation, or checks that the one that is there is of the same models and prompts.
+fn begin(arguments: &Arguments, prompts: &Prompts) -> Result<()> {
+    let path = arguments.out.join(BEGUN);
+    let named = arguments.models.iter().chain(&arguments.answers);
+    let now = Begun {
+        prompts_fingerprint: prompts.fingerprint.clone(),
+        models: named.map(|named| (named.name.clone(), named.place.clone())).collect(),
+    };
+    if path.exists() {
+        let then = read(&path)?;
+        if then.prompts_fingerprint != now.prompts_fingerprint {
+            bail!("{}: it was begun with other prompts; choose another --out", arguments.out.display());
+        }
+        // More models may join; those that are there must stay what they were.
+        for (name, place) in &then.models {
+            if let Some((_, other)) = now.models.iter().find(|(n, p)| n == name && p != place) {
+                bail!("{}: {name} was {place} then and is {other} now; choose another --out", arguments.out.display());
+            }
+        }
+    }
+    std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot write {}", arguments.out.display()))?;
+    Ok(write_file(&path, serde_json::to_string_pretty(&now)?.as_bytes())?)
+}
+
+fn read(path: &Path) -> Result<Begun> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{}: not written by this version", path.display()))
+}
