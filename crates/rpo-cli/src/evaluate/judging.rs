@@ -18,8 +18,10 @@ pub struct Judges(Vec<Seat>);
 
 /// What a judge said.
 pub struct Heard {
+    /// Short, for tables.
     name: String,
-    kind: &'static str,
+    /// What it is and where.
+    kind: String,
     template: String,
     /// By prompt, draw and models.
     pub pairs: Vec<Pairwise>,
@@ -51,12 +53,30 @@ impl Judges {
         if wanted.is_empty() {
             bail!("judges compare two models at least, and there is one; name another (--model, --outputs)");
         }
-        self.0.iter().map(|seat| hear(seat, prompts, &answers, &wanted)).collect()
+        let names: Vec<&str> = self.0.iter().map(|seat| seat.judge.name()).collect();
+        let heard = self.0.iter().map(|seat| hear(seat, short(seat.judge.name(), &names), prompts, &answers, &wanted));
+        heard.collect()
     }
 }
 
-fn hear(seat: &Seat, prompts: &Prompts, answers: &[Vec<Vec<String>>], pairs: &[[usize; 2]]) -> Result<Heard> {
-    let name = seat.judge.name();
+/// A judge's name without its address, unless two would be called alike then.
+fn short<'a>(name: &'a str, all: &[&str]) -> &'a str {
+    fn model(name: &str) -> &str {
+        name.split_once(" at http").map_or(name, |(model, _)| model)
+    }
+    match all.iter().filter(|other| model(other) == model(name)).count() {
+        1 => model(name),
+        _ => name,
+    }
+}
+
+fn hear(
+    seat: &Seat,
+    name: &str,
+    prompts: &Prompts,
+    answers: &[Vec<Vec<String>>],
+    pairs: &[[usize; 2]],
+) -> Result<Heard> {
     let all = questions(answers, pairs);
     tracing::info!("{name}: {all} questions, every pair in both orders");
     // What comes is kept at once; a call under way may end before the program does.
@@ -71,7 +91,9 @@ fn hear(seat: &Seat, prompts: &Prompts, answers: &[Vec<Vec<String>>], pairs: &[[
     if found.incomplete > 0 {
         tracing::warn!("{name}: {} pairs lack a reply and count nowhere", found.incomplete);
     }
-    Ok(Heard { name: name.into(), kind: seat.judge.kind(), template: seat.template.name.clone(), pairs: found.pairs })
+    let (kind, whole) = (seat.judge.kind(), seat.judge.name());
+    let kind = if whole == name { kind.to_string() } else { format!("{kind}, {whole}") };
+    Ok(Heard { name: name.into(), kind, template: seat.template.name.clone(), pairs: found.pairs })
 }
 
 impl Heard {
@@ -79,7 +101,7 @@ impl Heard {
     pub fn found(&self, models: usize) -> JudgeFound {
         JudgeFound {
             name: self.name.clone(),
-            kind: self.kind.into(),
+            kind: self.kind.clone(),
             template: self.template.clone(),
             judged: judged(&self.pairs, models, 1),
         }

@@ -97,6 +97,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         println!("\n== {} ==", table.title);
         print_table(&table.heads(), &table.rows);
     }
+    for judge in evaluation.judges.iter().filter(|judge| !judge.judged.verdict.is_sound()) {
+        println!("\n\u{2020} {}: {}", judge.name, judge.judged.verdict.says());
+    }
     println!("\nreport: {}\nfigures: {}", page.display(), out.join("evaluation.json").display());
     Ok(())
 }

@@ -100,7 +100,7 @@ fn wins(evaluation: &Evaluation, judge: &JudgeFound) -> Table {
     let note = format!(
         "Judged by {} ({}, template {}) in both orders; a choice that turns with the order is a tie, and ties are half a win. \
          Intervals of 95 % over prompts; p of the sign test, after Holm's correction over all pairs. Length-controlled: what the \
-         rate would be if answers were equally long.{}",
+         rate would be if answers were equally long, where the judgements tell.{}",
         judge.name,
         judge.kind,
         judge.template,
@@ -171,10 +171,14 @@ fn diagnostics(evaluation: &Evaluation) -> Table {
         ("same response in both orders, %", true),
         ("prefers the first, %", true),
         ("prefers the longer, %", true),
-        ("says of itself", false),
+        ("to be trusted", false),
     ];
-    let note = "A judge that answers by place chooses another response when the order turns (a flip) and the first about always or \
-        never. One whose consistency is no more than chance gives is not to be trusted, and its rates are struck out.";
+    let verdicts: String =
+        evaluation.judges.iter().map(|judge| format!(" {}: {}", judge.name, judge.judged.verdict.says())).collect();
+    let note = format!(
+        "A judge that answers by place chooses another response when the order turns (a flip), and the first about always or \
+         never.{verdicts}"
+    );
     let mut table = Table::new("Judges", note, &columns);
     for judge in &evaluation.judges {
         let d = &judge.judged.diagnostics;
@@ -190,7 +194,7 @@ fn diagnostics(evaluation: &Evaluation) -> Table {
             interval(d.consistency).into(),
             interval(d.first).into(),
             interval(d.longer).into(),
-            judge.judged.verdict.says().into(),
+            if judge.judged.verdict.is_sound() { "yes" } else { "no" }.into(),
         ]);
     }
     table

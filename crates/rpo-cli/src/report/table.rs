@@ -77,10 +77,13 @@ impl From<&str> for Cell {
 /// `mean [low, high]`.
 pub fn show(interval: Interval, digits: usize) -> String {
     let Interval { mean, low, high } = interval;
-    if low.is_infinite() {
-        return format!("{mean:.digits$}");
+    // What is rounded to 0 has no sign.
+    let [mean, low, high] = [mean, low, high]
+        .map(|x| format!("{:.digits$}", if x.abs() < 0.5 * 0.1f64.powi(digits as i32) { 0.0 } else { x }));
+    if interval.low.is_infinite() {
+        return mean;
     }
-    format!("{mean:.digits$} [{low:.digits$}, {high:.digits$}]")
+    format!("{mean} [{low}, {high}]")
 }
 
 /// `mean [low, high] n=values`, or `-` for none.
@@ -138,6 +141,7 @@ mod tests {
         let of_one = Interval { mean: 1.0, low: f64::NEG_INFINITY, high: f64::INFINITY };
         assert_eq!(estimate(Some(Estimate { interval: of_one, n: 1 }), 2), "1.00 n=1");
         assert_eq!(estimate(None, 2), "-");
+        assert_eq!(show(Interval { mean: -0.004, low: -0.006, high: -0.0 }, 2), "0.00 [-0.01, 0.00]");
         assert_eq!(show(Interval { mean: 1.0, low: f64::NEG_INFINITY, high: f64::INFINITY }, 1), "1.0");
     }
 

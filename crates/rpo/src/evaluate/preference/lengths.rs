@@ -92,7 +92,8 @@ fn deviation(values: &[f64]) -> Option<f64> {
 }
 
 /// The length-controlled win rate of two models from their judgements; `None` for fewer than 20 prompts, or where all responses
-/// differ by the same length, so that length and model cannot be told apart. Resampling starts from `seed`.
+/// differ by the same length, so that length and model cannot be told apart, or where the penalty leaves nothing of the difference
+/// between the models: then the regression says 1/2 whatever they are. Resampling starts from `seed`.
 pub fn length_controlled(
     models: [usize; 2],
     judgements: &[&Pairwise],
@@ -130,8 +131,11 @@ pub fn length_controlled(
     };
     let all: Vec<usize> = (0..examples.len()).collect();
     let (rate, weights) = rate_of(&all);
-    let resampled = resamples(examples.len(), seed).take(RESAMPLES).map(|rows| rate_of(&rows).0);
     let plain = mean(&prompts.values().map(|seeds| mean_points(seeds)).collect::<Vec<f64>>())?;
+    if weights == [0.0; 3] || weights[2] == 0.0 && (plain - 0.5).abs() > 0.005 {
+        return None;
+    }
+    let resampled = resamples(examples.len(), seed).take(RESAMPLES).map(|rows| rate_of(&rows).0);
     Some(LengthControlled {
         rate: Estimate { interval: percentile_interval(rate, resampled), n: examples.len() },
         length_weight: weights[0],
@@ -225,6 +229,10 @@ mod tests {
         assert!(length_controlled([0, 1], &pair, &difficulty, 1).expect("40 prompts").difficulty);
         // Too few prompts; lengths that say no more than who it is.
         assert!(length_controlled([0, 1], &pair[..19], &difficulty, 1).is_none());
+        // All ties, from which the penalty leaves nothing.
+        let ties: Vec<Pairwise> =
+            (0..30).map(|i| Pairwise { lengths: [100 + i, 100], ..point(i, 0, [0, 1], 0.5) }).collect();
+        assert!(length_controlled([0, 1], &ties.iter().collect::<Vec<_>>(), &Difficulty::of(&ties), 1).is_none());
         let constant: Vec<Pairwise> = (0..30).map(|i| point(i, 0, [0, 1], (i % 2) as f64)).collect();
         let of: Vec<&Pairwise> = constant.iter().collect();
         assert!(length_controlled([0, 1], &of, &difficulty, 1).is_none());
