@@ -156,3 +156,50 @@ fn what_cannot_be_evaluated_is_said() {
     );
     assert!(!place.path("e9").exists(), "nothing is left of what was never begun");
 }
+
+#[test]
+#[cfg(unix)]
+fn the_recipe_of_the_model_card_goes_from_ratings_to_a_card_and_goes_on_where_it_was_stopped() {
+    let place = Place::with_model();
+    let words = ["yes", "no", "please", "say"];
+    let row = |i: usize| {
+        let prompt = format!("say {} {} {}", words[i / 2 % 4], words[i / 8 % 4], words[i / 32 % 4]);
+        let response = words[i % 2];
+        format!("{}\n", json!({"prompt": prompt, "response": response, "reward": i % 2}))
+    };
+    place.write("ratings.jsonl", &(0..128).map(row).collect::<String>());
+    // Whoever's answer comes first in order of the alphabet is better.
+    place.write(
+        "judge.sh",
+        "read line; echo x >> asked; first=${line#*\\\"first\\\":}; second=${line#*\\\"second\\\":}; \
+         if [ \"$first\" \\< \"$second\" ]; then echo A; else echo B; fi",
+    );
+    let recipe = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/model-card/run.sh");
+    let run = || {
+        let output = place
+            .command("bash")
+            .arg(&recipe)
+            .args(["model", "ratings.jsonl", "out", "--judge-command", "sh judge.sh", "--max-new-tokens", "8"])
+            .env("RPO", env!("CARGO_BIN_EXE_rpo"))
+            .env("FRACTION", "0.3")
+            .env("LICENSE", "mit")
+            .output()
+            .expect("runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        read(&place, "out/trained/rpo-42/best/README.md")
+    };
+    let card = run();
+    let found = evaluation(&place, "out/evaluation");
+    assert_eq!(found["models"].as_array().expect("all").len(), 5);
+    let judge = &found["judges"][0];
+    assert!(card.contains("license: mit") && card.contains("win rate against sft, judged by sh judge.sh"), "{card}\n{judge}");
+    let asked = read(&place, "asked").lines().count();
+    assert_eq!(run(), card, "the same again");
+    assert_eq!(read(&place, "asked").lines().count(), asked, "nothing is asked twice");
+    // Trained and evaluated prompts have nothing in common.
+    let prompts = |name: &str| -> std::collections::BTreeSet<String> {
+        let prompt = |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["prompt"].to_string();
+        read(&place, name).lines().map(prompt).collect()
+    };
+    assert!(prompts("out/train.jsonl").is_disjoint(&prompts("out/evaluation/prompts.jsonl")));
+}

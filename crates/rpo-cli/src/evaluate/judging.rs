@@ -62,7 +62,7 @@ impl Judges {
 /// A judge's name without its address, unless two would be called alike then.
 fn short<'a>(name: &'a str, all: &[&str]) -> &'a str {
     fn model(name: &str) -> &str {
-        name.split_once(" at http").map_or(name, |(model, _)| model)
+        name.split_once(" at http").map_or(name, |(model, _)| model).trim_matches('`')
     }
     match all.iter().filter(|other| model(other) == model(name)).count() {
         1 => model(name),
