@@ -192,7 +192,10 @@ fn the_recipe_of_the_model_card_goes_from_ratings_to_a_card_and_goes_on_where_it
     let found = evaluation(&place, "out/evaluation");
     assert_eq!(found["models"].as_array().expect("all").len(), 5);
     let judge = &found["judges"][0];
-    assert!(card.contains("license: mit") && card.contains("win rate against sft, judged by sh judge.sh"), "{card}\n{judge}");
+    assert!(
+        card.contains("license: mit") && card.contains("win rate against sft, judged by sh judge.sh"),
+        "{card}\n{judge}"
+    );
     let asked = read(&place, "asked").lines().count();
     assert_eq!(run(), card, "the same again");
     assert_eq!(read(&place, "asked").lines().count(), asked, "nothing is asked twice");

@@ -86,7 +86,7 @@ fn a_report_needs_nothing_else_and_shows_every_answer() {
     ] {
         assert!(page.contains(shown), "{shown}");
     }
-    looked_at(&place.path("judged/report.html"));
+    looked_at(&place.path("judged/report.html"), 10);
     let start = std::fs::read_to_string(place.path("judged/start.json")).expect("start");
     let start: serde_json::Value = serde_json::from_str(&start).expect("JSON");
     let fingerprint = start["basis"]["data-fingerprint"].as_str().expect("a fingerprint");
@@ -103,17 +103,42 @@ fn a_report_needs_nothing_else_and_shows_every_answer() {
     }
 }
 
-/// In a browser, if one is installed.
-fn looked_at(report: &Path) {
+/// In a browser, if one is installed: all of so many prompts are found.
+fn looked_at(report: &Path, prompts: usize) {
     let Some(mut browser) = Browser::start() else { return };
     for screen in SCREENS {
         browser.open(report, "#p7", screen);
         browser.wait("document.activeElement.id === 'p7'");
         assert_eq!(browser.overflow(), (0.0, String::new()), "{screen:?}");
         assert_eq!(browser.faint(), [] as [String; 0], "{screen:?}");
-        assert_eq!(browser.text("document.querySelector('.controls output').textContent"), "10 of 10 prompts");
+        let counted = browser.text("document.querySelector('.controls output').textContent");
+        assert!(counted.starts_with(&format!("{prompts} of {prompts} prompts")), "{counted}");
     }
     assert_eq!(browser.problems(), [] as [String; 0]);
+}
+
+#[test]
+fn the_page_of_an_evaluation_fits_its_screens_and_finds_what_a_judge_said() {
+    let place = Place::new();
+    let answers = |name: &str| -> String {
+        let row = |i: usize| {
+            let response = format!("{name} {} <b>{i}</b>", "says ".repeat(1 + (i * 7 + name.len()) % 5));
+            format!("{}\n", serde_json::json!({"prompt": format!("<script>alert({i})</script>"), "response": response}))
+        };
+        (0..30).map(row).collect()
+    };
+    place.write("a.jsonl", &answers("the-first-of-models"));
+    place.write("b.jsonl", &answers("another"));
+    place.write("judge.sh", "read -r line; case \"$line\" in *'\"first\":\"another'*) echo A;; *) echo B;; esac");
+    place.write("place.sh", "echo A");
+    let evaluate =
+        ["evaluate", "--outputs", "a.jsonl", "--outputs", "b.jsonl", "--references", "b.jsonl", "--out", "eval"];
+    rpo(&place, &[&evaluate[..], &["--judge-command", "sh judge.sh", "--judge-command", "sh place.sh"]].concat());
+    let report = place.path("eval/report.html");
+    let page = std::fs::read_to_string(&report).expect("report");
+    assert_eq!(page.matches("<script>").count(), 1, "the page's own");
+    assert!(page.contains("not to be trusted") && page.contains("Wins of a, by sh judge.sh"));
+    looked_at(&report, 30);
 }
 
 #[test]
