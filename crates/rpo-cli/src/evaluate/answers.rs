@@ -76,15 +76,9 @@ fn asked(arguments: &Arguments, named: &Named, questions: &Path, file: &Path) ->
         format: None,
         talk: false,
         system: None,
-        max_prompt_tokens: arguments.max_prompt_tokens,
-        truncate_prompts: arguments.truncate_prompts,
         strict: false,
-        chat: arguments.chat.clone(),
         // In order, since the number of a draw is its place among the answers to a prompt.
         out: OutputFlags { output: Some(file.into()), resume: true, json: false, in_order: true, shard: None },
-        decoding: arguments.decoding.clone(),
-        batch_size: arguments.batch_size,
-        weights: arguments.weights,
-        device: arguments.device.clone(),
+        how: arguments.how.clone(),
     }
 }

@@ -5,11 +5,8 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
-use rpo::tokenizer::Cut;
 
-use crate::device;
-use crate::flags::ChatFlags;
-use crate::generate::{DecodingFlags, Weights};
+use crate::generate::AnsweringFlags;
 use crate::judge::JudgeFlags;
 
 /// Compare models by their answers to the same prompts: `rpo evaluate --model start=DIR --model rpo=DIR --prompts FILE --out DIR`
@@ -62,25 +59,8 @@ pub struct Arguments {
     /// Which models are judged in pairs
     #[arg(long, help_heading = "Judges", value_enum, default_value_t = Pairs::All)]
     pub pairs: Pairs,
-    /// Longest prompt in tokens; the rest is cut
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    pub max_prompt_tokens: usize,
-    /// Which end of a longer prompt is cut
-    #[arg(long, value_name = "end|start", default_value = "end", value_parser = crate::flags::cut)]
-    pub truncate_prompts: Cut,
     #[command(flatten)]
-    pub chat: ChatFlags,
-    #[command(flatten)]
-    pub decoding: DecodingFlags,
-    /// Most answers that are worked on together; changes no answer
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    pub batch_size: usize,
-    /// What the CPU holds a model in while it answers
-    #[arg(long, value_enum, default_value_t = Weights::F32)]
-    pub weights: Weights,
-    /// What computes; all but the CPU must be compiled in
-    #[arg(long, default_value = "cpu", value_parser = device::NAMES)]
-    pub device: String,
+    pub how: AnsweringFlags,
 }
 
 /// What is measured without asking anybody.

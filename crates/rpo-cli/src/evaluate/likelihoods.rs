@@ -22,7 +22,7 @@ const BUDGET: usize = 4096;
 pub fn metrics(arguments: &Arguments, prompts: &Prompts, answered: &[Answered]) -> Result<Vec<Metric>> {
     let Some(name) = &arguments.metrics.reference_model else { return Ok(Vec::new()) };
     let reference = Checkpoint::find(name).context("--reference-model")?;
-    let device = device::find(&arguments.device)?;
+    let device = device::find(&arguments.how.device)?;
     let ratios = Ratios { arguments, reference, device };
     let (mut own, mut rated) = (Vec::new(), Vec::new());
     for (i, answered) in answered.iter().enumerate() {
@@ -82,15 +82,15 @@ impl Ratios<'_> {
 
     /// The responses of `source` with their log-ratios.
     fn of(&self, model: &Checkpoint, source: &Source) -> Result<(Given, Vec<f64>)> {
-        let tokenizer = model.tokenizer(self.arguments.chat.chat())?;
+        let tokenizer = model.tokenizer(self.arguments.how.chat.chat())?;
         let limits = Limits {
-            prompt_tokens: self.arguments.max_prompt_tokens,
+            prompt_tokens: self.arguments.how.max_prompt_tokens,
             response_tokens: usize::MAX,
-            cut_prompts: self.arguments.truncate_prompts,
+            cut_prompts: self.arguments.how.truncate_prompts,
         };
         let reading = Reading { options: &ReadOptions::default(), id: None, limits, end: true };
         let given = Given::read(source, &reading, &tokenizer, &mut |_| {})?;
-        given.check_tokenizer(&tokenizer, &self.reference.tokenizer(self.arguments.chat.chat())?)?;
+        given.check_tokenizer(&tokenizer, &self.reference.tokenizer(self.arguments.how.chat.chat())?)?;
         let [ours, theirs] = [(model, "log-probabilities"), (&self.reference, "log-probabilities by the reference")]
             .map(|(checkpoint, what)| self.score(&given, checkpoint, what));
         let ratios = ours?.into_iter().zip(theirs?).map(|(ours, theirs)| ours - theirs).collect();

@@ -108,7 +108,7 @@ fn bertscore(arguments: &Arguments, cases: &[Vec<Case>]) -> Result<Vec<Metric>> 
         idf: flags.bertscore_idf,
         baseline: flags.bertscore_baseline.clone(),
     };
-    let score = BertScore::load(name, &options, &device::find(&arguments.device)?).context("--bertscore")?;
+    let score = BertScore::load(name, &options, &device::find(&arguments.how.device)?).context("--bertscore")?;
     let bar = progress::bar("BERTScore: texts", 0);
     let score = score.heard_by(heard(bar.clone()));
     let parts = cases.iter().map(|cases| score.measure_parts(cases)).collect::<rpo::Result<Vec<_>>>()?;
@@ -120,7 +120,7 @@ fn bertscore(arguments: &Arguments, cases: &[Vec<Case>]) -> Result<Vec<Metric>> 
 fn toxicity(arguments: &Arguments, cases: &[Vec<Case>]) -> Result<Vec<Metric>> {
     let flags = &arguments.metrics;
     let Some(name) = &flags.toxicity else { return Ok(Vec::new()) };
-    let device = device::find(&arguments.device)?;
+    let device = device::find(&arguments.how.device)?;
     let classifier = Toxicity::load(name, flags.toxicity_label.as_deref(), &device).context("--toxicity")?;
     let bar = progress::bar("toxicity: texts", 0);
     let classifier = classifier.heard_by(heard(bar.clone()));

@@ -61,19 +61,26 @@ pub struct Arguments {
     /// What the model is told before a chat
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
+    /// Refuse longer prompts instead of cutting them
+    #[arg(long)]
+    pub strict: bool,
+    #[command(flatten)]
+    pub out: OutputFlags,
+    #[command(flatten)]
+    pub how: AnsweringFlags,
+}
+
+/// How a model is asked: what it reads, how it decodes, and what runs it.
+#[derive(clap::Args, Clone)]
+pub struct AnsweringFlags {
     /// Longest prompt in tokens; the rest is cut
     #[arg(long, value_name = "N", default_value_t = 512)]
     pub max_prompt_tokens: usize,
     /// Which end of a longer prompt is cut
     #[arg(long, value_name = "end|start", default_value = "end", value_parser = crate::flags::cut)]
     pub truncate_prompts: Cut,
-    /// Refuse longer prompts instead of cutting them
-    #[arg(long)]
-    pub strict: bool,
     #[command(flatten)]
     pub chat: ChatFlags,
-    #[command(flatten)]
-    pub out: OutputFlags,
     #[command(flatten)]
     pub decoding: DecodingFlags,
     /// Most answers (or beams) that are worked on together; changes no answer
@@ -244,10 +251,10 @@ fn early_stopping(value: &str) -> Result<EarlyStopping, String> {
 impl Arguments {
     /// Checks what can be checked without a model.
     pub fn check(&self) -> Result<()> {
-        let DecodingFlags { answers, best_of, stop, .. } = &self.decoding;
+        let DecodingFlags { answers, best_of, stop, .. } = &self.how.decoding;
         for (flag, value) in [
-            ("--batch-size", self.batch_size),
-            ("--max-prompt-tokens", self.max_prompt_tokens),
+            ("--batch-size", self.how.batch_size),
+            ("--max-prompt-tokens", self.how.max_prompt_tokens),
             ("--answers", *answers),
             ("--best-of", best_of.unwrap_or(1)),
         ] {
@@ -255,10 +262,10 @@ impl Arguments {
                 bail!("{flag} 0: at least 1 is needed");
             }
         }
-        if self.weights != Weights::F32 && self.device != "cpu" {
+        if self.how.weights != Weights::F32 && self.how.device != "cpu" {
             bail!(
                 "--weights: only the CPU holds a model otherwise than in f32; leave it out with --device {}",
-                self.device
+                self.how.device
             );
         }
         if self.system.is_some() && !self.talk {
@@ -267,7 +274,7 @@ impl Arguments {
         if stop.iter().any(String::is_empty) {
             bail!("--stop: an empty text is in every answer from its beginning; say which text ends answers");
         }
-        if self.decoding.ban.iter().any(String::is_empty) {
+        if self.how.decoding.ban.iter().any(String::is_empty) {
             bail!("--ban: an empty text is in every answer; say which text is not to be in one");
         }
         if let Some(drawn) = best_of.filter(|drawn| drawn < answers) {

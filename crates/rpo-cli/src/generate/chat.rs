@@ -16,14 +16,14 @@ use crate::interrupt;
 
 /// Talks until the end of input.
 pub fn run(arguments: &Arguments, checkpoint: &Checkpoint) -> Result<()> {
-    let tokenizer = checkpoint.tokenizer(arguments.chat.chat()).context("--chat")?;
+    let tokenizer = checkpoint.tokenizer(arguments.how.chat.chat()).context("--chat")?;
     if !tokenizer.writing().has_template() {
         let name = checkpoint.name();
         match checkpoint.config()? {
             Config::T5(_) => {
                 bail!("--chat: {name} is an encoder-decoder model, which reads plain text; ask it without --chat")
             }
-            Config::Llama(_) if arguments.chat.chat_template == UseTemplate::Never => {
+            Config::Llama(_) if arguments.how.chat.chat_template == UseTemplate::Never => {
                 bail!("--chat: a conversation is written by the model's chat template; leave --chat-template never out")
             }
             Config::Llama(_) => bail!(
@@ -65,9 +65,9 @@ pub fn run(arguments: &Arguments, checkpoint: &Checkpoint) -> Result<()> {
             said => turns.push(Turn::new("user", said)),
         }
         let prompt = Prompt::Turns(turns);
-        let encoded = tokenizer.ask(&prompt, arguments.max_prompt_tokens, arguments.truncate_prompts)?;
+        let encoded = tokenizer.ask(&prompt, arguments.how.max_prompt_tokens, arguments.how.truncate_prompts)?;
         if encoded.truncated() && !std::mem::replace(&mut told, true) {
-            let limit = arguments.max_prompt_tokens;
+            let limit = arguments.how.max_prompt_tokens;
             tracing::warn!(
                 "the conversation has more than {limit} tokens: the model no longer hears its beginning (--max-prompt-tokens)"
             );

@@ -21,7 +21,7 @@ use rpo::generate::{Engine, Finish, Request, Said, Texts};
 use rpo::model::checkpoint::Checkpoint;
 use rpo::tokenizer::Tokenizer;
 
-pub use arguments::{Arguments, DecodingFlags, OutputFlags, Weights};
+pub use arguments::{AnsweringFlags, Arguments, OutputFlags};
 pub use begun::Begun;
 use file::AnswerFile;
 use output::{Output, To, print};
@@ -49,7 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     // A template that asks for the day is told the one on which the run began.
     let then = arguments.out.output.as_deref().filter(|path| path.exists()).map(Begun::read).transpose()?.flatten();
-    let chat = arguments.chat.chat_on(then.and_then(|then| then.chat_date));
+    let chat = arguments.how.chat.chat_on(then.and_then(|then| then.chat_date));
     let tokenizer = checkpoint.tokenizer(chat)?;
     let wanted = Wanted::of(arguments, &checkpoint, &tokenizer)?;
     let asked = questions::read(arguments)?;
@@ -57,7 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         version: env!("CARGO_PKG_VERSION").into(),
         model: checkpoint.name().into(),
         model_fingerprint: String::new(),
-        weights: arguments.weights,
+        weights: arguments.how.weights,
         tokenizer_fingerprint: tokenizer.fingerprint().to_hex().to_string(),
         prompts: asked.len() as u64,
         prompts_fingerprint: prompts_fingerprint(&asked),
@@ -66,8 +66,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         drawn: wanted.drawn,
         decoding: wanted.decoding.clone(),
         stop: wanted.stops.clone(),
-        max_prompt_tokens: arguments.max_prompt_tokens,
-        truncate_prompts: arguments.truncate_prompts,
+        max_prompt_tokens: arguments.how.max_prompt_tokens,
+        truncate_prompts: arguments.how.truncate_prompts,
         chat_template: chat.template,
         chat_date: chat.date.filter(|_| checkpoint.asks_for_the_day(chat.template).unwrap_or(false)),
         in_order: arguments.out.in_order,
@@ -114,7 +114,7 @@ fn warn_of_long_texts(questions: &[Question], wanted: &Wanted, checkpoint: &Chec
 /// Where answers go, and those that are there already.
 fn open(arguments: &Arguments, begun: &Begun, questions: usize) -> Result<(To, BTreeSet<Key>)> {
     let none = BTreeSet::new();
-    let one_each = arguments.decoding.answers == 1 && arguments.decoding.best_of.is_none();
+    let one_each = arguments.how.decoding.answers == 1 && arguments.how.decoding.best_of.is_none();
     Ok(match &arguments.out.output {
         Some(path) if arguments.out.resume => {
             let (file, done) = AnswerFile::resume(path, begun)?;
@@ -134,8 +134,9 @@ fn texts<'a>(
     wanted: &Wanted,
     arguments: &Arguments,
 ) -> Result<(Texts<'a>, String)> {
-    let device = device::find(&arguments.device)?;
-    let (engine, fingerprint) = Engine::load(checkpoint, &device, arguments.weights.into(), arguments.batch_size)?;
+    let device = device::find(&arguments.how.device)?;
+    let (engine, fingerprint) =
+        Engine::load(checkpoint, &device, arguments.how.weights.into(), arguments.how.batch_size)?;
     Ok((Texts::new(engine, tokenizer, &wanted.stops)?, fingerprint))
 }
 

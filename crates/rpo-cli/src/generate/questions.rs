@@ -41,7 +41,7 @@ pub fn read(arguments: &Arguments) -> Result<Vec<Asked>> {
 /// Those of this part, with the model's ids; says how many were cut.
 pub fn encode(asked: Vec<Asked>, arguments: &Arguments, tokenizer: &Tokenizer) -> Result<Vec<Question>> {
     let shard = arguments.out.shard.unwrap_or(Shard::WHOLE);
-    let limit = arguments.max_prompt_tokens;
+    let limit = arguments.how.max_prompt_tokens;
     let mut questions = Vec::new();
     let (mut cut, mut plain) = (0, 0);
     for (i, Asked { prompt, id, place }) in asked.into_iter().enumerate() {
@@ -55,7 +55,7 @@ pub fn encode(asked: Vec<Asked>, arguments: &Arguments, tokenizer: &Tokenizer) -
         if prompt.is_blank() {
             bail!("{} is empty", name());
         }
-        let encoded = tokenizer.ask(&prompt, limit, arguments.truncate_prompts).with_context(name)?;
+        let encoded = tokenizer.ask(&prompt, limit, arguments.how.truncate_prompts).with_context(name)?;
         if arguments.strict && encoded.truncated() {
             let length = encoded.length;
             bail!("{} has {length} tokens, and a prompt may have {limit} (--max-prompt-tokens)", name());

@@ -34,7 +34,7 @@ impl Wanted {
 
     /// What the arguments want of the model.
     pub fn of(arguments: &Arguments, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Self> {
-        let flags = &arguments.decoding;
+        let flags = &arguments.how.decoding;
         let (mut decoding, own_stops) = decoding(flags, checkpoint)?;
         let (kept, drawn) = (flags.answers, flags.best_of.unwrap_or(flags.answers));
         match (decoding.num_beams, decoding.sample) {
