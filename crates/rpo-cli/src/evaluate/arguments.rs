@@ -15,7 +15,7 @@ use crate::judge::JudgeFlags;
 /// judged in pairs and both orders, and leaves tables with intervals: evaluation.json (for `rpo card`), metrics.csv, wins.csv,
 /// evaluation.md and report.html, which needs no network. answers/NAME.jsonl has what each model said. Nothing is trained.
 ///
-/// What was answered, measured or judged is kept: the same command with --resume goes on where it was stopped, and asks no judge a
+/// What was answered or judged is kept: the same command with --resume goes on where it was stopped, and asks no judge a
 /// question twice.
 #[derive(clap::Args)]
 #[command(mut_arg("preset", |arg| arg.default_value("published")), after_help = "\
