@@ -22,6 +22,12 @@ shift 3
 mkdir -p "$out"
 resume() { [ ! -e "$1" ] || echo --resume; }
 
+split="$data, ${FRACTION:-0.02} held out"
+if [ -e "$out/split" ] && [ "$(cat "$out/split")" != "$split" ]; then
+  echo "$out was begun with $(cat "$out/split"), and now it is $split; choose another directory" >&2
+  exit 1
+fi
+echo "$split" > "$out/split"
 [ -e "$out/test.jsonl" ] || "$rpo" convert "$data" --out "$out/train.jsonl" --held-out "$out/test.jsonl" --fraction "${FRACTION:-0.02}"
 
 # shellcheck disable=SC2046

@@ -166,7 +166,7 @@ fn rate(seat: &Seat, answers: &Answers) -> Result<Rated> {
     let heard = seat.court().hear(answers.each()?.enumerate().map(case), &mut each, &mut |tally| show(tally));
     bar.finish_and_clear();
     drop(saving);
-    let tally = heard.with_context(|| seat.how_to_go_on())?;
+    let tally = heard.map_err(|problem| seat.ended(&problem))?;
     Ok(Rated { ratings, unparsed: unparsed.into_values().collect(), tally })
 }
 

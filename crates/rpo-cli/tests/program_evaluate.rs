@@ -119,7 +119,16 @@ fn models_answer_and_are_measured_beside_a_reference() {
     assert!(metric("reward-tau-b")["models"][0].is_null(), "equal log-ratios rank nothing");
     assert!(metric("reward-tau-b")["models"][1]["mean"].is_number());
     assert_eq!(read(&place, "eval/answers/new.jsonl").lines().count(), 6);
-    assert_eq!(found["decoding"]["seed"], 42);
+    assert_eq!((&found["decoding"]["temperature"], &found["decoding"]["seed"]), (&json!("0.7"), &json!("42")));
+    // What cannot be is said before a model answers, and what is left can go on.
+    let said = place.complaint(&format!("{ask} --model typo=nowhere --out eval --resume"));
+    assert!(said.contains("--model typo: no model `nowhere`"), "{said}");
+    for wrong in ["--model typo=nowhere --out new", "--metrics typo --out new", "--reference-model nowhere --out new"] {
+        let wrong =
+            format!("{} {wrong}", ask.replace(" --reference-model model", "").replace(" --rated rated.jsonl", ""));
+        place.complaint(&wrong);
+        assert!(!place.path("new").exists(), "{wrong}");
+    }
     // Another model joins; what was answered is not answered anew.
     let before = std::fs::metadata(place.path("eval/answers/new.jsonl")).expect("there").modified().expect("time");
     place.ok(&format!("{ask} --model third=model --out eval --resume"));
@@ -155,6 +164,34 @@ fn what_cannot_be_evaluated_is_said() {
         "evaluate --outputs a.jsonl --outputs b.jsonl --out e9 --judge-command true --judge-template rating",
     );
     assert!(!place.path("e9").exists(), "nothing is left of what was never begun");
+}
+
+#[test]
+#[cfg(unix)]
+fn pairs_are_told_as_the_baseline_has_them_and_what_lacks_a_reply_is_told() {
+    let place = place();
+    let three = format!("{EVALUATE} --outputs c=good.jsonl --pairs baseline --baseline b");
+    place.ok(&format!("{three} --out eval"));
+    let wins = read(&place, "eval/wins.csv");
+    assert!(wins.contains(",b,a,12,4,0,8,") && wins.contains(",b,c,12,") && !wins.contains(",a,c,"), "{wins}");
+    assert!(read(&place, "eval/report.html").contains("Wins of b, by sh judge.sh"));
+    place.ok(&format!("{EVALUATE} --max-judge-calls 13 --out few"));
+    assert_eq!(evaluation(&place, "few")["judges"][0]["incomplete"], 6);
+    assert!(read(&place, "few/evaluation.md").contains("6 pairs lack a reply and count nowhere"));
+    // Secrets of a command and of an address stay out of what is written, and keys of what programs print.
+    let secret = "evaluate --outputs a.jsonl --outputs b.jsonl --judge-command A_KEY=s3cret\u{a0}env --out masked";
+    let output = place
+        .command(env!("CARGO_BIN_EXE_rpo"))
+        .args(secret.split(' ').map(|argument| argument.replace('\u{a0}', " ")))
+        .env("RPO_JUDGE_KEY", "k-0123456789")
+        .output()
+        .expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for file in common::names(&place.path("masked")) {
+        let text = std::fs::read_to_string(place.path(&format!("masked/{file}"))).unwrap_or_default();
+        assert!(!text.contains("k-0123456789"), "{file}");
+        assert!(file == "judgements.jsonl" || !text.contains("s3cret"), "{file}");
+    }
 }
 
 #[test]

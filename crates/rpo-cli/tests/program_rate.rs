@@ -243,7 +243,9 @@ fn programs_and_models_of_ones_own_judge_too() {
         said.contains("the judge `false`: 5 questions in a row got no reply, the last one: it ended with"),
         "{said}"
     );
-    assert!(said.contains("0 replies are kept in x.jsonl.judge.jsonl") && !place.path("x.jsonl").exists(), "{said}");
+    assert!(!said.contains("replies are kept") && !place.path("x.jsonl").exists(), "{said}");
+    let said = complaint(&place, "answers.jsonl --judge-command no-such-program --output x.jsonl");
+    assert!(said.contains("it cannot be run (exit status: 127)"), "{said}");
     let said = complaint(&place, "answers.jsonl --judge-command sleep\u{a0}30 --judge-timeout 0.1 --output x.jsonl");
     assert!(said.contains("had not ended after 0.1 s"), "{said}");
     // A fresh model says anything but numbers; what it says is shown and never taken for one.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rpo::evaluate::Entrant;
 use rpo::feedback::{Source, read_outputs};
+use rpo::model::checkpoint::Checkpoint;
 
 use super::arguments::{Arguments, Named};
 use super::prompts::Prompts;
@@ -22,7 +23,15 @@ pub struct Answered {
     pub fingerprint: Option<String>,
 }
 
-/// Lets every model answer that has not, and reads all answers: equally many to each prompt by each model.
+/// Checks, before any model answers, that all models and files of answers are there, and that the files answer the prompts.
+pub fn check(arguments: &Arguments, prompts: &Prompts) -> Result<()> {
+    for named in &arguments.models {
+        Checkpoint::find(&named.place).with_context(|| format!("--model {}", named.name))?;
+    }
+    arguments.answers.iter().try_for_each(|named| read(named, PathBuf::from(&named.place), prompts).map(drop))
+}
+
+/// Lets every model answer that has not, and reads all answers: equally many to each prompt by each model; of the baseline first.
 pub fn all(arguments: &Arguments, prompts: &Prompts) -> Result<Vec<Answered>> {
     let dir = arguments.out.join("answers");
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot write {}", dir.display()))?;
@@ -52,6 +61,8 @@ pub fn all(arguments: &Arguments, prompts: &Prompts) -> Result<Vec<Answered>> {
             answered.entrant.draws.truncate(fewest);
         }
     }
+    // What is said of two models is said as the first has it.
+    all[..=arguments.baseline()?].rotate_right(1);
     match fewest {
         0 => bail!("no model to evaluate"),
         _ => Ok(all),
@@ -61,6 +72,10 @@ pub fn all(arguments: &Arguments, prompts: &Prompts) -> Result<Vec<Answered>> {
 fn read(named: &Named, file: PathBuf, prompts: &Prompts) -> Result<Answered> {
     let given = read_outputs(&Source::from(vec![file.display().to_string()]), None, None)?;
     let entrant = Entrant::of(&named.name, given, &prompts.texts).with_context(|| file.display().to_string())?;
+    if entrant.surplus > 0 {
+        let (name, n, draws) = (&entrant.name, entrant.surplus, entrant.draws.len());
+        tracing::warn!("{name}: {n} of its answers are left aside, since some prompt has {draws} alone");
+    }
     let fingerprint = Begun::read(&file).ok().flatten().map(|begun| begun.model_fingerprint);
     Ok(Answered { entrant, place: named.place.clone(), file, fingerprint })
 }

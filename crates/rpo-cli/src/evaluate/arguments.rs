@@ -77,6 +77,9 @@ pub struct MetricFlags {
     /// Linear model over words, for abusive-words
     #[arg(long, value_name = "FILE")]
     pub abusive_words: Option<PathBuf>,
+    /// Directory of the model whose tokens length-tokens counts
+    #[arg(long, value_name = "DIR")]
+    pub tokenizer: Option<PathBuf>,
     /// BERTScore by this encoder (BERT or RoBERTa): directory or hub id
     #[arg(long, value_name = "DIR|ID")]
     pub bertscore: Option<String>,
@@ -130,9 +133,10 @@ impl FromStr for Named {
             Some((name, place)) => (name.trim().to_string(), place),
             None => (usual_name(text), text),
         };
+        let unfit = |c: char| c == '/' || c == '\\' || c.is_control();
         match () {
             () if place.is_empty() => Err("there is nothing behind the =".into()),
-            () if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) => {
+            () if name.is_empty() || name.len() > 100 || name.starts_with('.') || name.contains(unfit) => {
                 Err(format!("`{name}` is no name for a column and a file; write NAME=PLACE with a plain name"))
             }
             () => Ok(Self { name, place: place.into() }),

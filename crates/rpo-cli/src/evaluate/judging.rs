@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use rpo::evaluate::evaluation::JudgeFound;
 use rpo::evaluate::judge::{Kind, Pairwise, pairwise, questions};
 use rpo::evaluate::preference::judged;
@@ -25,6 +25,8 @@ pub struct Heard {
     template: String,
     /// By prompt, draw and models.
     pub pairs: Vec<Pairwise>,
+    /// Pairs that lack a reply.
+    incomplete: usize,
 }
 
 impl Judges {
@@ -32,6 +34,9 @@ impl Judges {
     pub fn of(arguments: &Arguments) -> Result<Self> {
         if !arguments.judges.given() {
             return Ok(Self(Vec::new()));
+        }
+        if arguments.names().len() < 2 {
+            bail!("judges compare two models at least, and there is one; name another (--model, --outputs)");
         }
         let seats = arguments.judges.seats(Kind::Pairwise, &arguments.out.join("judgements.jsonl"))?;
         let names: BTreeSet<&str> = seats.iter().map(|seat| seat.judge.name()).collect();
@@ -50,9 +55,6 @@ impl Judges {
         let all = (0..answers.len()).flat_map(|b| (0..b).map(move |a| [a, b]));
         let mut wanted: Vec<[usize; 2]> = all.filter(|two| pairs == Pairs::All || two.contains(&baseline)).collect();
         wanted.sort_unstable();
-        if wanted.is_empty() {
-            bail!("judges compare two models at least, and there is one; name another (--model, --outputs)");
-        }
         let names: Vec<&str> = self.0.iter().map(|seat| seat.judge.name()).collect();
         let heard = self.0.iter().map(|seat| hear(seat, short(seat.judge.name(), &names), prompts, &answers, &wanted));
         heard.collect()
@@ -85,7 +87,7 @@ fn hear(
     let found = pairwise(&seat.court(), &prompts.texts, answers, pairs, &mut |tally| show(tally));
     bar.finish_and_clear();
     drop(saving);
-    let found = found.with_context(|| seat.how_to_go_on())?;
+    let found = found.map_err(|problem| seat.ended(&problem))?;
     seat.summary(&found.tally).iter().for_each(|said| tracing::info!("{name}: {said}"));
     seat.warnings(&found.tally).iter().for_each(|said| tracing::warn!("{name}: {said}"));
     if found.incomplete > 0 {
@@ -93,7 +95,13 @@ fn hear(
     }
     let (kind, whole) = (seat.judge.kind(), seat.judge.name());
     let kind = if whole == name { kind.to_string() } else { format!("{kind}, {whole}") };
-    Ok(Heard { name: name.into(), kind, template: seat.template.name.clone(), pairs: found.pairs })
+    Ok(Heard {
+        name: name.into(),
+        kind,
+        template: seat.template.name.clone(),
+        pairs: found.pairs,
+        incomplete: found.incomplete,
+    })
 }
 
 impl Heard {
@@ -103,6 +111,7 @@ impl Heard {
             name: self.name.clone(),
             kind: self.kind.clone(),
             template: self.template.clone(),
+            incomplete: self.incomplete,
             judged: judged(&self.pairs, models, 1),
         }
     }

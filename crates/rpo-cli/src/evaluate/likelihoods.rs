@@ -1,5 +1,7 @@
 //! Metrics that models themselves compute: how far each has moved from a reference, and whether rated responses follow.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use rpo::burn::tensor::Device;
 use rpo::evaluate::metric::{About, Measured};
@@ -25,9 +27,9 @@ pub fn metrics(arguments: &Arguments, prompts: &Prompts, answered: &[Answered]) 
     let device = device::find(&arguments.how.device)?;
     let ratios = Ratios { arguments, reference, device };
     let (mut own, mut rated) = (Vec::new(), Vec::new());
-    for (i, answered) in answered.iter().enumerate() {
+    for answered in answered {
         // Those of files have no likelihoods.
-        let Some(named) = arguments.models.get(i) else {
+        let Some(named) = arguments.models.iter().find(|named| named.name == answered.entrant.name) else {
             own.push(None);
             rated.push(None);
             continue;
@@ -41,7 +43,7 @@ pub fn metrics(arguments: &Arguments, prompts: &Prompts, answered: &[Answered]) 
     }
     let about = |name: &str, unit: &str, higher_is_better| About {
         name: name.into(),
-        version: format!("beside {}", ratios.reference.name()),
+        version: format!("beside {}", shared(ratios.reference.name())),
         tokenization: "of each model".into(),
         unit: unit.into(),
         higher_is_better,
@@ -54,6 +56,15 @@ pub fn metrics(arguments: &Arguments, prompts: &Prompts, answered: &[Answered]) 
         found.push(Metric { about: about("reward-tau-b", unit, Some(true)), models: rated });
     }
     Ok(found)
+}
+
+/// A hub id as it is; of a directory of this machine the last part.
+fn shared(name: &str) -> String {
+    let path = Path::new(name);
+    match path.file_name().filter(|_| path.is_dir()) {
+        Some(last) => last.to_string_lossy().into_owned(),
+        None => name.into(),
+    }
 }
 
 /// What log-ratios are made with.

@@ -1,11 +1,14 @@
 //! Automatic metrics of all models' answers.
 
+use std::collections::HashSet;
+
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use rpo::evaluate::evaluation::{MetricDifference, MetricFound};
 use rpo::evaluate::metric::{
     About, BertScore, BertScoreOptions, Case, Files, Measured, Part, Toxicity, ToxicityPart, text,
 };
+use rpo::model::checkpoint::Checkpoint;
 
 use super::answers::Answered;
 use super::arguments::{Arguments, MetricFlags};
@@ -65,17 +68,36 @@ fn cases(prompts: &Prompts, model: &Answered) -> Vec<Case> {
     model.entrant.draws.iter().flat_map(of_draw).collect()
 }
 
-fn texts(flags: &MetricFlags, prompts: &Prompts, cases: &[Vec<Case>]) -> Result<Vec<Metric>> {
+/// Says what is wrong with the metrics that are wanted, or missing for them, before any model answers.
+pub fn check(arguments: &Arguments, prompts: &Prompts) -> Result<()> {
+    named(&arguments.metrics, prompts)?;
+    // What they have to say of a case is nothing; but they are there and can be read.
+    bertscore(arguments, &[])?;
+    toxicity(arguments, &[])?;
+    let reference = arguments.metrics.reference_model.as_deref();
+    reference.map_or(Ok(()), |name| Checkpoint::find(name).map(drop)).context("--reference-model")
+}
+
+/// The metrics of texts by their names, each once.
+fn named(flags: &MetricFlags, prompts: &Prompts) -> Result<Vec<Box<dyn rpo::evaluate::metric::Metric>>> {
     let with_references = prompts.references.iter().any(|references| !references.is_empty());
     let usual = || {
         let more = if with_references { &WITH_REFERENCES[..] } else { &[] };
         PLAIN.iter().chain(more).map(|name| (*name).to_string()).collect()
     };
-    let names: Vec<String> = flags.metrics.clone().unwrap_or_else(usual);
-    let files =
-        Files { wordnet: flags.wordnet.clone(), abusive_words: flags.abusive_words.clone(), ..Files::default() };
-    // Whatever is missing is said before anything is measured.
-    let metrics: Vec<_> = names.iter().map(|name| Ok(text(name.trim(), &files)?)).collect::<Result<_>>()?;
+    let mut names: Vec<String> = flags.metrics.clone().unwrap_or_else(usual);
+    let mut met = HashSet::new();
+    names.retain(|name| met.insert(name.trim().to_string()));
+    let files = Files {
+        wordnet: flags.wordnet.clone(),
+        abusive_words: flags.abusive_words.clone(),
+        tokenizer: flags.tokenizer.clone(),
+    };
+    names.iter().map(|name| text(name.trim(), &files).with_context(|| format!("--metrics {name}"))).collect()
+}
+
+fn texts(flags: &MetricFlags, prompts: &Prompts, cases: &[Vec<Case>]) -> Result<Vec<Metric>> {
+    let metrics = named(flags, prompts)?;
     let bar = progress::busy("measuring answers");
     let found = metrics.iter().map(|metric| {
         interrupt::stop().check()?;
@@ -86,7 +108,8 @@ fn texts(flags: &MetricFlags, prompts: &Prompts, cases: &[Vec<Case>]) -> Result<
     bar.finish_and_clear();
     let found = found?;
     for metric in found.iter().filter(|metric| metric.models.iter().flatten().all(|m| m.estimate().is_none())) {
-        tracing::warn!("{} says nothing of any model: it needs --references", metric.about.name);
+        let why = if prompts.references.iter().all(Vec::is_empty) { "; it may need --references" } else { "" };
+        tracing::warn!("{} says nothing of any model{why}", metric.about.name);
     }
     Ok(found)
 }

@@ -15,6 +15,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use rpo::evaluate::evaluation::{self, Evaluated, Evaluation, Provenance};
 use rpo::evaluate::preference::agreements;
+use rpo::generate::Decoding;
 use rpo::store::files::write_file;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -40,8 +41,9 @@ struct Begun {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
     arguments.check()?;
-    let baseline = arguments.baseline()?;
     let prompts = Prompts::read(arguments)?;
+    answers::check(arguments, &prompts)?;
+    measure::check(arguments, &prompts)?;
     let is_new = !arguments.out.exists();
     begin(arguments, &prompts)?;
     let judges = judging::Judges::of(arguments);
@@ -51,6 +53,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let judges = judges?;
     let answered = answers::all(arguments, &prompts)?;
+    // It comes first.
+    let baseline = 0;
     let metrics = measure::all(arguments, &prompts, &answered)?;
     let heard = judges.hear(arguments.pairs, &prompts, &answered, baseline)?;
     let judgements: Vec<_> = heard.iter().map(|heard| heard.pairs.clone()).collect();
@@ -66,7 +70,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             seeds: answered[0].entrant.draws.len(),
             fingerprint: Some(prompts.fingerprint.clone()),
         },
-        decoding: decoding(&answered)?,
+        decoding: decoding(&answered),
         metrics: metrics.iter().map(|metric| metric.found(baseline)).collect(),
         judges: heard.iter().map(|heard| heard.found(answered.len())).collect(),
         agreements,
@@ -112,29 +116,21 @@ fn evaluated(answered: &Answered) -> Evaluated {
     }
 }
 
-/// How answers were made, where all models agree; else by model.
-fn decoding(answered: &[Answered]) -> Result<BTreeMap<String, Value>> {
+/// How answers were made, otherwise than plainly: where all models agree, else by model.
+fn decoding(answered: &[Answered]) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     for answered in answered {
         let Some(begun) = Answers::read(&answered.file).ok().flatten() else { continue };
-        all.insert(answered.entrant.name.clone(), given(serde_json::to_value(&begun.decoding)?));
+        let settings = begun.decoding.differences(&Decoding::default());
+        let settings = settings.into_iter().map(|(name, value)| (name, Value::String(value)));
+        all.insert(answered.entrant.name.clone(), Value::Object(settings.collect()));
     }
     let first = all.values().next().cloned();
     match first {
         Some(Value::Object(fields)) if all.values().all(|other| Some(other) == first.as_ref()) => {
-            Ok(fields.into_iter().collect())
+            fields.into_iter().collect()
         }
-        _ => Ok(all),
-    }
-}
-
-/// What of some settings is set.
-fn given(settings: Value) -> Value {
-    match settings {
-        Value::Object(fields) => {
-            Value::Object(fields.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, given(v))).collect())
-        }
-        other => other,
+        _ => all,
     }
 }
 
@@ -142,7 +138,7 @@ fn given(settings: Value) -> Value {
 fn begin(arguments: &Arguments, prompts: &Prompts) -> Result<()> {
     let path = arguments.out.join(BEGUN);
     let named = arguments.models.iter().chain(&arguments.answers);
-    let now = Begun {
+    let mut now = Begun {
         prompts_fingerprint: prompts.fingerprint.clone(),
         models: named.map(|named| (named.name.clone(), named.place.clone())).collect(),
     };
@@ -153,8 +149,16 @@ fn begin(arguments: &Arguments, prompts: &Prompts) -> Result<()> {
         }
         // More models may join; those that are there must stay what they were.
         for (name, place) in &then.models {
-            if let Some((_, other)) = now.models.iter().find(|(n, p)| n == name && p != place) {
-                bail!("{}: {name} was {place} then and is {other} now; choose another --out", arguments.out.display());
+            match now.models.iter().find(|(n, _)| n == name) {
+                Some((_, other)) if other != place => {
+                    bail!(
+                        "{}: {name} was {place} then and is {other} now; choose another --out",
+                        arguments.out.display()
+                    );
+                }
+                Some(_) => {}
+                // Left out this time, its answers stay.
+                None => now.models.push((name.clone(), place.clone())),
             }
         }
     }

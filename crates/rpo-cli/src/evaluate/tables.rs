@@ -105,7 +105,10 @@ fn wins(evaluation: &Evaluation, judge: &JudgeFound) -> Table {
         judge.kind,
         judge.template,
         if judge.judged.verdict.is_sound() { "" } else { " Struck out: this judge is not to be trusted." },
-    );
+    ) + &match judge.incomplete {
+        0 => String::new(),
+        n => format!(" {n} pairs lack a reply and count nowhere: what is left may be a selection."),
+    };
     let columns = [
         ("model", false),
         ("against", false),

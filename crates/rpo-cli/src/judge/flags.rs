@@ -20,7 +20,8 @@ use crate::device;
 #[command(next_help_heading = "Judges")]
 pub struct JudgeFlags {
     /// Address of a judge that speaks OpenAI's protocol for chat completions: its server, its /v1, or all of it (may be repeated,
-    /// one for each --judge-model). Its key is taken from the environment: RPO_JUDGE_KEY, else OPENAI_API_KEY
+    /// one for each --judge-model). Its key is taken from the environment: RPO_JUDGE_KEY_1 for the first address and so on, else RPO_JUDGE_KEY, else
+    /// OPENAI_API_KEY for OpenAI's server or a single one
     #[arg(long, value_name = "URL")]
     judge_url: Vec<String>,
     /// Model at --judge-url that judges; without an address, a model directory or hub id that judges on this machine (may be
@@ -155,12 +156,16 @@ impl JudgeFlags {
 
     fn judges(&self) -> Result<Vec<Box<dyn Judge>>> {
         let mut judges: Vec<Box<dyn Judge>> = Vec::new();
-        for (url, model) in self.endpoints()? {
+        let endpoints = self.endpoints()?;
+        let one = endpoints.iter().all(|(url, _)| *url == endpoints[0].0);
+        for (url, model) in endpoints {
+            let place = self.judge_url.iter().position(|given| *given == url).map_or(1, |place| place + 1);
+            let key = key_of_environment(place, &url, one)?;
             judges.push(Box::new(Endpoint::new(EndpointSettings {
                 url,
                 model,
                 name: self.judge_name.clone(),
-                key: key_of_environment()?,
+                key,
                 deadline: Duration::from_secs_f64(self.judge_timeout),
                 parallel: self.judge_parallel,
             })?));

@@ -80,15 +80,15 @@ impl Seat {
         said
     }
 
-    /// How to go on after a hearing that ended early.
-    pub fn how_to_go_on(&self) -> String {
-        match &self.store {
-            Some(store) => format!(
-                "{} replies are kept in {}, and the same command goes on without asking them again",
+    /// Why a hearing ended early, and how to go on.
+    pub fn ended(&self, problem: &rpo::Error) -> anyhow::Error {
+        match self.store.as_ref().filter(|store| store.replies() > 0) {
+            Some(store) => anyhow::anyhow!(
+                "{problem}; {} replies are kept in {}, and the same command with --resume goes on without asking them again",
                 store.replies(),
                 store.path().display()
             ),
-            None => "the same command begins anew".into(),
+            None => anyhow::anyhow!("{problem}"),
         }
     }
 }

@@ -62,11 +62,25 @@ pub fn command_line() -> String {
 
 fn command(arguments: &[String]) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./=,:+@%".contains(c);
-    let quoted = |argument: &String| match !argument.is_empty() && argument.chars().all(plain) {
-        true => argument.clone(),
-        false => format!("'{}'", argument.replace('\'', r"'\''")),
+    let quoted = |argument: &String| match &masked(argument) {
+        argument if !argument.is_empty() && argument.chars().all(plain) => argument.clone(),
+        argument => format!("'{}'", argument.replace('\'', r"'\''")),
     };
     std::iter::once("rpo".to_string()).chain(arguments.iter().map(quoted)).collect::<Vec<_>>().join(" ")
+}
+
+/// An argument without what may be a secret: the query of an address, and the values of variables that a command sets.
+fn masked(argument: &str) -> String {
+    let is_name =
+        |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c.is_ascii_digit());
+    let mask = |word: &str| match word.split_once('=') {
+        Some((name, _)) if is_name(name) => format!("{name}=…"),
+        _ => match (word.contains("://"), word.split_once('?')) {
+            (true, Some((address, _))) => format!("{address}?…"),
+            _ => word.to_string(),
+        },
+    };
+    argument.split(' ').map(mask).collect::<Vec<_>>().join(" ")
 }
 
 /// `2026-01-31 08:05 UTC`.
@@ -83,6 +97,8 @@ mod tests {
     fn the_command_can_be_pasted_into_a_shell() {
         let arguments = ["compare", "--judge", "sh 'my' judge", "--set", "a=\"b\"", ""].map(str::to_string);
         assert_eq!(command(&arguments), r#"rpo compare --judge 'sh '\''my'\'' judge' --set 'a="b"' ''"#);
+        let secret = ["--judge-url", "http://h/v1?key=s3", "--judge-command", "API_KEY=s3 ask a=b"].map(str::to_string);
+        assert_eq!(command(&secret), "rpo --judge-url 'http://h/v1?…' --judge-command 'API_KEY=… ask a=b'");
     }
 
     #[test]

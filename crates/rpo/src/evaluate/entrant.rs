@@ -1,7 +1,6 @@
 //! Models that are compared: what each answered to the same prompts.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 
 use crate::error::{Error, Result};
 use crate::feedback::ModelOutput;
@@ -13,14 +12,16 @@ pub struct Entrant {
     pub name: String,
     /// Its responses by draw, and of each draw in the order of the prompts.
     pub draws: Vec<Vec<String>>,
+    /// Responses to the prompts that are left aside, since not every prompt has as many.
+    pub surplus: usize,
 }
 
 impl Entrant {
-    /// Finds among `given`, what somebody's file holds, equally many responses to each of `prompts`. Responses to other prompts
-    /// are left aside; those to a prompt keep their order, which is that of the draws.
+    /// Finds among `given`, what somebody's file holds, equally many responses to each of `prompts`: the first ones, as many as
+    /// every prompt has. Responses to other prompts are left aside; those to a prompt keep their order, which is that of the draws.
     ///
     /// # Errors
-    /// If a prompt has no response or another number of them than the first one, naming some.
+    /// If a prompt has no response, naming the first.
     pub fn of(name: &str, given: Vec<ModelOutput>, prompts: &[String]) -> Result<Self> {
         let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
         prompts.iter().enumerate().for_each(|(i, prompt)| places.entry(prompt.trim()).or_default().push(i));
@@ -34,28 +35,24 @@ impl Entrant {
             found[places[*turn % places.len()]].push(response);
             *turn += 1;
         }
-        let draws = found.first().map_or(0, Vec::len);
-        let unlike: Vec<usize> =
-            (0..prompts.len()).filter(|&i| found[i].is_empty() || found[i].len() != draws).collect();
-        if unlike.is_empty() {
-            return Ok(Self {
-                name: name.into(),
-                draws: (0..draws)
-                    .map(|draw| found.iter_mut().map(|all| std::mem::take(&mut all[draw])).collect())
-                    .collect(),
-            });
-        }
-        let without = found.iter().filter(|all| all.is_empty()).count();
-        let mut problem = match without {
-            0 => format!("{name}: not every prompt has {draws} responses"),
-            all if all == prompts.len() => format!("{name}: it answers none of the {all} prompts"),
-            some => format!("{name}: {some} of {} prompts have no response", prompts.len()),
+        let without: Vec<usize> = (0..prompts.len()).filter(|&i| found[i].is_empty()).collect();
+        let Some(first) = without.first() else {
+            let draws = found.iter().map(Vec::len).min().unwrap_or(0);
+            let surplus = found.iter().map(|all| all.len() - draws).sum();
+            let draw = |draw: usize| found.iter_mut().map(|all| std::mem::take(&mut all[draw])).collect();
+            return Ok(Self { name: name.into(), draws: (0..draws).map(draw).collect(), surplus });
         };
-        let first = unlike.iter().find(|&&i| without == 0 || found[i].is_empty()).unwrap_or(&0);
+        let (some, of) = (without.len(), prompts.len());
+        let found = if some == of {
+            format!("it answers none of the {of} prompts")
+        } else {
+            format!("{some} of {of} prompts have no response")
+        };
         let shown: String = prompts[*first].chars().take(60).collect();
-        let _ =
-            write!(problem, ", such as prompt {} ({shown:?}); answers are found by their prompts' texts", first + 1);
-        Err(Error::Data(problem))
+        Err(Error::Data(format!(
+            "{name}: {found}, such as prompt {} ({shown:?}); answers are found by their prompts' texts",
+            first + 1
+        )))
     }
 }
 
@@ -83,6 +80,7 @@ mod tests {
         let said = |rows: &[(&str, &str)]| Entrant::of("m", given(rows), &prompts).expect_err("missing").to_string();
         assert!(said(&[("a", "x")]).contains("m: 1 of 2 prompts have no response, such as prompt 2 (\"b\")"));
         assert!(said(&[("c", "x")]).contains("m: it answers none of the 2 prompts, such as prompt 1"));
-        assert!(said(&[("a", "x"), ("b", "y"), ("b", "z")]).contains("not every prompt has 1 responses"));
+        let more = Entrant::of("m", given(&[("a", "x"), ("b", "y"), ("b", "z")]), &prompts).expect("one each");
+        assert_eq!((more.draws, more.surplus), (vec![vec!["x".to_string(), "y".into()]], 1));
     }
 }

@@ -102,6 +102,9 @@ pub struct JudgeFound {
     pub kind: String,
     /// The template by which it was asked.
     pub template: String,
+    /// Pairs of responses that lack a reply and count nowhere: what is left of them may be a selection.
+    #[serde(default)]
+    pub incomplete: usize,
     /// What its judgements say, of the models and of itself.
     #[serde(flatten)]
     pub judged: Judged,
@@ -194,6 +197,7 @@ pub(super) mod tests {
             name: name.into(),
             kind: "endpoint".into(),
             template: "short".into(),
+            incomplete: 0,
             judged: judged(&(0..40).map(of).collect::<Vec<_>>(), 2, 1),
         };
         let estimate = |mean: f64| Estimate { interval: Interval { mean, low: mean - 1.0, high: mean + 1.0 }, n: 40 };

@@ -108,7 +108,8 @@ impl StoredDecoding {
             })?;
             Some(format!("{name} {value}"))
         });
-        Ok(Self { taken: differences(base, &d), stop, decoder_start, unsupported: unsupported.collect(), decoding: d })
+        let taken = differences(base, &d).into_iter().map(|(name, value)| format!("{name} {value}"));
+        Ok(Self { taken: taken.collect(), stop, decoder_start, unsupported: unsupported.collect(), decoding: d })
     }
 }
 
@@ -136,8 +137,14 @@ fn take<T: DeserializeOwned>(
     Ok(())
 }
 
-/// The settings of `now` that `base` has otherwise, the tokens that end an answer aside.
-fn differences(base: &Decoding, now: &Decoding) -> Vec<String> {
+impl Decoding {
+    /// Names and values of the settings that `base` has otherwise, the tokens that end an answer aside.
+    pub fn differences(&self, base: &Self) -> Vec<(String, String)> {
+        differences(base, self)
+    }
+}
+
+fn differences(base: &Decoding, now: &Decoding) -> Vec<(String, String)> {
     let plain = |decoding: &Decoding| {
         let mut all = Map::new();
         if let Ok(Value::Object(mut fields)) = serde_json::to_value(decoding) {
@@ -151,9 +158,7 @@ fn differences(base: &Decoding, now: &Decoding) -> Vec<String> {
     };
     let base = plain(base);
     let changed = plain(now).into_iter().filter(|(name, value)| base.get(name) != Some(value));
-    changed
-        .map(|(name, value)| format!("{name} {}", value.as_str().map_or_else(|| short(&value), str::to_string)))
-        .collect()
+    changed.map(|(name, value)| (name, value.as_str().map_or_else(|| short(&value), str::to_string))).collect()
 }
 
 /// A number as it was written: an `f32` has more digits as JSON than it means.

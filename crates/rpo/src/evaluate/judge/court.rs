@@ -272,7 +272,7 @@ impl<T: Send, I: Iterator<Item = Result<(T, Case)>> + Send> Hearing<'_, T, I> {
             if !self.may_call() {
                 return Ok(Outcome::Unasked);
             }
-            let (problem, absent) = match judge.ask(asking.question, template, self.until()) {
+            let (problem, counts) = match judge.ask(asking.question, template, self.until()) {
                 Ok(reply) => return Ok(Outcome::Heard(self.keep(asking, &reply)?)),
                 Err(Fault::Stopped) => return Err(Left::Over),
                 Err(Fault::Fatal(problem)) => return Err(problem_of(problem).into()),
@@ -298,12 +298,13 @@ impl<T: Send, I: Iterator<Item = Result<(T, Case)>> + Send> Hearing<'_, T, I> {
                     }
                     continue;
                 }
-                Err(Fault::Passing { problem, .. }) => (format!("{problem} ({})", tried(retries)), false),
-                Err(Fault::Question(problem)) => (problem, false),
-                Err(Fault::Absent(problem)) => (problem, true),
+                Err(Fault::Passing { problem, .. }) => (format!("{problem} ({})", tried(retries)), true),
+                // Of a judge that replies to others, it is the question that gets none, as where a filter refuses it.
+                Err(Fault::Question(problem)) => (problem, lock(&self.tally).replies == 0),
+                Err(Fault::Absent(problem)) => return Ok(Outcome::Failed(problem)),
             };
-            if !absent {
-                store.map_or(Ok(()), |store| store.fail(asking, &problem))?;
+            store.map_or(Ok(()), |store| store.fail(asking, &problem))?;
+            if counts {
                 let in_a_row = self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
                 if in_a_row >= limits.failures_in_a_row {
                     let said = format!("{in_a_row} questions in a row got no reply, the last one: {problem}");

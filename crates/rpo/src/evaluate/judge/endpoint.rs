@@ -56,12 +56,15 @@ pub struct Endpoint {
     replied: AtomicBool,
 }
 
-/// The key from the environment: `RPO_JUDGE_KEY`, else `OPENAI_API_KEY`.
+/// The key of the `number`th of several addresses, from 1, from the environment: `RPO_JUDGE_KEY_1` and so on, else
+/// `RPO_JUDGE_KEY`, else `OPENAI_API_KEY` for OpenAI's own server or where there is `one` server alone.
 ///
 /// # Errors
 /// If it cannot stand in a header; the message names the variable alone.
-pub fn key_of_environment() -> Result<Option<String>> {
-    for name in KEYS {
+pub fn key_of_environment(number: usize, url: &str, one: bool) -> Result<Option<String>> {
+    let own = format!("{}_{number}", KEYS[0]);
+    let theirs = one || url.contains("://api.openai.com/");
+    for name in [own.as_str(), KEYS[0]].into_iter().chain(theirs.then_some(KEYS[1])) {
         let Some(value) = std::env::var_os(name) else { continue };
         let key = value.to_str().map(str::trim).filter(|key| key.chars().all(|c| c.is_ascii_graphic()));
         match key {
@@ -71,6 +74,16 @@ pub fn key_of_environment() -> Result<Option<String>> {
         }
     }
     Ok(None)
+}
+
+/// A text without the keys of the environment.
+pub(super) fn hidden(mut text: String) -> String {
+    for (name, key) in std::env::vars() {
+        if key.len() >= 8 && KEYS.iter().any(|known| name.starts_with(known)) {
+            text = text.replace(&key, "…");
+        }
+    }
+    text
 }
 
 impl Endpoint {

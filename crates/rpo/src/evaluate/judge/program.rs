@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::endpoint::hidden;
 use super::{Case, Fault, GLANCE, Judge, Question, Reply, Template, Until};
 
 /// What a program may take.
@@ -29,9 +30,22 @@ pub struct Program {
 impl Program {
     /// The program that the shell runs for `command`, called `name` or else by the command.
     pub fn new(command: &str, name: Option<&str>, allowed: Allowed) -> Self {
-        let name = name.map_or_else(|| format!("`{command}`"), str::to_string);
+        let name = name.map_or_else(|| format!("`{}`", without_values(command)), str::to_string);
         Self { command: command.into(), name, allowed }
     }
+}
+
+/// The command without the values of the variables that it sets, which may be secrets.
+fn without_values(command: &str) -> String {
+    let mut before = true;
+    let word = |word: &str| match word.split_once('=') {
+        Some((name, _)) if before && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => format!("{name}=…"),
+        _ => {
+            before = false;
+            word.to_string()
+        }
+    };
+    command.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 impl Judge for Program {
@@ -58,9 +72,16 @@ impl Judge for Program {
         let line = format!("{}\n", self.request(question, template));
         let said = run(&self.command, line, self.allowed, &|| until.over());
         match said {
-            Ok(text) => Ok(Reply { raw: text.clone(), text, ..Reply::default() }),
+            Ok(text) => {
+                let text = hidden(text);
+                Ok(Reply { raw: text.clone(), text, ..Reply::default() })
+            }
             Err(Ended::Stopped) => Err(Fault::Stopped),
             Err(ended @ Ended::NotStarted(_)) => Err(Fault::Fatal(format!("it {ended}"))),
+            // The shell's way to say that there is no such program, or that it cannot be run.
+            Err(Ended::Failed(status)) if matches!(status.code(), Some(126 | 127)) => {
+                Err(Fault::Fatal(format!("it cannot be run ({status})")))
+            }
             Err(ended) => Err(Fault::Question(format!("it {ended}"))),
         }
     }
