@@ -248,6 +248,24 @@ fn single_failures_are_asked_again_another_time_and_nothing_else_is() {
 }
 
 #[test]
+fn questions_that_a_filter_refuses_end_no_hearing_now_or_later() {
+    // Eight in a row, more than may fail of a judge that replies to nothing.
+    let server = StandIn::start(|received, _| match number(received) {
+        20..28 => Does::status(400, r#"{"error":{"message":"content filter","code":"content_filter"}}"#),
+        _ => says_its_rating(received),
+    });
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let judge = endpoint(&server.url);
+    let kept = store(&dir);
+    for calls in [40, 8] {
+        let (found, tally) = rate(&judge, Some(&kept), &limits(), 40);
+        let tally = tally.expect("it ends as it should");
+        assert_eq!((tally.replies, tally.failed, tally.calls), (32, 8, calls));
+        assert!((20..28).all(|i| rating(found[i].as_ref()).is_none()) && rating(found[39].as_ref()) == Some(10.0));
+    }
+}
+
+#[test]
 fn no_more_calls_are_made_than_allowed_retries_among_them() {
     let server = StandIn::start(|received, before| match before {
         3 => Does::status(500, ""),
