@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::super::judge::Pairwise;
-use crate::statistics::{Interval, Scale, bootstrap, cohen_kappa, krippendorff_alpha};
+use crate::statistics::{Interval, Scale, bootstrap, cohen_kappa, krippendorff_alpha, share_interval};
 
 /// How far two judges agree on who won.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,10 +69,15 @@ fn agreement(judges: [usize; 2], prompts: &[Vec<Said>], seed: u64) -> Option<Agr
         let items = items(rows);
         (!items.is_empty()).then(|| items.iter().filter(|(a, b)| a == b).count() as f64 / items.len() as f64)
     };
+    // Where no resample differs, Wilson's interval says what the number of prompts leaves open.
+    let share = match bootstrap(prompts.len(), seed, share)? {
+        Interval { mean, low, high } if low == high => share_interval(mean, prompts.len()),
+        varied => varied,
+    };
     Some(Agreement {
         judges,
         judgements: prompts.iter().map(Vec::len).sum(),
-        share: bootstrap(prompts.len(), seed, share)?,
+        share,
         kappa: bootstrap(prompts.len(), seed, |rows| cohen_kappa(3, &items(rows)).map(|kappa| kappa.mean)),
     })
 }
@@ -104,6 +109,8 @@ mod tests {
         let alpha = 1.0 - 0.3 / (2.0 * 55.0 * 45.0 / 9900.0);
         assert!((found.alpha_nominal.expect("defined").mean - alpha).abs() < 1e-12);
         assert!((found.alpha_interval.expect("defined").mean - alpha).abs() < 1e-12);
+        let never = agreements(&[&first, &of(&|i| i >= 25)], 1).pairs[0].share;
+        assert!(never.mean == 0.0 && (never.high - 3.841_459 / 53.841_459).abs() < 1e-4, "{never:?}");
         assert!(agreements(&[&first], 1).pairs.is_empty() && agreements(&[], 1).alpha_nominal.is_none());
     }
 }
