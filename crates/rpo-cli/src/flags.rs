@@ -1,6 +1,8 @@
 //! The flags that every command which trains has in common, as settings.
 
-use anyhow::Result;
+use std::path::Path;
+
+use anyhow::{Result, bail};
 use chrono::NaiveDate;
 use rpo::chat::{Chat, UseTemplate};
 use rpo::feedback::ReadOptions;
@@ -203,6 +205,12 @@ pub fn list(values: Option<Vec<String>>) -> Option<Value> {
         1 => Value::String(values.remove(0)),
         _ => Value::Array(values.into_iter().map(Value::String).collect()),
     })
+}
+
+/// Fails where there is no directory for an output, before anything is done for it.
+pub fn check_directory(output: &Path) -> Result<()> {
+    let dir = output.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.is_dir());
+    dir.map_or(Ok(()), |dir| bail!("cannot write {}: there is no directory {}", output.display(), dir.display()))
 }
 
 /// Which end of a longer prompt is cut.

@@ -74,10 +74,7 @@ fn check_output(path: &Path, resume: bool) -> Result<()> {
     if path.exists() && !resume {
         bail!("{} already exists; go on with it (--resume), name a new file or remove it", path.display());
     }
-    match path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
-        Some(parent) => bail!("cannot write {}: there is no directory {}", path.display(), parent.display()),
-        None => Ok(()),
-    }
+    crate::flags::check_directory(path)
 }
 
 /// Where replies are kept for the ratings in `output`.

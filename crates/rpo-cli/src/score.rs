@@ -129,10 +129,7 @@ fn check_output(path: &Path) -> Result<()> {
     if path.exists() {
         bail!("{} already exists; name a new file or remove it", path.display());
     }
-    match path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
-        Some(parent) => bail!("cannot write {}: there is no directory {}", path.display(), parent.display()),
-        None => Ok(()),
-    }
+    crate::flags::check_directory(path)
 }
 
 /// Reads the responses and says what is worth knowing of them.

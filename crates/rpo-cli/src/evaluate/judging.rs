@@ -46,14 +46,14 @@ impl Judges {
         Ok(Self(seats))
     }
 
-    /// Has all pairs judged.
-    pub fn hear(&self, pairs: Pairs, prompts: &Prompts, answered: &[Answered], baseline: usize) -> Result<Vec<Heard>> {
+    /// Has all pairs judged; the baseline is the first model.
+    pub fn hear(&self, pairs: Pairs, prompts: &Prompts, answered: &[Answered]) -> Result<Vec<Heard>> {
         if self.0.is_empty() {
             return Ok(Vec::new());
         }
         let answers: Vec<Vec<Vec<String>>> = answered.iter().map(|model| model.entrant.draws.clone()).collect();
         let all = (0..answers.len()).flat_map(|b| (0..b).map(move |a| [a, b]));
-        let mut wanted: Vec<[usize; 2]> = all.filter(|two| pairs == Pairs::All || two.contains(&baseline)).collect();
+        let mut wanted: Vec<[usize; 2]> = all.filter(|two| pairs == Pairs::All || two.contains(&0)).collect();
         wanted.sort_unstable();
         let names: Vec<&str> = self.0.iter().map(|seat| seat.judge.name()).collect();
         let heard = self.0.iter().map(|seat| hear(seat, short(seat.judge.name(), &names), prompts, &answers, &wanted));

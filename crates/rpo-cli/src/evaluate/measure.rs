@@ -41,16 +41,16 @@ pub fn all(arguments: &Arguments, prompts: &Prompts, answered: &[Answered]) -> R
 }
 
 impl Metric {
-    /// What it found, with how far each model is from the `baseline`.
-    pub fn found(&self, baseline: usize) -> MetricFound {
+    /// What it found, with how far each model is from the first, the baseline.
+    pub fn found(&self) -> MetricFound {
         let difference = |model: usize| {
-            let (ours, theirs) = (self.models[model].as_ref()?, self.models[baseline].as_ref()?);
-            Some(MetricDifference { models: [model, baseline], difference: ours.difference(theirs, 1)? })
+            let (ours, theirs) = (self.models[model].as_ref()?, self.models[0].as_ref()?);
+            Some(MetricDifference { models: [model, 0], difference: ours.difference(theirs, 1)? })
         };
         MetricFound {
             about: self.about.clone(),
             models: self.models.iter().map(|model| model.as_ref().and_then(Measured::estimate)).collect(),
-            differences: (0..self.models.len()).filter(|&model| model != baseline).filter_map(difference).collect(),
+            differences: (1..self.models.len()).filter_map(difference).collect(),
         }
     }
 }

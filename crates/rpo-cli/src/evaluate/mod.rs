@@ -53,10 +53,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let judges = judges?;
     let answered = answers::all(arguments, &prompts)?;
-    // It comes first.
-    let baseline = 0;
     let metrics = measure::all(arguments, &prompts, &answered)?;
-    let heard = judges.hear(arguments.pairs, &prompts, &answered, baseline)?;
+    let heard = judges.hear(arguments.pairs, &prompts, &answered)?;
     let judgements: Vec<_> = heard.iter().map(|heard| heard.pairs.clone()).collect();
     let agreements = (judgements.len() > 1).then(|| {
         let judgements: Vec<&[_]> = judgements.iter().map(Vec::as_slice).collect();
@@ -71,7 +69,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             fingerprint: Some(prompts.fingerprint.clone()),
         },
         decoding: decoding(&answered),
-        metrics: metrics.iter().map(|metric| metric.found(baseline)).collect(),
+        metrics: metrics.iter().map(measure::Metric::found).collect(),
         judges: heard.iter().map(|heard| heard.found(answered.len())).collect(),
         agreements,
         provenance: Provenance {
@@ -83,7 +81,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let out = &arguments.out;
     evaluation.write(&out.join("evaluation.json"))?;
     tables::write_csv(&evaluation, out)?;
-    let tables = tables::all(&evaluation, baseline);
+    let tables = tables::all(&evaluation);
     let markdown: String = tables.iter().map(tables::Table::markdown).collect();
     write_file(&out.join("evaluation.md"), format!("# Evaluation\n\n{markdown}").as_bytes())?;
     let page = out.join("report.html");
@@ -94,7 +92,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         answered: &answered,
         metrics: &metrics,
         judgements: &judgements,
-        baseline,
     };
     found.write(&page)?;
     for table in &tables {

@@ -6,7 +6,6 @@ use anyhow::Result;
 use rpo::evaluate::evaluation::{Evaluation, JudgeFound};
 use rpo::evaluate::judge::Pairwise;
 use rpo::evaluate::metric::Measured;
-use rpo::statistics::Interval;
 
 use super::answers::Answered;
 use super::measure::Metric;
@@ -31,8 +30,6 @@ pub struct Found<'a> {
     pub metrics: &'a [Metric],
     /// What each judge said.
     pub judgements: &'a [Vec<Pairwise>],
-    /// Number of the model that others are compared with.
-    pub baseline: usize,
 }
 
 impl Found<'_> {
@@ -64,27 +61,20 @@ impl Found<'_> {
         page.write(path)
     }
 
-    /// Win rates of the baseline against each other model, a figure for each judge.
+    /// Win rates of the first model, the baseline, against each other one; a figure for each judge.
     fn wins(&self) -> Vec<Figure> {
         let of_judge = |judge: &JudgeFound| {
             let sound = judge.judged.verdict.is_sound();
             let rows = judge.judged.pairs.iter().filter_map(|pair| {
-                let Interval { mean, low, high } = pair.rate.interval;
-                let (other, interval) = match pair.models {
-                    [a, b] if a == self.baseline => (b, pair.rate.interval),
-                    // The other way round it is one less the rate.
-                    [a, b] if b == self.baseline => {
-                        (a, Interval { mean: 1.0 - mean, low: 1.0 - high, high: 1.0 - low })
-                    }
-                    _ => return None,
-                };
+                let [0, other] = pair.models else { return None };
+                let interval = pair.rate.interval;
                 let percent = |x: f64| format!("{:.0} %", 100.0 * x);
                 let words =
                     format!("{} [{}, {}]", percent(interval.mean), percent(interval.low), percent(interval.high));
                 let label = format!("against {}", self.evaluation.models[other].name);
                 Some(Bar { label, interval: Some(interval), words, colour: Some(other), struck: !sound })
             });
-            let title = format!("Wins of {}, by {}", self.evaluation.models[self.baseline].name, judge.name);
+            let title = format!("Wins of {}, by {}", self.evaluation.models[0].name, judge.name);
             let note = match sound {
                 true => format!("{} prompts, both orders, 95 % intervals.", self.prompts.texts.len()),
                 false => format!("Not to be trusted: {}.", super::tables::UNTRUSTWORTHY),

@@ -54,7 +54,7 @@ impl Table {
 }
 
 /// All tables that there is something to say in.
-pub fn all(evaluation: &Evaluation, baseline: usize) -> Vec<Table> {
+pub fn all(evaluation: &Evaluation) -> Vec<Table> {
     let mut tables = Vec::new();
     for judge in &evaluation.judges {
         tables.push(wins(evaluation, judge));
@@ -66,7 +66,7 @@ pub fn all(evaluation: &Evaluation, baseline: usize) -> Vec<Table> {
     tables.extend(agreements(evaluation));
     if !evaluation.metrics.is_empty() {
         tables.push(metrics(evaluation));
-        tables.extend(differences(evaluation, baseline));
+        tables.extend(differences(evaluation));
     }
     tables
 }
@@ -247,26 +247,25 @@ fn metrics(evaluation: &Evaluation) -> Table {
     Table { title: "Metrics".into(), note, columns, rows: evaluation.metrics.iter().map(row).collect() }
 }
 
-fn differences(evaluation: &Evaluation, baseline: usize) -> Option<Table> {
-    let name_of_baseline = name(evaluation, baseline);
-    let others: Vec<usize> = (0..evaluation.models.len()).filter(|&model| model != baseline).collect();
+fn differences(evaluation: &Evaluation) -> Option<Table> {
+    let others = 1..evaluation.models.len();
     let mut columns = vec![("metric".to_string(), false)];
-    columns.extend(others.iter().map(|&model| (name(evaluation, model).to_string(), true)));
+    columns.extend(others.clone().map(|model| (name(evaluation, model).to_string(), true)));
     let row = |metric: &MetricFound| {
-        let of = |&model: &usize| -> Cell {
-            let found = metric.differences.iter().find(|d| d.models == [model, baseline]);
+        let of = |model: usize| -> Cell {
+            let found = metric.differences.iter().find(|d| d.models == [model, 0]);
             let text = |d: &MetricDifference| {
                 let d = &d.difference;
                 format!("{}, p {}", show(d.interval, digits(metric)), probability(d.p))
             };
             found.map_or_else(|| "-".to_string(), text).into()
         };
-        std::iter::once(metric.about.name.as_str().into()).chain(others.iter().map(of)).collect()
+        std::iter::once(metric.about.name.as_str().into()).chain(others.clone().map(of)).collect()
     };
     let note = "Paired by prompts: intervals of 95 % by the bootstrap, p of a random exchange of the two models, not corrected for the \
         number of comparisons.";
     (!others.is_empty()).then(|| Table {
-        title: format!("Metrics above those of {name_of_baseline}"),
+        title: format!("Metrics above those of {}", name(evaluation, 0)),
         note: note.into(),
         columns,
         rows: evaluation.metrics.iter().map(row).collect(),

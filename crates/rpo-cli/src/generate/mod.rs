@@ -44,8 +44,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         if path.exists() && !arguments.out.resume {
             bail!("{} already exists; go on with it (--resume), name a new file or remove it", path.display());
         }
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.is_dir());
-        dir.map_or(Ok(()), |dir| bail!("cannot write {}: there is no directory {}", path.display(), dir.display()))?;
+        crate::flags::check_directory(path)?;
     }
     // A template that asks for the day is told the one on which the run began.
     let then = arguments.out.output.as_deref().filter(|path| path.exists()).map(Begun::read).transpose()?.flatten();

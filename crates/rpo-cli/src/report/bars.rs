@@ -45,12 +45,12 @@ impl Bar {
     }
 }
 
-const WIDTH: f64 = 380.0;
-const LEFT: f64 = 4.0;
-const RIGHT: f64 = 12.0;
+pub(super) const WIDTH: f64 = 380.0;
+pub(super) const LEFT: f64 = 4.0;
+pub(super) const RIGHT: f64 = 12.0;
 /// How far texts keep from marks at either end.
 const INSIDE: f64 = 9.0;
-const FONT: f64 = 12.5;
+pub(super) const FONT: f64 = 12.5;
 /// A row is a line of text with a bar below.
 const ROW: f64 = 36.0;
 

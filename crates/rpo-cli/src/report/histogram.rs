@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::bars::texts;
+use super::bars::{FONT, LEFT, RIGHT, WIDTH, texts};
 use super::generations::class;
 use super::html::{Figure, escape};
 use super::scale::{Axis, Scale, Spacing};
@@ -37,10 +37,6 @@ const FEWEST: usize = 6;
 /// Values beyond these shares of all values have no bins of their own where they would make all bins broad.
 const TAIL: f64 = 0.005;
 
-const WIDTH: f64 = 380.0;
-const LEFT: f64 = 4.0;
-const RIGHT: f64 = 12.0;
-const FONT: f64 = 12.5;
 /// A line of text, and the room below in which bars rise.
 const TEXT: f64 = 18.0;
 const RISE: f64 = 38.0;
