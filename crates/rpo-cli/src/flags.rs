@@ -9,8 +9,8 @@ use rpo::feedback::ReadOptions;
 use rpo::tokenizer::Cut;
 use toml::Value;
 
-use crate::device;
 use crate::settings::{self, Given, Origin, schema};
+use rpo::device;
 
 /// What is trained on what, and how long.
 #[derive(clap::Args)]

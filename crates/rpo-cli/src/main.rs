@@ -6,7 +6,6 @@ mod compare;
 mod config;
 mod convert;
 mod demo;
-mod device;
 mod evaluate;
 mod flags;
 mod generate;

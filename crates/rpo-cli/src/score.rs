@@ -19,7 +19,8 @@ use serde_json::Value;
 use crate::flags::{ChatFlags, Layout};
 use crate::messages::quiet;
 use crate::remarks::{remarks, warnings};
-use crate::{device, interrupt, progress, settings};
+use crate::{interrupt, progress, settings};
+use rpo::device;
 
 /// Say how likely given responses are under a model: `rpo score --model DIR FILE`
 ///

@@ -10,7 +10,7 @@ use crate::segments::MASKED;
 use crate::{RelativeBias, Segments, index_tensor};
 
 pub(crate) fn linear(x: Tensor<2>, map: Affine) -> Tensor<2> {
-    let Affine { weight, bias, adapter } = map;
+    let Affine { weight, bias, adapter, compute: _ } = map;
     // Only a frozen matrix is held in less than what is computed in.
     let mut y = x.clone().matmul(weight.cast(x.dtype()).transpose());
     if let Some(Adapter { a, b, scale }) = adapter {

@@ -26,7 +26,7 @@ pub use elementwise::{linear, relu, rms_norm};
 pub use encoder::{LayerNorm, add_norm, best_matches, gelu, scaled_attention};
 pub use layers::{cross_attention, gated_feed_forward, prefixed_self_attention, self_attention};
 pub use log_prob::{label_log_probs, segment_mean, segment_sum};
-pub use parameters::{Adapter, Affine, AttentionLayer, Gate, GatedFeedForward};
+pub use parameters::{Adapter, Affine, AttentionLayer, Compute, Gate, GatedFeedForward};
 pub use plan::{Prefixed, relative_position_bucket};
 pub use rotary::Rotary;
 pub use segments::Segments;
@@ -38,6 +38,11 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 /// `composed`).
 pub fn is_host(device: &Device) -> bool {
     cpu::supported(device)
+}
+
+/// Whether products of tensors on `device` can be computed in bfloat16, faster than in f32.
+pub fn computes_bf16(device: &Device) -> bool {
+    is_host(device) && cpu::multiplies_bf16()
 }
 
 /// A one-dimensional index tensor of `values` on `device`.

@@ -2,20 +2,27 @@
 
 use burn::tensor::Tensor;
 
-use crate::{Segments, composed, cpu};
+use crate::{Compute, Segments, composed, cpu};
 
 /// `log softmax(hidden weight^T)[label]` for every token.
 ///
 /// `hidden` is `(tokens, features)`, `weight` is `(vocabulary, features)`, `labels` has one id per token; the result is
-/// `(tokens)`, in nats. For the gradients the logits are kept (up to a fixed budget) if `keep_logits`, else computed again.
+/// `(tokens)`, in nats. For the gradients the logits are kept (up to a fixed budget) if `keep_logits`, else computed again. The
+/// products are computed in `compute`.
 ///
 /// # Panics
 /// If a label is outside the vocabulary.
-pub fn label_log_probs(hidden: Tensor<2>, weight: Tensor<2>, labels: &[u32], keep_logits: bool) -> Tensor<1> {
+pub fn label_log_probs(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    labels: &[u32],
+    keep_logits: bool,
+    compute: Compute,
+) -> Tensor<1> {
     let [vocabulary, _] = weight.dims();
     assert!(labels.iter().all(|&l| (l as usize) < vocabulary), "a label is outside the vocabulary of {vocabulary}");
     match cpu::supported(&hidden.device()) {
-        true => cpu::label_log_probs(hidden, weight, labels, keep_logits),
+        true => cpu::label_log_probs(hidden, weight, labels, keep_logits, compute),
         false => composed::label_log_probs(hidden, weight, labels),
     }
 }
@@ -54,7 +61,7 @@ mod tests {
         // One feature; logits are hidden * [0, ln 3]: probabilities 1/4 and 3/4 at hidden 1, 1/10 and 9/10 at hidden 2.
         let hidden = Tensor::<2>::from_floats([[1.0], [2.0]], &device);
         let weight = Tensor::<2>::from_floats([[0.0], [3f32.ln()]], &device);
-        let got = label_log_probs(hidden, weight, &[0, 1], true);
+        let got = label_log_probs(hidden, weight, &[0, 1], true, Compute::F32);
         let want = Tensor::<1>::from_floats([0.25f32.ln(), 0.9f32.ln()], &device);
         got.into_data().assert_approx_eq::<f32>(&want.into_data(), Tolerance::relative(1e-6));
     }

@@ -22,6 +22,17 @@ impl Gate {
     }
 }
 
+/// What the factors of a product of matrices are rounded to. Sums are in f32 whatever it is, as is all that is no product.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compute {
+    /// They are not.
+    #[default]
+    F32,
+    /// To bfloat16, on the CPU where its processor multiplies that (see [`crate::computes_bf16`]), and so is what the gradients
+    /// need of the forward pass. Elsewhere as [`Self::F32`].
+    Bf16,
+}
+
 /// A linear map `x weight^T + bias`, or `x (weight + scale b a)^T + bias` with an adapter.
 #[derive(Clone, Debug)]
 pub struct Affine {
@@ -31,6 +42,8 @@ pub struct Affine {
     pub bias: Option<Tensor<1>>,
     /// What is added to the matrix.
     pub adapter: Option<Adapter>,
+    /// What its products are computed in.
+    pub compute: Compute,
 }
 
 /// A change of a matrix of low rank, `scale b a` (LoRA, arXiv 2106.09685).
@@ -47,7 +60,7 @@ pub struct Adapter {
 impl From<Tensor<2>> for Affine {
     /// The map by a matrix alone.
     fn from(weight: Tensor<2>) -> Self {
-        Self { weight, bias: None, adapter: None }
+        Self { weight, bias: None, adapter: None, compute: Compute::F32 }
     }
 }
 

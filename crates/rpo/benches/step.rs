@@ -1,10 +1,10 @@
 //! One RPO training step of a flan-t5 shape, or of that of SmolLM2-135M, beside the time of its matrix products alone, alternately.
 //!
 //! `cargo bench --workspace --bench step -- [--size small|base|large|smollm2] [--responses K] [--apart] [--recompute] [--lora RANK]
-//! [--rounds N] [--json FILE] [--peer COMMAND]`: 8 prompts of 256 tokens with K responses (1) of 128 tokens each or, `--apart`, K times as
+//! [--rounds N] [--device NAME] [--json FILE] [--peer COMMAND]`: 8 prompts of 256 tokens with K responses (1) of 128 tokens each or, `--apart`, K times as
 //! many prompts with one response each, in micro-batches of at most 4096 tokens. The floor is every matrix product of the
 //! step (forward, and both gradients), at full size, from and into memory that is allocated already, which is not counted
-//! in the peak; recomputation is not counted, nor, with adapters, are the gradients of frozen matrices. A peer takes the same step in its own process, in turn: `scripts/step_torch.py`.
+//! in the peak; recomputation is not counted, nor, with adapters, are the gradients of frozen matrices. Off the CPU there is no floor. A peer takes the same step in its own process, in turn: `scripts/step_torch.py`.
 
 mod common;
 
@@ -37,7 +37,8 @@ fn main() {
     };
     let peer = option("--peer").map(|command| Peer::start(&command));
     let mut times = Times {
-        products: Products::of(&config, prompts, responses, train.lora.is_on()),
+        products: (option("--device").is_none_or(|d| d == "cpu"))
+            .then(|| Products::of(&config, prompts, responses, train.lora.is_on())),
         peer,
         steps: Vec::new(),
         floors: Vec::new(),
@@ -47,19 +48,22 @@ fn main() {
     common::train(common::fresh(&config), data, &train, &mut times);
 
     // The first two warm up.
-    let (steps, floors) = (&times.steps[2..], &times.floors[2..]);
-    let ratios: Vec<f64> = steps.iter().zip(floors).map(|(s, f)| s / f).collect();
-    let giga = times.products.operations() / 1e9;
-    let peak = peak_memory() - times.products.mebibytes();
+    let steps = &times.steps[2..];
+    let giga = times.products.as_ref().map_or(0.0, Products::operations) / 1e9;
+    let peak = peak_memory() - times.products.as_ref().map_or(0.0, Products::mebibytes);
     println!("{}", common::machine());
     println!("step   {:.3} s (least {:.3}), peak memory {peak:.0} MiB", median(steps), least(steps));
-    println!(
-        "floor  {:.3} s (least {:.3}): {giga:.0} GFLOP at {:.0} GFLOP/s",
-        median(floors),
-        least(floors),
-        giga / median(floors)
-    );
-    println!("step / floor, median of {} alternate rounds: {:.2}", ratios.len(), median(&ratios));
+    let floors = times.floors.get(2..).unwrap_or_default();
+    if !floors.is_empty() {
+        let ratios: Vec<f64> = steps.iter().zip(floors).map(|(s, f)| s / f).collect();
+        println!(
+            "floor  {:.3} s (least {:.3}): {giga:.0} GFLOP at {:.0} GFLOP/s",
+            median(floors),
+            least(floors),
+            giga / median(floors)
+        );
+        println!("step / floor, median of {} alternate rounds: {:.2}", ratios.len(), median(&ratios));
+    }
     let peers = times.peers.get(2..).unwrap_or_default().to_vec();
     let peer_memory = times.peer.take().map_or(0.0, Peer::finish);
     if !peers.is_empty() {
@@ -75,7 +79,7 @@ fn main() {
 
 /// Times each step, and the floor and the peer after it.
 struct Times {
-    products: Products,
+    products: Option<Products>,
     peer: Option<Peer>,
     steps: Vec<f64>,
     floors: Vec<f64>,
@@ -86,7 +90,7 @@ impl Observer for Times {
     fn observe(&mut self, event: &Event<'_>) -> rpo::Result<()> {
         if let Event::Step(report) = event {
             self.steps.push(report.seconds);
-            self.floors.push(self.products.run());
+            self.floors.extend(self.products.as_mut().map(Products::run));
             self.peers.extend(self.peer.as_mut().and_then(|p| p.ask("step")).map(|(seconds, _)| seconds));
         }
         Ok(())

@@ -57,6 +57,7 @@
 //! | [`train`] | the only training loop, with optimizers and the record of a run |
 //! | [`generate`] | answers to prompts |
 //! | [`evaluate`] | what a policy is worth: rankings, and a problem that can be solved exactly |
+//! | [`device`] | the CPU, or a GPU that the program was built for |
 //! | [`diagnostics`] | whether a policy gets better or worse, beside its loss |
 //! | [`statistics`] | intervals, rank correlations, win rates |
 //! | [`stop`] | ending a pass or a run early |
@@ -65,6 +66,7 @@
 pub mod advice;
 pub mod batch;
 pub mod chat;
+pub mod device;
 pub mod diagnostics;
 pub mod error;
 pub mod evaluate;

@@ -90,7 +90,7 @@ pub fn score(model: &Model, batch: &PackedBatch) -> Scores {
 
 /// `log p` of every token of the responses of `batch` given what is before it, in nats: `(response tokens)`.
 pub fn score_tokens(model: &Model, batch: &PackedBatch) -> Tensor<1> {
-    label_log_probs(model.forward(batch).responses, model.head(), &batch.labels, true)
+    label_log_probs(model.forward(batch).responses, model.head(), &batch.labels, true, model.compute())
 }
 
 impl Learner {
@@ -116,7 +116,7 @@ pub(crate) fn score_decoded(
     batch: &PackedBatch,
     keep_logits: bool,
 ) -> Scores {
-    let tokens = label_log_probs(hidden, model.head(), &batch.labels, keep_logits);
+    let tokens = label_log_probs(hidden, model.head(), &batch.labels, keep_logits, model.compute());
     Scores {
         log_probs: segment_sum(tokens, &batch.responses),
         tokens: batch.responses.lengths().collect(),

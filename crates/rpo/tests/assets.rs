@@ -5,8 +5,9 @@ mod common;
 
 use std::path::PathBuf;
 
+use common::device;
+
 use rpo::batch::{PackedBatch, Span};
-use rpo::burn::tensor::Device;
 use rpo::feedback::{FeedbackSet, Limits, PromptGroup, ReadOptions, Response};
 use rpo::model::checkpoint::Checkpoint;
 use rpo::tokenizer::{Cut, TextStream, Tokenizer};
@@ -113,7 +114,7 @@ struct Case {
 fn a_checkpoint_from_elsewhere_scores_as_in_transformers() {
     let Some(assets) = assets() else { return };
     let checkpoint = Checkpoint::open(&assets.join("weights/t5x-tiny-hf")).expect("checkpoint");
-    let model = checkpoint.load(&Device::flex()).expect("every tensor is there and none is left");
+    let model = checkpoint.load(&device()).expect("every tensor is there and none is left");
     let cases: Vec<Case> = serde_json::from_str(include_str!("goldens/tiny_real.json")).expect("golden values");
     let responses = cases.iter().enumerate().map(|(row, case)| Response {
         row,

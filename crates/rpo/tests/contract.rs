@@ -2,10 +2,13 @@
 //! reached, nothing leaking between neighbours in a batch, finite values at the extremes, accumulation that changes
 //! nothing, recomputation neither.
 
+mod common;
+
 use rpo::stop::Stop;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
+use common::device;
 use rpo::batch::{PackedBatch, Span};
 use rpo::burn;
 use rpo::feedback::{FeedbackSet, PromptGroup, Response, Split};
@@ -96,7 +99,7 @@ fn data() -> Split {
 
 fn model(family: &str, seed: u64) -> Model {
     let config = Config::parse(family).expect("valid");
-    Model::new(&config, &mut RandomWeights::new(seed), &Device::flex().autodiff()).expect("random")
+    Model::new(&config, &mut RandomWeights::new(seed), &device().autodiff()).expect("random")
 }
 
 /// An objective ready to be asked.
@@ -180,7 +183,7 @@ impl Prepared {
 
 fn leaf(values: &[f64]) -> Tensor<1> {
     let values: Vec<f32> = values.iter().map(|v| *v as f32).collect();
-    Tensor::<1>::from_floats(values.as_slice(), &Device::flex().autodiff()).require_grad()
+    Tensor::<1>::from_floats(values.as_slice(), &device().autodiff()).require_grad()
 }
 
 /// Scores of all used rows at given values, in the order of the data.

@@ -7,8 +7,8 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
-use common::{Case, Golden, cases, check_answers, data, goldens, load, pack, relative_error, token_log_probs};
+use burn::tensor::Tensor;
+use common::{Case, Golden, cases, check_answers, data, device, goldens, load, pack, relative_error, token_log_probs};
 use rpo::burn;
 use rpo::feedback::{FeedbackSet, PromptGroup, Response};
 use rpo::generate::{Decoding, generate};
@@ -26,7 +26,7 @@ const MODELS: [&str; 5] = ["llama", "llama3", "qwen2", "qwen3", "yarn"];
 #[test]
 fn logits_and_log_probs_equal_transformers() {
     for name in MODELS {
-        let (golden, model) = (Golden::of(name), load(name, &Device::flex()));
+        let (golden, model) = (Golden::of(name), load(name, &device()));
         let batch = pack(&model, &golden.data());
         let logits = model.forward(&batch).responses.matmul(model.head().transpose());
         let error = relative_error(&logits.into_data(), &golden.floats("logits"));
@@ -61,7 +61,7 @@ fn the_gradient_of_every_parameter_equals_pytorch() {
     for name in MODELS {
         let golden = Golden::of(name);
         for recompute in [false, true] {
-            let got = gradients_of(load(name, &Device::flex().autodiff()), &golden, recompute);
+            let got = gradients_of(load(name, &device().autodiff()), &golden, recompute);
             let tensors = SafeTensors::deserialize(&golden.0).expect("safetensors");
             let wanted: Vec<&str> = tensors.names().into_iter().filter_map(|n| n.strip_prefix("grad.")).collect();
             assert_eq!(wanted.len(), got.len(), "{name}: the same parameters");
@@ -77,7 +77,7 @@ fn the_gradient_of_every_parameter_equals_pytorch() {
 #[test]
 fn a_shared_prompt_changes_no_score() {
     for name in MODELS {
-        let (golden, model) = (Golden::of(name), load(name, &Device::flex()));
+        let (golden, model) = (Golden::of(name), load(name, &device()));
         let shared = golden.data();
         let mut apart = FeedbackSet::default();
         for group in &shared.groups {
@@ -99,14 +99,14 @@ fn a_shared_prompt_changes_no_score() {
 fn answers_equal_transformers_token_for_token() {
     for name in MODELS {
         let prompts = Golden::of(name).ids("prompt_ids", "prompt_lengths");
-        check_answers(name, &load(name, &Device::flex()), &prompts, &cases(name));
+        check_answers(name, &load(name, &device()), &prompts, &cases(name));
     }
 }
 
 /// Of one token nothing is read before the first step.
 #[test]
 fn a_prompt_of_one_token_is_answered() {
-    let model = load("llama", &Device::flex());
+    let model = load("llama", &device());
     let decoding = Decoding { max_new_tokens: 6, ..Decoding::default() };
     let answer = |prompts: &[Vec<u32>]| generate(&model, prompts, 0, &decoding, &Stop::new()).expect("answers");
     let first = answer(&[vec![3]])[0].clone();
@@ -119,7 +119,7 @@ fn a_prompt_of_one_token_is_answered() {
 /// Lengths of a generation_config.json count the prompt of a decoder-only model.
 #[test]
 fn lengths_count_the_prompt() {
-    let model = load("llama", &Device::flex());
+    let model = load("llama", &device());
     let decoding = Decoding { max_length: Some(7), min_length: Some(7), ..Decoding::default() };
     let answers = generate(&model, &[vec![3, 4, 5], vec![3; 9]], 0, &decoding, &Stop::new()).expect("answers");
     assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), [4, 1]);
@@ -129,7 +129,7 @@ fn lengths_count_the_prompt() {
 #[test]
 fn a_model_with_broken_weights_is_refused() {
     for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
-        let broken = load("llama", &Device::flex()).map_parameters(|name, _, values| match name {
+        let broken = load("llama", &device()).map_parameters(|name, _, values| match name {
             "model.layers.0.mlp.down_proj.weight" => values * f32::NAN,
             _ => values,
         });
@@ -143,9 +143,9 @@ fn a_saved_model_is_the_same_again() {
     for name in MODELS {
         let dir = tempfile::tempdir().expect("temporary directory");
         let (origin, out) = (Checkpoint::open(&goldens().join(name)).expect("golden"), dir.path().join("saved"));
-        let model = origin.load(&Device::flex()).expect("loads");
+        let model = origin.load(&device()).expect("loads");
         save(&model, &origin, StoredAs::F32, &out, |_| Ok(())).expect("saved");
-        let again = Checkpoint::open(&out).and_then(|c| c.load(&Device::flex())).expect("loads");
+        let again = Checkpoint::open(&out).and_then(|c| c.load(&device())).expect("loads");
         let values = |model: &Model| -> Vec<(String, Vec<f32>)> {
             let of = |p: Parameter| (p.name, p.values.into_data().try_to_vec().expect("f32"));
             model.parameters().into_iter().map(of).collect()
@@ -165,7 +165,7 @@ struct Elsewhere {
 }
 
 fn check_elsewhere(name: &str, dir: &Path) {
-    let model = Checkpoint::open(dir).and_then(|c| c.load(&Device::flex())).expect("a model");
+    let model = Checkpoint::open(dir).and_then(|c| c.load(&device())).expect("a model");
     let text = std::fs::read_to_string(goldens().join(name).with_extension("json")).expect("a golden file");
     let golden: Elsewhere = serde_json::from_str(&text).expect("JSON");
     let data = data(&golden.prompts, &golden.responses, &golden.response_prompt);

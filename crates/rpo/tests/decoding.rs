@@ -5,9 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use burn::tensor::Device;
-use common::{data, goldens, load};
-use rpo::burn;
+use common::{data, device, goldens, load};
 use rpo::generate::{Decoding, Emitted, Engine, Finish, Processors, Request, RequestId, StoredDecoding};
 use rpo::model::Model;
 use rpo::score::score_set;
@@ -93,7 +91,7 @@ fn requests(prompts: &[Vec<u32>], decoding: &Decoding, answers: usize) -> Vec<Re
 #[test]
 fn answers_equal_transformers_token_for_token() {
     for name in MODELS {
-        let (model, Made { prompts, cases }) = (load(name, &Device::flex()), made(name));
+        let (model, Made { prompts, cases }) = (load(name, &device()), made(name));
         assert!(cases.len() > 90);
         // Every setting's requests together, so that rows enter and leave in the middle and stand beside others' settings.
         let mut all = Vec::new();
@@ -122,7 +120,7 @@ fn drawn() -> [Decoding; 3] {
 #[test]
 fn drawn_answers_depend_on_nothing_beside_them() {
     for name in ["gated_untied", "umt5", "llama", "qwen3"] {
-        let (model, Made { prompts, .. }) = (load(name, &Device::flex()), made(name));
+        let (model, Made { prompts, .. }) = (load(name, &device()), made(name));
         for decoding in drawn() {
             let all = requests(&prompts, &decoding, 3);
             let together = answer(&model, 100, &all);
@@ -173,7 +171,7 @@ fn log_probabilities_are_those_of_the_scorer() {
         (flat, 3),
     ];
     for name in MODELS {
-        let (model, Made { prompts, .. }) = (load(name, &Device::flex()), made(name));
+        let (model, Made { prompts, .. }) = (load(name, &device()), made(name));
         for (decoding, answers) in &kinds {
             let found = answer(&model, 9, &requests(&prompts, decoding, *answers));
             let responses: Vec<Vec<u32>> = found.iter().flat_map(Answers::tokens).collect();
@@ -196,7 +194,7 @@ fn log_probabilities_are_those_of_the_scorer() {
 #[test]
 fn equal_beginnings_change_no_answer() {
     for name in ["relu_tied", "llama", "qwen2"] {
-        let (model, Made { prompts, .. }) = (load(name, &Device::flex()), made(name));
+        let (model, Made { prompts, .. }) = (load(name, &device()), made(name));
         let begun = &prompts[0];
         // The same, one more token, another token, half of it, and itself once more.
         let like = [
@@ -220,7 +218,7 @@ fn equal_beginnings_change_no_answer() {
 #[test]
 fn what_is_cancelled_changes_nothing_else() {
     for name in ["gated_untied", "llama"] {
-        let (model, Made { prompts, .. }) = (load(name, &Device::flex()), made(name));
+        let (model, Made { prompts, .. }) = (load(name, &device()), made(name));
         let beams = Decoding { num_beams: 3, max_new_tokens: 12, min_new_tokens: 8, ..Decoding::default() };
         let mut all = requests(&prompts, &Decoding { min_new_tokens: 8, ..drawn()[2].clone() }, 3);
         all.extend(requests(&prompts, &beams, 1));
@@ -259,7 +257,7 @@ fn what_is_cancelled_changes_nothing_else() {
 
 #[test]
 fn answers_say_why_they_ended() {
-    let model = load("gated_untied", &Device::flex());
+    let model = load("gated_untied", &device());
     let Made { prompts, .. } = made("gated_untied");
     let greedy = Decoding { max_new_tokens: 6, ..Decoding::default() };
     let plain = answer(&model, 9, &requests(&prompts, &greedy, 1));
@@ -283,7 +281,7 @@ fn answers_say_why_they_ended() {
 
 #[test]
 fn what_the_model_lacks_is_refused_by_name() {
-    let model = load("gated_untied", &Device::flex());
+    let model = load("gated_untied", &device());
     let mut engine = Engine::new(&model, 4).expect("an engine");
     let mut said = |processors: Processors, end_ids: Vec<u32>| {
         let decoding = Decoding { processors, end_ids, ..Decoding::default() };

@@ -5,10 +5,8 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
-use common::goldens;
+use common::{device, goldens};
 use rpo::Result;
-use rpo::burn;
 use rpo::evaluate::metric::{BertScore, BertScoreOptions, Case, Measured, Metric, Part, Toxicity, ToxicityPart};
 use rpo::model::encoder::{Batches, Files};
 use safetensors::SafeTensors;
@@ -77,7 +75,7 @@ fn files(dir: &Path) -> Files {
 
 fn bert_score(dir: &Path, layer: usize, idf: bool, baseline: Option<PathBuf>) -> BertScore {
     let options = BertScoreOptions { layer: Some(layer), idf, baseline };
-    BertScore::load(&dir.to_string_lossy(), &options, &Device::flex()).expect("an encoder")
+    BertScore::load(&dir.to_string_lossy(), &options, &device()).expect("an encoder")
 }
 
 fn check(what: &str, got: &Measured, want: &[Option<f64>], within: f64) {
@@ -137,7 +135,7 @@ fn copy_without(from: &Path, left_out: &str) -> tempfile::TempDir {
 
 fn check_states(files: &Files, golden: &Golden) {
     let layers = files.config().layers;
-    let encoder = files.encoder(layers, &Device::flex()).expect("weights");
+    let encoder = files.encoder(layers, &device()).expect("weights");
     let texts = files.texts().expect("a tokenizer").encode(&golden.texts).expect("encoded");
     let mut seen = 0;
     for (which, ids, segments) in Batches::new(&texts, 0..golden.states.len(), 30) {
@@ -234,7 +232,7 @@ fn a_layer_must_be_known_and_there() {
     let name = dir("bert").to_string_lossy().into_owned();
     let said = |layer| {
         let options = BertScoreOptions { layer, ..BertScoreOptions::default() };
-        BertScore::load(&name, &options, &Device::flex()).map(drop).expect_err("refused").to_string()
+        BertScore::load(&name, &options, &device()).map(drop).expect_err("refused").to_string()
     };
     assert!(said(None).contains("knows no best layer"), "{}", said(None));
     assert!(said(Some(4)).contains("0 to 3"), "{}", said(Some(4)));
@@ -247,7 +245,7 @@ fn somebody_who_hears_can_end_it() {
     let stopped = |result: Result<Measured>| matches!(result, Err(rpo::Error::Stopped));
     assert!(stopped(metric.measure(&golden.bert_score.cases(false))));
     let name = dir("roberta").to_string_lossy().into_owned();
-    let toxicity = Toxicity::load(&name, None, &Device::flex()).expect("a classifier");
+    let toxicity = Toxicity::load(&name, None, &device()).expect("a classifier");
     assert!(stopped(toxicity.heard_by(|_, _| Err(rpo::Error::Stopped)).measure(&golden.bert_score.cases(false))));
 }
 
@@ -257,13 +255,13 @@ fn probabilities_equal_those_of_the_pipeline() {
         let (files, golden) = of(name);
         assert_eq!(files.config().labels, golden.labels);
         for (i, label) in golden.labels.iter().enumerate() {
-            let metric = Toxicity::load(files.name(), Some(label), &Device::flex()).expect("a classifier");
+            let metric = Toxicity::load(files.name(), Some(label), &device()).expect("a classifier");
             let got = metric.probabilities(&golden.texts).expect("classified");
             for (got, want) in got.iter().zip(&golden.probabilities) {
                 assert!((got - want[i]).abs() < 2e-6, "{name}, {label}: {got} instead of {}", want[i]);
             }
         }
-        let metric = Toxicity::load(files.name(), None, &Device::flex()).expect("a classifier");
+        let metric = Toxicity::load(files.name(), None, &device()).expect("a classifier");
         assert!(metric.about().version.contains(&format!("label `{toxic}`")), "{:?}", metric.about());
         let place = golden.labels.iter().position(|label| label == toxic).expect("there");
         let cases: Vec<Case> =
@@ -288,11 +286,11 @@ fn what_is_no_encoder_or_no_classifier_is_told() {
     let kept = tensors.tensors().into_iter().filter(|(name, _)| !name.starts_with("classifier."));
     safetensors::serialize_to_file(kept, None, &place.path().join("model.safetensors")).expect("written");
     let files = files(place.path());
-    let said = files.classifier(&Device::flex()).map(drop).expect_err("refused").to_string();
+    let said = files.classifier(&device()).map(drop).expect_err("refused").to_string();
     assert!(said.contains("classifier.dense.weight") && said.contains("missing"), "{said}");
-    assert!(files.encoder(1, &Device::flex()).is_ok());
+    assert!(files.encoder(1, &device()).is_ok());
     fs::rename(place.path().join("model.safetensors"), place.path().join("pytorch_model.bin")).expect("renamed");
-    let said = files.encoder(1, &Device::flex()).map(drop).expect_err("refused").to_string();
+    let said = files.encoder(1, &device()).map(drop).expect_err("refused").to_string();
     assert!(said.contains("pytorch_model.bin") && said.contains("save_pretrained"), "{said}");
 }
 
@@ -312,7 +310,7 @@ fn broken_weights_are_an_error_and_no_unknown_value() {
     let said = bert_score(place.path(), 2, false, None).measure(&cases).map(drop).expect_err("broken").to_string();
     assert!(said.contains("its weights are broken"), "{said}");
     let name = place.path().to_string_lossy().into_owned();
-    let toxicity = Toxicity::load(&name, None, &Device::flex()).expect("a classifier");
+    let toxicity = Toxicity::load(&name, None, &device()).expect("a classifier");
     let said = toxicity.measure(&cases).map(drop).expect_err("broken").to_string();
     assert!(said.contains("its weights are broken"), "{said}");
     // What lies above the layer is not read.

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::Command;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
-use common::{Golden, cases, check_answers, goldens, load, pack, relative_error, token_log_probs};
+use burn::tensor::{Tensor, TensorData};
+use common::{Golden, cases, check_answers, device, goldens, load, pack, relative_error, token_log_probs};
 use rpo::batch::{PackedBatch, length_buckets};
 use rpo::burn;
 use rpo::feedback::{FeedbackSet, PromptGroup, Response};
@@ -31,7 +31,7 @@ fn values(x: &TensorData) -> Vec<f32> {
 fn hidden_states_logits_and_log_probs_equal_transformers() {
     for name in MODELS {
         let golden = Golden::of(name);
-        let model = load(name, &Device::flex());
+        let model = load(name, &device());
         let batch = pack(&model, &golden.data());
         let States { prompts: memory, responses: hidden } = model.forward(&batch);
         let error = relative_error(&memory.to_data(), &golden.floats("encoder_hidden"));
@@ -48,7 +48,7 @@ fn hidden_states_logits_and_log_probs_equal_transformers() {
 fn the_gradient_of_every_parameter_equals_pytorch() {
     for name in MODELS {
         let golden = Golden::of(name);
-        let model = load(name, &Device::flex().autodiff());
+        let model = load(name, &device().autodiff());
         let scores = score(&model, &pack(&model, &golden.data()));
         let loss: Tensor<1> = (scores.ell(LogProb::Mean) * scores.constant(&golden.floats("loss_weights"))).sum();
         let error = relative_error(&loss.to_data(), &golden.floats("loss"));
@@ -68,7 +68,7 @@ fn the_gradient_of_every_parameter_equals_pytorch() {
 #[test]
 fn forward_passes_without_tracking_give_the_same_scores() {
     for name in MODELS {
-        let tracking = load(name, &Device::flex().autodiff());
+        let tracking = load(name, &device().autodiff());
         let batch = pack(&tracking, &Golden::of(name).data());
         let with = score(&tracking, &batch).log_probs.into_data();
         let without = values(&score(&tracking.valid(), &batch).log_probs.into_data());
@@ -92,7 +92,7 @@ fn saved_models_load_in_transformers() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let out = dir.path().join("saved");
         let origin = Checkpoint::open(&goldens().join(name)).expect("golden checkpoint");
-        save(&load(name, &Device::flex()), &origin, StoredAs::F32, &out, |_| Ok(())).expect("saves");
+        save(&load(name, &device()), &origin, StoredAs::F32, &out, |_| Ok(())).expect("saves");
         let golden = goldens().join(name).join("golden.safetensors");
         let mut check = Command::new(&python);
         let output = check.arg(&script).arg(&out).arg("--golden").arg(golden).output().expect("runs");
@@ -106,7 +106,7 @@ fn greedy_generation_equals_transformers_token_for_token() {
         let prompts = Golden::of(name).ids("prompt_ids", "prompt_lengths");
         let cases = cases(name);
         assert_eq!(cases.len(), 4);
-        check_answers(name, &load(name, &Device::flex()), &prompts, &cases);
+        check_answers(name, &load(name, &device()), &prompts, &cases);
     }
 }
 
@@ -123,7 +123,7 @@ fn cousins_equal_transformers() {
     for name in ["mt5", "umt5"] {
         let text = std::fs::read_to_string(goldens().join(name).join("golden.json")).expect("golden file");
         let Cousin { prompt, response, log_prob, answer } = serde_json::from_str(&text).expect("golden file");
-        let model = load(name, &Device::flex());
+        let model = load(name, &device());
         let response = Response { row: 0, ids: response, truncated: false, reward: 0.0, copies: 1 };
         let group = PromptGroup { prompt: prompt.clone(), first_row: 0, responses: vec![response] };
         let set = FeedbackSet { groups: vec![group] };
@@ -139,7 +139,7 @@ fn cousins_equal_transformers() {
 #[test]
 fn beam_search_equals_transformers_token_for_token() {
     for name in MODELS {
-        let model = load(name, &Device::flex());
+        let model = load(name, &device());
         let prompts = Golden::of(name).ids("prompt_ids", "prompt_lengths");
         let text = std::fs::read_to_string(goldens().join(name).join("beams.json")).expect("golden file");
         let cases: Vec<serde_json::Value> = serde_json::from_str(&text).expect("golden file");
@@ -159,7 +159,7 @@ fn beam_search_equals_transformers_token_for_token() {
 
 #[test]
 fn sampling_depends_on_seed_and_prompt_but_not_on_the_batch() {
-    let model = load("gated_untied", &Device::flex());
+    let model = load("gated_untied", &device());
     let prompts: Vec<Vec<u32>> = vec![vec![5, 6, 7, 1], vec![9, 1], vec![9, 1]];
     let processors = Processors { temperature: 3.0, ..Processors::default() };
     let decoding = Decoding { sample: true, max_new_tokens: 30, seed: 7, processors, ..Decoding::default() };

@@ -4,8 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{Golden, load};
-use rpo::burn::tensor::Device;
+use common::{Golden, device, load};
 use rpo::feedback::{FeedbackSet, Limits, ReadOptions, Split};
 use rpo::likelihood::{Given, Reading};
 use rpo::reference::{Cached, ReferenceCache, TokenScores};
@@ -47,7 +46,7 @@ fn texts_score_as_in_transformers_whatever_is_packed_with_them() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let (path, cache) = (dir.path().join("rows.jsonl"), dir.path().join("cache"));
     for name in ["llama", "llama3", "qwen2", "qwen3", "yarn"] {
-        let (golden, model) = (Golden::of(name), load(name, &Device::flex()));
+        let (golden, model) = (Golden::of(name), load(name, &device()));
         let vocabulary = model.config().vocab_size();
         std::fs::write(&path, rows(&golden.data())).expect("write");
         let mut want = golden.floats("token_log_probs");
@@ -89,7 +88,7 @@ fn texts_score_as_in_transformers_whatever_is_packed_with_them() {
 #[test]
 fn tokens_of_encoder_decoder_models_score_as_in_transformers() {
     for name in ["gated_untied", "relu_tied"] {
-        let (golden, model) = (Golden::of(name), load(name, &Device::flex()));
+        let (golden, model) = (Golden::of(name), load(name, &device()));
         let split = Split { train: golden.data(), ..Split::default() };
         for budget in [1, 300, 4096] {
             let (scores, _) = TokenScores::cached(&model, &split, budget, None, &mut |_| Ok(())).expect("scored");

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
-use common::{Golden, data, goldens, load, pack, relative_error, token_log_probs};
+use common::{Golden, data, device, goldens, load, pack, relative_error, token_log_probs};
 use rpo::burn;
 use rpo::feedback::{FeedbackSet, Split};
 use rpo::generate::{Decoding, generate};
@@ -67,7 +67,7 @@ fn check(name: &str, model: &Model) {
 fn an_adapter_of_peft_is_loaded_with_its_base_model() {
     for name in ADAPTED {
         let checkpoint = Checkpoint::open(&goldens().join(format!("lora_{name}"))).expect("an adapter");
-        check(name, &checkpoint.load(&Device::flex()).expect("merged"));
+        check(name, &checkpoint.load(&device()).expect("merged"));
     }
 }
 
@@ -80,7 +80,7 @@ fn scores_and_gradients_equal_peft_and_the_rest_is_frozen() {
         let weights = base.floats("loss_weights");
         let loss = |scores: &Scores| (scores.ell(LogProb::Mean) * scores.constant(&weights)).sum();
         for recomputed in [false, true] {
-            let model = adapted(name, &settings(name), &Device::flex().autodiff());
+            let model = adapted(name, &settings(name), &device().autodiff());
             check(name, &model.inference());
             let batch = pack(&model, &base.data());
             let learner = rpo::score::Learner { policy: model, value: None };
@@ -109,7 +109,7 @@ fn scores_and_gradients_equal_peft_and_the_rest_is_frozen() {
 fn few_tokens_and_many_are_adapted_alike() {
     // Few tokens go through the adapter by itself, many through the matrix with the adapter in it.
     for name in ["gated_untied", "llama"] {
-        let (model, merged) = (adapted(name, &settings(name), &Device::flex()), merged(name));
+        let (model, merged) = (adapted(name, &settings(name), &device()), merged(name));
         let prompts = Golden::of(name).ids("prompt_ids", "prompt_lengths");
         let answers =
             |model: &Model| generate(model, &prompts, 0, &Decoding::default(), &Stop::new()).expect("answers");
@@ -118,7 +118,7 @@ fn few_tokens_and_many_are_adapted_alike() {
 }
 
 fn merged(name: &str) -> Model {
-    Checkpoint::open(&goldens().join(format!("lora_{name}"))).and_then(|c| c.load(&Device::flex())).expect("merged")
+    Checkpoint::open(&goldens().join(format!("lora_{name}"))).and_then(|c| c.load(&device())).expect("merged")
 }
 
 fn values(model: &Model) -> BTreeMap<String, Vec<f32>> {
@@ -132,11 +132,11 @@ fn a_saved_adapter_is_the_same_again_and_a_saved_model_is_merged() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let [alone, whole] = ["alone", "whole"].map(|n| dir.path().join(n));
         let (lora, base) = (settings(name), Checkpoint::open(&goldens().join(name)).expect("golden"));
-        let model = adapted(name, &lora, &Device::flex());
+        let model = adapted(name, &lora, &device());
         save_adapter(&model, &lora, &base, &alone, |_| Ok(())).expect("saved");
         save(&model, &base, StoredAs::F32, &whole, |_| Ok(())).expect("saved");
         for path in [&alone, &whole] {
-            check(name, &Checkpoint::open(path).and_then(|c| c.load(&Device::flex())).expect("loads"));
+            check(name, &Checkpoint::open(path).and_then(|c| c.load(&device())).expect("loads"));
         }
         let tensors = |path: &Path| std::fs::read(path).expect("adapter");
         let theirs = tensors(&goldens().join(format!("lora_{name}/adapter_model.safetensors")));
@@ -155,7 +155,7 @@ fn adapters_of_some_layers_are_named_in_full() {
     let targets = vec!["layers.0.self_attn.q_proj".to_string(), "down_proj".to_string()];
     let lora = Lora { rank: 2, targets, ..Lora::default() };
     let base = Checkpoint::open(&goldens().join("llama")).expect("golden");
-    let model = lora.attach(base.load(&Device::flex()).expect("loads"), &mut RandomWeights::new(0)).expect("fits");
+    let model = lora.attach(base.load(&device()).expect("loads"), &mut RandomWeights::new(0)).expect("fits");
     let dir = tempfile::tempdir().expect("temporary directory");
     save_adapter(&model, &lora, &base, &dir.path().join("a"), |_| Ok(())).expect("saved");
     let text = std::fs::read_to_string(dir.path().join("a/adapter_config.json")).expect("settings");
@@ -167,7 +167,7 @@ fn adapters_of_some_layers_are_named_in_full() {
 fn training_changes_adapters_alone_and_begins_at_the_base_model() {
     for name in ["gated_untied", "llama"] {
         let data = Split { train: rated(name), ..Split::default() };
-        let start = load(name, &Device::flex().autodiff());
+        let start = load(name, &device().autodiff());
         let lora = Lora { rank: 2, ..Lora::default() };
         let config = TrainConfig { max_steps: Some(3), lora: lora.clone(), ..TrainConfig::default() };
         let fresh = lora.attach(start.clone(), &mut RandomWeights::new(config.seed)).expect("attached");
@@ -217,11 +217,11 @@ fn a_model_held_in_bfloat16_is_its_rounded_self() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let base = Checkpoint::open(&goldens().join(name)).expect("golden");
         let [rounded, saved] = ["rounded", "saved"].map(|n| dir.path().join(n));
-        let wide = base.load(&Device::flex()).expect("loads");
+        let wide = base.load(&device()).expect("loads");
         save(&wide, &base, StoredAs::Bf16, &rounded, |_| Ok(())).expect("saved");
-        let device = Device::flex().autodiff();
-        let held = Checkpoint::open(&rounded).expect("a model").load_rounded(&device).expect("loads");
-        let want = Checkpoint::open(&rounded).and_then(|c| c.load(&device)).expect("loads");
+        let training = device().autodiff();
+        let held = Checkpoint::open(&rounded).expect("a model").load_rounded(&training).expect("loads");
+        let want = Checkpoint::open(&rounded).and_then(|c| c.load(&training)).expect("loads");
         assert_ne!(values(&want), values(&wide), "{name}: rounding changes something");
         let lora = Lora { rank: 2, ..Lora::default() };
         let config = TrainConfig { max_steps: Some(2), lora: lora.clone(), ..TrainConfig::default() };
@@ -243,13 +243,13 @@ fn a_model_held_in_bfloat16_is_its_rounded_self() {
         };
         assert_eq!(answers(&held), answers(&want), "{name}");
         save(&held, &base, StoredAs::Bf16, &saved, |_| Ok(())).expect("saved");
-        Checkpoint::open(&saved).and_then(|c| c.load(&Device::flex())).expect("loads");
+        Checkpoint::open(&saved).and_then(|c| c.load(&device())).expect("loads");
     }
 }
 
 #[test]
 fn what_does_not_fit_is_refused_by_name() {
-    let model = || load("llama", &Device::flex());
+    let model = || load("llama", &device());
     let lora = Lora { rank: 2, targets: vec!["q_proj".into(), "wi_0".into()], ..Lora::default() };
     let said = lora.attach(model(), &mut RandomWeights::new(0)).expect_err("no such map").to_string();
     assert!(said.contains("`wi_0`") && said.contains("down_proj, gate_proj, k_proj, o_proj, q_proj"), "{said}");
@@ -275,7 +275,7 @@ fn what_does_not_fit_is_refused_by_name() {
         let text = text.replace("../", &format!("{}/", base.display()));
         let text = text.replace("\"adapter\"", &format!("\"{}\"", dir.path().display()));
         std::fs::write(dir.path().join("adapter_config.json"), text).expect("written");
-        Checkpoint::open(dir.path()).and_then(|c| c.load(&Device::flex())).map(|_| ()).map_err(|e| e.to_string())
+        Checkpoint::open(dir.path()).and_then(|c| c.load(&device())).map(|_| ()).map_err(|e| e.to_string())
     };
     load_with(&[]).expect("as it is");
     for (changes, wanted) in [

@@ -1,9 +1,11 @@
 //! The loop end to end on a tiny model and data that the tests write themselves.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
-use rpo::burn;
+use common::device;
+
 use rpo::chat::Chat;
 use rpo::feedback::{FeedbackSet, Limits, ReadOptions, ReadSummary, Split};
 use rpo::model::checkpoint::{Checkpoint, StoredAs, init};
@@ -98,7 +100,7 @@ impl Bench {
         observer: &mut dyn Observer,
         judge: Option<&Judge<'_>>,
     ) -> rpo::Result<Summary> {
-        let device = Device::flex().autodiff();
+        let device = device().autodiff();
         let origin = self.checkpoint();
         let (split, _) = self.data();
         let model = origin.load(&device).expect("model");
@@ -204,7 +206,7 @@ fn every_objective_lowers_its_held_out_loss() {
         assert!(!summary.interrupted);
         for model in ["best", "last"] {
             let saved = Checkpoint::open(&bench.path(name).join(model)).expect("saved");
-            saved.load(&Device::flex()).expect("loads");
+            saved.load(&device()).expect("loads");
             saved.tokenizer(Chat::default()).expect("carries its tokenizer");
         }
     }
@@ -293,7 +295,7 @@ fn a_run_stopped_in_the_midst_of_a_validation_repeats_it_once() {
 fn a_pass_that_was_stopped_goes_on_where_it_was() {
     let bench = Bench::new();
     let (split, _) = bench.data();
-    let model = bench.checkpoint().load(&Device::flex()).expect("model");
+    let model = bench.checkpoint().load(&device()).expect("model");
     let whole = ReferenceScores::compute(&model, &split, 64, &mut |_| Ok(())).expect("scored");
     let dir = bench.path("cache");
     let cache = ReferenceCache::new(&dir, &model).expect("hashed");
@@ -325,7 +327,7 @@ fn what_would_be_saved_is_finite_or_the_run_ends() {
     let said = bench.try_train("run", &rpo(), &config, None, None).expect_err("diverges").to_string();
     assert!(said.starts_with("step ") && said.contains("lower the learning rate"), "{said}");
     for dir in ["best", "last"].map(|name| bench.path("run").join(name)).iter().filter(|dir| dir.exists()) {
-        let model = Checkpoint::open(dir).and_then(|saved| saved.load(&Device::flex())).expect("loads");
+        let model = Checkpoint::open(dir).and_then(|saved| saved.load(&device())).expect("loads");
         let finite = |values: Vec<f32>| values.iter().all(|v| v.is_finite());
         assert!(model.parameters().into_iter().all(|p| finite(p.values.into_data().try_to_vec().expect("f32"))));
     }
@@ -351,7 +353,7 @@ fn reference_scores_are_cached_and_never_stale() {
     let cache = bench.path("cache");
     let (split, _) = bench.data();
     let scores = |model: &Path, split: &Split| {
-        let model = Checkpoint::open(model).and_then(|c| c.load(&Device::flex())).expect("model");
+        let model = Checkpoint::open(model).and_then(|c| c.load(&device())).expect("model");
         let cache = ReferenceCache::new(&cache, &model).expect("hashed");
         ReferenceScores::cached(&model, split, 512, &cache, &mut |_| Ok(())).expect("scores")
     };
@@ -365,7 +367,7 @@ fn reference_scores_are_cached_and_never_stale() {
     changed.train.groups[0].responses[0].ids[0] = 5;
     assert_eq!(scores(&bench.path("model"), &changed).1, Cached::Left, "other data");
     // A batch budget is no input: it must not change the values.
-    let model = bench.checkpoint().load(&Device::flex()).expect("model");
+    let model = bench.checkpoint().load(&device()).expect("model");
     let small = ReferenceScores::compute(&model, &split, 1, &mut |_| Ok(())).expect("scored");
     for row in 0..first.len() {
         let (a, b) = (first.ell(row, LogProb::Sum), small.ell(row, LogProb::Sum));
@@ -377,7 +379,7 @@ fn reference_scores_are_cached_and_never_stale() {
     }
     assert_eq!(scores(&bench.path("model"), &split), (first.clone(), Cached::Left));
     // Where nothing can be written, scores are computed all the same.
-    let model = bench.checkpoint().load(&Device::flex()).expect("model");
+    let model = bench.checkpoint().load(&device()).expect("model");
     std::fs::write(bench.path("file"), b"").expect("write");
     let nowhere = ReferenceCache::new(&bench.path("file"), &model).expect("hashed");
     let scored = ReferenceScores::cached(&model, &split, 512, &nowhere, &mut |_| Ok(())).expect("scores");

@@ -16,9 +16,10 @@ use super::ranks::Ranks;
 use super::record::{self, Basis, Draw, JUDGED, Judged, Point, START, SavedModel, Start};
 use super::{Candidate, Comparison};
 use crate::judge::Judge;
+use crate::progress;
 use crate::settings::Settings;
 use crate::train::{prepare, train};
-use crate::{device, progress};
+use rpo::device;
 
 /// What all contestants share.
 pub struct Arena<'a> {

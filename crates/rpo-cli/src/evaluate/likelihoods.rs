@@ -14,7 +14,8 @@ use super::answers::Answered;
 use super::arguments::Arguments;
 use super::measure::Metric;
 use super::prompts::Prompts;
-use crate::{device, interrupt, progress, settings};
+use crate::{interrupt, progress, settings};
+use rpo::device;
 
 /// Tokens computed at once.
 const BUDGET: usize = 4096;

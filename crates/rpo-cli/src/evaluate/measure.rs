@@ -14,7 +14,8 @@ use super::answers::Answered;
 use super::arguments::{Arguments, MetricFlags};
 use super::likelihoods;
 use super::prompts::Prompts;
-use crate::{device, interrupt, progress};
+use crate::{interrupt, progress};
+use rpo::device;
 
 /// A metric of every model, prompt by prompt.
 pub struct Metric {

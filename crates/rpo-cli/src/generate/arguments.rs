@@ -11,8 +11,8 @@ use rpo::tokenizer::Cut;
 use serde::{Deserialize, Serialize};
 
 use super::shard::Shard;
-use crate::device;
 use crate::flags::ChatFlags;
+use rpo::device;
 
 /// Let a model answer prompts: `rpo generate --model DIR "PROMPT"`
 ///

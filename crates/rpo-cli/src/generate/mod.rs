@@ -31,7 +31,8 @@ use row::{Form, Key};
 use shard::Shard;
 use wanted::Wanted;
 
-use crate::{device, interrupt, progress};
+use crate::{interrupt, progress};
+use rpo::device;
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {

@@ -13,7 +13,7 @@ use rpo::evaluate::judge::{
 use rpo::model::Precision;
 
 use super::Seat;
-use crate::device;
+use rpo::device;
 
 /// Who judges, and how it is asked.
 #[derive(clap::Args, Clone)]

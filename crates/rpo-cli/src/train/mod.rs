@@ -26,7 +26,8 @@ use self::resume::BegunWith;
 use crate::flags::{Flags, real, text, whole};
 use crate::progress::{self, TrainingProgress};
 use crate::settings::{Given, Origin, Settings, merge};
-use crate::{advice, device, interrupt, judge, outcome};
+use crate::{advice, interrupt, judge, outcome};
+use rpo::device;
 
 /// Train a model from rated responses: `rpo train rpo --model MODEL --data FILE --out DIR`
 ///

@@ -11,10 +11,10 @@
 
 use burn_flex::FlexTensor;
 
-use super::memory::{Matrix, Store, multiply, product, rows_columns, tensor, widened};
+use super::memory::{self, Matrix, Store, Value, multiply, rows_columns, tensor, values, widened};
 use super::node::{Inputs, OfInputs, Operation};
 use super::pointwise::{column_sums, repeated};
-use crate::parameters;
+use crate::parameters::{self, Compute};
 
 /// Where the parameters of a map stand among a node's inputs.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,7 @@ pub(super) struct Affine {
     weight: usize,
     bias: Option<usize>,
     adapter: Option<Adapter>,
+    compute: Compute,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +35,7 @@ struct Adapter {
 impl Affine {
     /// Adds the parameters of `map` to `inputs`.
     pub(super) fn of(map: parameters::Affine, inputs: &mut Inputs<burn::backend::Dispatch>) -> Self {
-        let parameters::Affine { weight, bias, adapter } = map;
+        let parameters::Affine { weight, bias, adapter, compute } = map;
         Self {
             weight: inputs.add(weight),
             bias: bias.map(|bias| inputs.add(bias)),
@@ -43,38 +44,54 @@ impl Affine {
                 b: inputs.add(b),
                 scale: scale as f32,
             }),
+            compute,
         }
     }
 
-    /// The matrix in `f32` that acts on `tokens` tokens, and an adapter that acts beside it where that is less work.
+    /// What its products are computed in.
+    pub(super) fn compute(self) -> Compute {
+        self.compute
+    }
+
+    /// The matrix that acts on `tokens` tokens, and an adapter that acts beside it where that is less work.
     fn parts(self, inputs: &[FlexTensor], tokens: usize) -> (FlexTensor, Option<Adapter>) {
-        let mut weight = widened(&inputs[self.weight]);
+        let weight = inputs[self.weight].clone();
         let Some(adapter) = self.adapter else { return (weight, None) };
         let (outputs, width) = rows_columns(&weight);
         if tokens * (outputs + width) < outputs * width {
             return (weight, Some(adapter));
         }
         let Adapter { a, b, scale } = adapter;
-        add(&mut weight, matrix(&scaled(&inputs[b], scale)), matrix(&inputs[a]));
-        (weight, None)
+        let mut sum = widened(&weight);
+        self.add(&mut sum, matrix(&scaled(&inputs[b], scale)), matrix(&inputs[a]));
+        (sum, None)
+    }
+
+    /// `a b`.
+    fn result<T: Value>(self, a: Matrix<'_>, b: Matrix<'_>) -> FlexTensor {
+        let shape = [a.rows(), b.columns()];
+        tensor(T::product(a, b, self.compute), shape)
+    }
+
+    /// Adds `a b` to `sum`.
+    fn add(self, sum: &mut FlexTensor, a: Matrix<'_>, b: Matrix<'_>) {
+        let (_, width) = rows_columns(sum);
+        multiply(a, b, sum.storage_mut(), width, Store::Add, self.compute);
     }
 
     /// `x weight^T + bias`.
-    pub(super) fn forward(self, inputs: &[FlexTensor], x: &FlexTensor) -> FlexTensor {
+    pub(super) fn forward<T: Value>(self, inputs: &[FlexTensor], x: &FlexTensor) -> FlexTensor {
         let ((n, _), (outputs, _)) = (rows_columns(x), rows_columns(&inputs[self.weight]));
-        match self.bias {
-            None => {
-                let (weight, beside) = self.parts(inputs, n);
-                let mut y = result(matrix(x), matrix(&weight).t());
-                forward_beside(beside, inputs, &mut y, x);
-                y
-            }
-            Some(bias) => {
-                let mut y = tensor(repeated(inputs[bias].storage(), n), [n, outputs]);
-                self.add_product(inputs, &mut y, x);
-                y
-            }
+        if let Some(bias) = self.bias {
+            let mut y = tensor(repeated(inputs[bias].storage(), n), [n, outputs]);
+            self.add_product(inputs, &mut y, x);
+            return memory::converted::<T>(y);
         }
+        let (weight, beside) = self.parts(inputs, n);
+        let Some(adapter) = beside else { return self.result::<T>(matrix(x), matrix(&weight).t()) };
+        let mut y = self.result::<f32>(matrix(x), matrix(&weight).t());
+        self.forward_beside(adapter, inputs, &mut y, x);
+        memory::converted::<T>(y)
     }
 
     /// `residual + x weight^T + bias`.
@@ -93,23 +110,48 @@ impl Affine {
     /// Adds `x weight^T` to `sum`.
     fn add_product(self, inputs: &[FlexTensor], sum: &mut FlexTensor, x: &FlexTensor) {
         let (weight, beside) = self.parts(inputs, rows_columns(x).0);
-        add(sum, matrix(x), matrix(&weight).t());
-        forward_beside(beside, inputs, sum, x);
+        self.add(sum, matrix(x), matrix(&weight).t());
+        if let Some(adapter) = beside {
+            self.forward_beside(adapter, inputs, sum, x);
+        }
+    }
+
+    /// Adds `scale (x A^T) B^T` to `y`.
+    fn forward_beside(self, adapter: Adapter, inputs: &[FlexTensor], y: &mut FlexTensor, x: &FlexTensor) {
+        self.add(y, matrix(&self.narrowed(adapter, inputs, x)), matrix(&inputs[adapter.b]).t());
     }
 
     /// Gradient of `x`.
-    pub(super) fn of_input(self, inputs: &[FlexTensor], gradient: &FlexTensor) -> FlexTensor {
+    pub(super) fn of_input<T: Value>(self, inputs: &[FlexTensor], gradient: &FlexTensor) -> FlexTensor {
         let (weight, beside) = self.parts(inputs, rows_columns(gradient).0);
-        let mut of_x = result(matrix(gradient), matrix(&weight));
-        backward_beside(beside, inputs, &mut of_x, gradient);
-        of_x
+        let Some(adapter) = beside else { return self.result::<T>(matrix(gradient), matrix(&weight)) };
+        let mut of_x = self.result::<f32>(matrix(gradient), matrix(&weight));
+        self.backward_beside(adapter, inputs, &mut of_x, gradient);
+        memory::converted::<T>(of_x)
     }
 
     /// Adds [`Self::of_input`] to `sum`.
     pub(super) fn of_input_onto(self, inputs: &[FlexTensor], sum: &mut FlexTensor, gradient: &FlexTensor) {
         let (weight, beside) = self.parts(inputs, rows_columns(gradient).0);
-        add(sum, matrix(gradient), matrix(&weight));
-        backward_beside(beside, inputs, sum, gradient);
+        self.add(sum, matrix(gradient), matrix(&weight));
+        if let Some(adapter) = beside {
+            self.backward_beside(adapter, inputs, sum, gradient);
+        }
+    }
+
+    /// Adds `scale (G B) A` to the gradient of `x`.
+    fn backward_beside(self, adapter: Adapter, inputs: &[FlexTensor], of_x: &mut FlexTensor, gradient: &FlexTensor) {
+        self.add(of_x, matrix(&self.of_narrowed(adapter, inputs, gradient)), matrix(&inputs[adapter.a]));
+    }
+
+    /// `scale x A^T`: `(tokens, rank)`.
+    fn narrowed(self, adapter: Adapter, inputs: &[FlexTensor], x: &FlexTensor) -> FlexTensor {
+        scaled(&self.result::<f32>(matrix(x), matrix(&inputs[adapter.a]).t()), adapter.scale)
+    }
+
+    /// `scale G B`, the gradient of `x A^T`: `(tokens, rank)`.
+    fn of_narrowed(self, adapter: Adapter, inputs: &[FlexTensor], gradient: &FlexTensor) -> FlexTensor {
+        self.result::<f32>(matrix(gradient), matrix(&scaled(&inputs[adapter.b], adapter.scale)))
     }
 
     /// Whether the gradient of some parameter is wanted.
@@ -122,7 +164,7 @@ impl Affine {
     /// The gradients of the parameters.
     pub(super) fn of_parameters(self, of: &mut OfInputs<'_>, gradient: &FlexTensor, x: &FlexTensor) {
         if of.wants(self.weight) {
-            of.put(self.weight, result(matrix(gradient).t(), matrix(x)));
+            of.put(self.weight, self.result::<f32>(matrix(gradient).t(), matrix(x)));
         }
         if let Some(bias) = self.bias.filter(|bias| of.wants(*bias)) {
             of.put(bias, column_sums(gradient));
@@ -130,54 +172,19 @@ impl Affine {
         let Some(adapter) = self.adapter else { return };
         let inputs = of.inputs;
         if of.wants(adapter.b) {
-            of.put(adapter.b, result(matrix(gradient).t(), matrix(&adapter.narrowed(inputs, x))));
+            let narrowed = self.narrowed(adapter, inputs, x);
+            of.put(adapter.b, self.result::<f32>(matrix(gradient).t(), matrix(&narrowed)));
         }
         if of.wants(adapter.a) {
-            of.put(adapter.a, result(matrix(&adapter.of_narrowed(inputs, gradient)).t(), matrix(x)));
+            let of_narrowed = self.of_narrowed(adapter, inputs, gradient);
+            of.put(adapter.a, self.result::<f32>(matrix(&of_narrowed).t(), matrix(x)));
         }
-    }
-}
-
-impl Adapter {
-    /// `scale x A^T`: `(tokens, rank)`.
-    fn narrowed(self, inputs: &[FlexTensor], x: &FlexTensor) -> FlexTensor {
-        scaled(&result(matrix(x), matrix(&inputs[self.a]).t()), self.scale)
-    }
-
-    /// `scale G B`, the gradient of `x A^T`: `(tokens, rank)`.
-    fn of_narrowed(self, inputs: &[FlexTensor], gradient: &FlexTensor) -> FlexTensor {
-        result(matrix(gradient), matrix(&scaled(&inputs[self.b], self.scale)))
-    }
-}
-
-/// Adds `scale (x A^T) B^T` to `y`.
-fn forward_beside(adapter: Option<Adapter>, inputs: &[FlexTensor], y: &mut FlexTensor, x: &FlexTensor) {
-    if let Some(adapter) = adapter {
-        add(y, matrix(&adapter.narrowed(inputs, x)), matrix(&inputs[adapter.b]).t());
-    }
-}
-
-/// Adds `scale (G B) A` to the gradient of `x`.
-fn backward_beside(adapter: Option<Adapter>, inputs: &[FlexTensor], of_x: &mut FlexTensor, gradient: &FlexTensor) {
-    if let Some(adapter) = adapter {
-        add(of_x, matrix(&adapter.of_narrowed(inputs, gradient)), matrix(&inputs[adapter.a]));
     }
 }
 
 fn matrix(x: &FlexTensor) -> Matrix<'_> {
     let (rows, columns) = rows_columns(x);
-    Matrix::new(x.storage(), rows, columns, columns)
-}
-
-fn result(a: Matrix<'_>, b: Matrix<'_>) -> FlexTensor {
-    let shape = [a.rows(), b.columns()];
-    tensor(product(a, b), shape)
-}
-
-/// Adds `a b` to `sum`.
-fn add(sum: &mut FlexTensor, a: Matrix<'_>, b: Matrix<'_>) {
-    let (_, width) = rows_columns(sum);
-    multiply(a, b, sum.storage_mut(), width, Store::Add);
+    Matrix::of(values(x), rows, columns, columns)
 }
 
 pub(super) fn scaled(x: &FlexTensor, scale: f32) -> FlexTensor {
@@ -196,14 +203,14 @@ impl Operation for Linear {
     type Kept = ();
 
     fn forward(&self, inputs: &[FlexTensor], _: bool) -> (FlexTensor, ()) {
-        (self.map.forward(inputs, &inputs[self.x]), ())
+        (self.map.forward::<f32>(inputs, &inputs[self.x]), ())
     }
 
     fn backward(&self, of: &mut OfInputs<'_>, (): (), gradient: FlexTensor) {
         let inputs = of.inputs;
         self.map.of_parameters(of, &gradient, &inputs[self.x]);
         if of.wants(self.x) {
-            of.put(self.x, self.map.of_input(inputs, &gradient));
+            of.put(self.x, self.map.of_input::<f32>(inputs, &gradient));
         }
     }
 }

@@ -7,9 +7,10 @@ use std::ops::Range;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::memory::{self, Matrix, Store, multiply, rows_columns, tensor};
+use super::memory::{self, Matrix, Store, Value, multiply, rows_columns, tensor};
 use super::simd::{exp, exponentiate, sum, vectorised};
 use crate::Segments;
+use crate::parameters::Compute;
 use crate::plan::{Plan, relative_position_bucket};
 use crate::segments::MASKED;
 
@@ -62,7 +63,7 @@ fn within(segment: &Range<usize>, rows: &Range<usize>) -> Range<usize> {
 }
 
 /// A head's columns of some rows.
-fn columns<'a>(values: &'a [f32], range: &Range<usize>, head: usize, width: usize, inner: usize) -> Matrix<'a> {
+fn columns<'a, T: Value>(values: &'a [T], range: &Range<usize>, head: usize, width: usize, inner: usize) -> Matrix<'a> {
     Matrix::new(&values[range.start * inner + head * width..range.end * inner], range.len(), width, inner)
 }
 
@@ -84,14 +85,14 @@ fn pairs(plan: &Plan) -> impl IndexedParallelIterator<Item = (usize, usize)> {
 }
 
 /// Puts `(tokens, width)` parts, one for each of [`pairs`], together to `(tokens, heads * width)`.
-fn join(parts: &[Vec<f32>], segments: &Segments, heads: usize, width: usize) -> FlexTensor {
+fn join<T: Value>(parts: &[Vec<f32>], segments: &Segments, heads: usize, width: usize) -> FlexTensor {
     let inner = heads * width;
-    let mut whole = vec![0f32; segments.total() * inner];
+    let mut whole = vec![T::narrow(0.0); segments.total() * inner];
     let outputs = memory::parts(&mut whole, segments.lengths(), inner).into_par_iter().zip(parts.par_chunks(heads));
     outputs.for_each(|(output, parts)| {
         for (i, row) in output.chunks_exact_mut(inner).enumerate() {
             for (place, part) in row.chunks_exact_mut(width).zip(parts) {
-                place.copy_from_slice(&part[i * width..][..width]);
+                place.iter_mut().zip(&part[i * width..][..width]).for_each(|(place, x)| *place = T::narrow(*x));
             }
         }
     });
@@ -99,17 +100,18 @@ fn join(parts: &[Vec<f32>], segments: &Segments, heads: usize, width: usize) -> 
 }
 
 /// `softmax(q k^T + bias) v`, and the logarithm of each softmax's denominator, `(query tokens, heads)`. All are dense.
-pub(super) fn forward(
+pub(super) fn forward<T: Value>(
     q: &FlexTensor,
     k: &FlexTensor,
     v: &FlexTensor,
     table: Option<&FlexTensor>,
     plan: &Plan,
+    compute: Compute,
 ) -> (FlexTensor, FlexTensor) {
     let (_, inner) = rows_columns(q);
     let (heads, width) = (plan.heads, inner / plan.heads);
     let bias = Bias::new(plan, table);
-    let (qs, ks, vs): (&[f32], &[f32], &[f32]) = (q.storage(), k.storage(), v.storage());
+    let (qs, ks, vs): (&[T], &[T], &[T]) = (q.storage(), k.storage(), v.storage());
     let (mixed, denominators): (Vec<_>, Vec<_>) = pairs(plan)
         .map(|(segment, head)| {
             let (queries, keys) = (plan.queries.range(segment), plan.keys().range(segment));
@@ -121,7 +123,7 @@ pub(super) fn forward(
                 let visible = within(&keys, &(0..seen));
                 let q = columns(qs, &within(&queries, &rows), head, width, inner);
                 let (k, v) = (columns(ks, &visible, head, width, inner), columns(vs, &visible, head, width, inner));
-                multiply(q, k.t(), scores, seen, Store::Replace);
+                multiply(q, k.t(), scores, seen, Store::Replace, compute);
                 vectorised(
                     #[inline(always)]
                     || {
@@ -138,12 +140,12 @@ pub(super) fn forward(
                     },
                 );
                 let weights = Matrix::new(scores, rows.len(), seen, seen);
-                multiply(weights, v, &mut mixed[rows.start * width..], width, Store::Replace);
+                multiply(weights, v, &mut mixed[rows.start * width..], width, Store::Replace, compute);
             }
             (mixed, denominators)
         })
         .unzip();
-    (join(&mixed, &plan.queries, heads, width), join(&denominators, &plan.queries, heads, 1))
+    (join::<T>(&mixed, &plan.queries, heads, width), join::<f32>(&denominators, &plan.queries, heads, 1))
 }
 
 /// Gradients of `q`, `k` and `v`, and of the table; beside `q`, `k` and `v` it gets the two results of [`forward`].
@@ -156,17 +158,18 @@ pub(super) fn forward(
 /// ```
 ///
 /// because `rowsum(P * dP) = rowsum(o * G)`. `P` is computed again from `S` and the kept denominators.
-pub(super) fn backward(
+pub(super) fn backward<T: Value>(
     [q, k, v, mixed, denominators]: &[FlexTensor; 5],
     table: Option<&FlexTensor>,
     gradient: &FlexTensor,
     plan: &Plan,
+    compute: Compute,
 ) -> ([FlexTensor; 3], FlexTensor) {
     let (_, inner) = rows_columns(q);
     let (heads, width) = (plan.heads, inner / plan.heads);
     let bias = Bias::new(plan, table);
-    let (qs, ks, vs): (&[f32], &[f32], &[f32]) = (q.storage(), k.storage(), v.storage());
-    let (os, gs, ds): (&[f32], &[f32], &[f32]) = (mixed.storage(), gradient.storage(), denominators.storage());
+    let (qs, ks, vs): (&[T], &[T], &[T]) = (q.storage(), k.storage(), v.storage());
+    let (os, gs, ds): (&[T], &[T], &[f32]) = (mixed.storage(), gradient.storage(), denominators.storage());
     let done: Vec<[Vec<f32>; 4]> = pairs(plan)
         .map(|(segment, head)| {
             let (queries, keys) = (plan.queries.range(segment), plan.keys().range(segment));
@@ -180,8 +183,8 @@ pub(super) fn backward(
                 let (here, visible) = (within(&queries, &rows), within(&keys, &(0..seen)));
                 let (q, g) = (columns(qs, &here, head, width, inner), columns(gs, &here, head, width, inner));
                 let (k, v) = (columns(ks, &visible, head, width, inner), columns(vs, &visible, head, width, inner));
-                multiply(q, k.t(), weights, seen, Store::Replace);
-                multiply(g, v.t(), changes, seen, Store::Replace);
+                multiply(q, k.t(), weights, seen, Store::Replace, compute);
+                multiply(g, v.t(), changes, seen, Store::Replace, compute);
                 vectorised(
                     #[inline(always)]
                     || {
@@ -209,9 +212,9 @@ pub(super) fn backward(
                 );
                 let weights = Matrix::new(weights, rows.len(), seen, seen);
                 let changes = Matrix::new(changes, rows.len(), seen, seen);
-                multiply(changes, k, &mut of_q[rows.start * width..], width, Store::Replace);
-                multiply(changes.t(), q, &mut of_k, width, Store::Add);
-                multiply(weights.t(), g, &mut of_v, width, Store::Add);
+                multiply(changes, k, &mut of_q[rows.start * width..], width, Store::Replace, compute);
+                multiply(changes.t(), q, &mut of_k, width, Store::Add, compute);
+                multiply(weights.t(), g, &mut of_v, width, Store::Add, compute);
             }
             [of_q, of_k, of_v, of_distances]
         })
@@ -229,5 +232,5 @@ pub(super) fn backward(
         of_v.push(v);
     }
     let joined = [(&of_q, &plan.queries), (&of_k, plan.keys()), (&of_v, plan.keys())];
-    (joined.map(|(parts, segments)| join(parts, segments, heads, width)), tensor(of_table, [buckets, heads]))
+    (joined.map(|(parts, segments)| join::<T>(parts, segments, heads, width)), tensor(of_table, [buckets, heads]))
 }

@@ -11,6 +11,7 @@ use super::node::{Inputs, OfInputs, Operation};
 use super::pointwise::{TASK, added, task};
 use super::simd::{exp, sum, vectorised};
 use crate::encoder::LayerNorm;
+use crate::parameters::Compute;
 use crate::plan::Plan;
 use crate::segments::Segments;
 
@@ -204,14 +205,14 @@ impl Operation for ScaledAttention {
     fn forward(&self, inputs: &[FlexTensor], _: bool) -> (FlexTensor, Self::Kept) {
         let [q, k, v] = inputs else { unreachable!("three inputs were added") };
         let q = scaled(q, self.scale(q));
-        let (mixed, denominators) = attention::forward(&q, k, v, None, &self.plan);
+        let (mixed, denominators) = attention::forward::<f32>(&q, k, v, None, &self.plan, Compute::F32);
         (mixed.clone(), [q, mixed, denominators])
     }
 
     fn backward(&self, of: &mut OfInputs<'_>, [q, mixed, denominators]: Self::Kept, gradient: FlexTensor) {
         let scale = self.scale(&q);
         let kept = [q, of.inputs[1].clone(), of.inputs[2].clone(), mixed, denominators];
-        let ([of_q, of_k, of_v], _) = attention::backward(&kept, None, &gradient, &self.plan);
+        let ([of_q, of_k, of_v], _) = attention::backward::<f32>(&kept, None, &gradient, &self.plan, Compute::F32);
         of.put(0, scaled(&of_q, scale));
         of.put(1, of_k);
         of.put(2, of_v);

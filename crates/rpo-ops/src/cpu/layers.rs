@@ -4,14 +4,16 @@
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
+use half::bf16;
 
 use super::affine::Affine;
 use super::attention;
+use super::memory::Value;
 use super::node::{Inputs, OfInputs, Operation};
 use super::pointwise::{gated, gated_backward, rms_norm, rms_norm_backward};
 use super::prefixed::{self, PrefixPlan};
 
-use crate::parameters::{Gate, GatedFeedForward};
+use crate::parameters::{Compute, Gate, GatedFeedForward};
 use crate::plan::Plan;
 use crate::{RelativeBias, parameters};
 
@@ -29,8 +31,8 @@ impl Normed {
     }
 
     /// `rms_norm(x)`.
-    fn forward(self, inputs: &[FlexTensor]) -> FlexTensor {
-        rms_norm(&inputs[self.x], &inputs[self.norm], self.epsilon)
+    fn forward<T: Value>(self, inputs: &[FlexTensor]) -> FlexTensor {
+        rms_norm::<f32, T>(&inputs[self.x], &inputs[self.norm], self.epsilon)
     }
 
     /// Whether something before the layer's maps learns.
@@ -41,7 +43,7 @@ impl Normed {
     /// The gradients of `x`, also through the residual add, and of the norm.
     fn backward(self, of: &mut OfInputs<'_>, of_h: FlexTensor, gradient: &FlexTensor) {
         let (x, norm) = (&of.inputs[self.x], &of.inputs[self.norm]);
-        let [of_x, of_norm] = rms_norm_backward(x, norm, of_h, Some(gradient), self.epsilon);
+        let [of_x, of_norm] = rms_norm_backward::<f32>(x, norm, of_h, Some(gradient), self.epsilon);
         of.put(self.x, of_x);
         of.put(self.norm, of_norm);
     }
@@ -70,29 +72,45 @@ impl Operation for FeedForward {
     type Kept = [FlexTensor; 2];
 
     fn forward(&self, inputs: &[FlexTensor], _: bool) -> (FlexTensor, Self::Kept) {
-        let h = self.normed.forward(inputs);
-        let [gate, up] = [self.gate, self.up].map(|map| map.forward(inputs, &h));
+        match self.gate.compute() {
+            Compute::F32 => self.forward_in::<f32>(inputs),
+            Compute::Bf16 => self.forward_in::<bf16>(inputs),
+        }
+    }
+
+    fn backward(&self, of: &mut OfInputs<'_>, kept: Self::Kept, gradient: FlexTensor) {
+        match self.gate.compute() {
+            Compute::F32 => self.backward_in::<f32>(of, kept, &gradient),
+            Compute::Bf16 => self.backward_in::<bf16>(of, kept, &gradient),
+        }
+    }
+}
+
+impl FeedForward {
+    fn forward_in<T: Value>(&self, inputs: &[FlexTensor]) -> (FlexTensor, [FlexTensor; 2]) {
+        let h = self.normed.forward::<T>(inputs);
+        let [gate, up] = [self.gate, self.up].map(|map| map.forward::<T>(inputs, &h));
         drop(h);
-        let product = gated(self.activation, &gate, &up);
+        let product = gated::<T>(self.activation, &gate, &up);
         (self.down.forward_onto(inputs, &inputs[self.normed.x], &product), [gate, up])
     }
 
-    fn backward(&self, of: &mut OfInputs<'_>, [gated, upped]: Self::Kept, gradient: FlexTensor) {
+    fn backward_in<T: Value>(&self, of: &mut OfInputs<'_>, kept: [FlexTensor; 2], gradient: &FlexTensor) {
         let Self { normed, activation, gate, up, down } = *self;
-        let inputs = of.inputs;
-        let of_product = down.of_input(inputs, &gradient);
-        let [product, of_gated, of_upped] = gated_backward(activation, gated, upped, of_product);
-        down.of_parameters(of, &gradient, &product);
+        let ([gated, upped], inputs) = (kept, of.inputs);
+        let of_product = down.of_input::<T>(inputs, gradient);
+        let [product, of_gated, of_upped] = gated_backward::<T>(activation, gated, upped, of_product);
+        down.of_parameters(of, gradient, &product);
         drop(product);
         if gate.learns(of) || up.learns(of) {
-            let h = normed.forward(inputs);
+            let h = normed.forward::<T>(inputs);
             gate.of_parameters(of, &of_gated, &h);
             up.of_parameters(of, &of_upped, &h);
         }
         if normed.learns(of) {
-            let mut of_h = gate.of_input(inputs, &of_gated);
+            let mut of_h = gate.of_input::<f32>(inputs, &of_gated);
             up.of_input_onto(inputs, &mut of_h, &of_upped);
-            normed.backward(of, of_h, &gradient);
+            normed.backward(of, of_h, gradient);
         }
     }
 }
@@ -176,41 +194,61 @@ impl Operation for AttentionLayer {
     type Kept = AttentionKept;
 
     fn forward(&self, inputs: &[FlexTensor], _: bool) -> (FlexTensor, AttentionKept) {
-        let h = self.normed.forward(inputs);
+        match self.q.compute() {
+            Compute::F32 => self.forward_in::<f32>(inputs),
+            Compute::Bf16 => self.forward_in::<bf16>(inputs),
+        }
+    }
+
+    fn backward(&self, of: &mut OfInputs<'_>, kept: AttentionKept, gradient: FlexTensor) {
+        match self.q.compute() {
+            Compute::F32 => self.backward_in::<f32>(of, kept, &gradient),
+            Compute::Bf16 => self.backward_in::<bf16>(of, kept, &gradient),
+        }
+    }
+}
+
+impl AttentionLayer {
+    fn forward_in<T: Value>(&self, inputs: &[FlexTensor]) -> (FlexTensor, AttentionKept) {
+        let h = self.normed.forward::<T>(inputs);
         let source = self.source(inputs, &h);
-        let [mut q, mut k] = [self.q.forward(inputs, &h), self.k.forward(inputs, source)];
-        let v = self.v.forward(inputs, source);
+        let [mut q, mut k] = [self.q.forward::<T>(inputs, &h), self.k.forward::<T>(inputs, source)];
+        let v = self.v.forward::<T>(inputs, source);
         drop(h);
         let mut unnormed = None;
         if let Some([of_q, of_k]) = self.head_norms {
             let epsilon = self.normed.epsilon;
-            let normed = [rms_norm(&q, &inputs[of_q], epsilon), rms_norm(&k, &inputs[of_k], epsilon)];
+            let [by_q, by_k] = [of_q, of_k].map(|norm| &inputs[norm]);
+            let normed = [rms_norm::<T, T>(&q, by_q, epsilon), rms_norm::<T, T>(&k, by_k, epsilon)];
             unnormed = Some([q, k]);
             [q, k] = normed;
         }
         let (mixed, denominators) = match &self.kind {
-            Kind::Biased { plan, table, .. } => attention::forward(&q, &k, &v, table.map(|i| &inputs[i]), plan),
+            Kind::Biased { plan, table, .. } => {
+                attention::forward::<T>(&q, &k, &v, table.map(|i| &inputs[i]), plan, self.q.compute())
+            }
             Kind::Prefixed(plan) => {
-                [q, k] = plan.turned([q, k]);
-                prefixed::forward(&q, &k, &v, plan)
+                [q, k] = plan.turned::<T>([q, k]);
+                prefixed::forward::<T>(&q, &k, &v, plan, self.q.compute())
             }
         };
         let y = self.o.forward_onto(inputs, &inputs[self.normed.x], &mixed);
         (y, AttentionKept { attended: [q, k, v, mixed, denominators], unnormed })
     }
 
-    fn backward(&self, of: &mut OfInputs<'_>, kept: AttentionKept, gradient: FlexTensor) {
+    fn backward_in<T: Value>(&self, of: &mut OfInputs<'_>, kept: AttentionKept, gradient: &FlexTensor) {
         let Self { normed, q, k, v, o, .. } = *self;
+        let compute = q.compute();
         let inputs = of.inputs;
         let AttentionKept { attended, unnormed } = kept;
-        o.of_parameters(of, &gradient, &attended[3]);
-        let of_mixed = o.of_input(inputs, &gradient);
+        o.of_parameters(of, gradient, &attended[3]);
+        let of_mixed = o.of_input::<T>(inputs, gradient);
         let [mut of_q, mut of_k, of_v] = match &self.kind {
-            Kind::Prefixed(plan) => prefixed::backward(&attended, &of_mixed, plan),
+            Kind::Prefixed(plan) => prefixed::backward::<T>(&attended, &of_mixed, plan, compute),
             Kind::Biased { plan, table, .. } => {
                 let table = table.map(|table| (table, &inputs[table]));
-                let (of_attended, of_table) =
-                    attention::backward(&attended, table.map(|(_, values)| values), &of_mixed, plan);
+                let values = table.map(|(_, values)| values);
+                let (of_attended, of_table) = attention::backward::<T>(&attended, values, &of_mixed, plan, compute);
                 if let Some((table, _)) = table {
                     of.put(table, of_table);
                 }
@@ -221,13 +259,13 @@ impl Operation for AttentionLayer {
         if let (Some(norms), Some(unnormed)) = (self.head_norms, unnormed) {
             for ((norm, before), of_normed) in norms.into_iter().zip(&unnormed).zip([&mut of_q, &mut of_k]) {
                 let given = std::mem::replace(of_normed, before.clone());
-                let [of_before, of_norm] = rms_norm_backward(before, &inputs[norm], given, None, normed.epsilon);
+                let [of_before, of_norm] = rms_norm_backward::<T>(before, &inputs[norm], given, None, normed.epsilon);
                 *of_normed = of_before;
                 of.put(norm, of_norm);
             }
         }
         if [q, k, v].iter().any(|map| map.learns(of)) {
-            let h = normed.forward(inputs);
+            let h = normed.forward::<T>(inputs);
             let source = self.source(inputs, &h);
             q.of_parameters(of, &of_q, &h);
             k.of_parameters(of, &of_k, source);
@@ -236,18 +274,18 @@ impl Operation for AttentionLayer {
         if let Kind::Biased { memory: Some(memory), .. } = self.kind
             && of.wants(memory)
         {
-            let mut of_memory = k.of_input(inputs, &of_k);
+            let mut of_memory = k.of_input::<f32>(inputs, &of_k);
             v.of_input_onto(inputs, &mut of_memory, &of_v);
             of.put(memory, of_memory);
         }
         if !normed.learns(of) {
             return;
         }
-        let mut of_h = q.of_input(inputs, &of_q);
+        let mut of_h = q.of_input::<f32>(inputs, &of_q);
         if !matches!(self.kind, Kind::Biased { memory: Some(_), .. }) {
             k.of_input_onto(inputs, &mut of_h, &of_k);
             v.of_input_onto(inputs, &mut of_h, &of_v);
         }
-        normed.backward(of, of_h, &gradient);
+        normed.backward(of, of_h, gradient);
     }
 }

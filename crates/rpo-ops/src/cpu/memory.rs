@@ -1,10 +1,17 @@
-//! Tensors of the CPU backend as slices and matrices, and products of matrices: the only unsafe code of training.
+//! Tensors of the CPU backend as slices and matrices, and products of matrices: with those in bfloat16 (`bf16`) the only unsafe
+//! code of training.
 
-use burn::tensor::{Bytes, DType, Shape};
+use std::borrow::Cow;
+
+use burn::tensor::{Bytes, DType, Element, Shape};
 use burn_flex::{FlexTensor, Layout};
 use gemm::Parallelism;
 use half::{bf16, slice::HalfFloatSliceExt};
+use pulp::bytemuck::Pod;
 use rayon::prelude::*;
+
+use super::bf16::{self as rounded, Side};
+use crate::parameters::Compute;
 
 /// Values that one task widens.
 const TASK: usize = 64 * 1024;
@@ -19,20 +26,156 @@ pub(super) fn dense(tensor: FlexTensor) -> FlexTensor {
     if whole { tensor } else { tensor.to_contiguous() }
 }
 
-/// A dense tensor in `f32`; only a frozen matrix is held in less.
-pub(super) fn widened(tensor: &FlexTensor) -> FlexTensor {
-    if tensor.dtype() == DType::F32 {
-        return tensor.clone();
+/// What tensors of the CPU hold: f32, or bfloat16 where matrices are held so or products take it.
+pub(crate) trait Value: Element + Pod + Copy + Send + Sync {
+    const DTYPE: DType;
+    fn widen(self) -> f32;
+    /// The nearest that there is.
+    fn narrow(value: f32) -> Self;
+    fn values(slice: &[Self]) -> Values<'_>;
+    /// The product of matrices, computed in `compute`.
+    fn product(a: Matrix<'_>, b: Matrix<'_>, compute: Compute) -> Vec<Self>;
+    /// The nearest to each.
+    fn of(values: &[f32]) -> Vec<Self>;
+}
+
+impl Value for f32 {
+    const DTYPE: DType = DType::F32;
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
     }
-    let values: &[bf16] = tensor.storage();
-    let mut wide = vec![0f32; values.len()];
-    wide.par_chunks_mut(TASK).zip(values.par_chunks(TASK)).for_each(|(wide, values)| values.convert_to_f32_slice(wide));
-    FlexTensor::new(Bytes::from_elems(wide), tensor.layout().clone(), DType::F32)
+
+    #[inline(always)]
+    fn narrow(value: f32) -> Self {
+        value
+    }
+
+    fn values(slice: &[Self]) -> Values<'_> {
+        Values::Floats(slice)
+    }
+
+    fn product(a: Matrix<'_>, b: Matrix<'_>, compute: Compute) -> Vec<f32> {
+        let n = a.rows * b.columns;
+        if a.columns == 0 {
+            return vec![0.0; n];
+        }
+        let mut c = Vec::with_capacity(n);
+        // SAFETY: the memory holds `n` values, and `Replace` writes all of them without reading any.
+        #[expect(unsafe_code, reason = "memory is not zeroed first only to be overwritten")]
+        unsafe {
+            multiply_into(a, b, c.as_mut_ptr(), b.columns, Store::Replace, compute);
+            c.set_len(n);
+        }
+        c
+    }
+
+    fn of(values: &[f32]) -> Vec<f32> {
+        values.to_vec()
+    }
+}
+
+impl Value for bf16 {
+    const DTYPE: DType = DType::BF16;
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn narrow(value: f32) -> Self {
+        let bits = value.to_bits();
+        let nearest = (bits + (0x7fff + ((bits >> 16) & 1))) >> 16;
+        // What is no number stays none.
+        let bits = if value.is_nan() { (bits >> 16) | 0x40 } else { nearest };
+        Self::from_bits(bits as u16)
+    }
+
+    fn values(slice: &[Self]) -> Values<'_> {
+        Values::Halves(slice)
+    }
+
+    fn product(a: Matrix<'_>, b: Matrix<'_>, compute: Compute) -> Vec<Self> {
+        let n = a.rows * b.columns;
+        let Some(unit) = unit_for(a, b, compute) else { return Self::of(&f32::product(a, b, compute)) };
+        let mut c = Vec::with_capacity(n);
+        // SAFETY: as for f32.
+        #[expect(unsafe_code, reason = "memory is not zeroed first only to be overwritten")]
+        unsafe {
+            rounded::product(unit, a.left(), b.right(), c.as_mut_ptr(), b.columns);
+            c.set_len(n);
+        }
+        c
+    }
+
+    fn of(values: &[f32]) -> Vec<Self> {
+        let mut narrow = vec![Self::ZERO; values.len()];
+        let tasks = narrow.par_chunks_mut(TASK).zip(values.par_chunks(TASK));
+        tasks.for_each(|(narrow, values)| narrow.convert_from_f32_slice(values));
+        narrow
+    }
+}
+
+/// Values of a matrix.
+#[derive(Clone, Copy)]
+pub(crate) enum Values<'a> {
+    Floats(&'a [f32]),
+    Halves(&'a [bf16]),
+}
+
+/// The values of a dense tensor.
+pub(super) fn values(tensor: &FlexTensor) -> Values<'_> {
+    match tensor.dtype() {
+        DType::BF16 => Values::Halves(tensor.storage()),
+        _ => Values::Floats(tensor.storage()),
+    }
+}
+
+impl<'a> Values<'a> {
+    pub(super) fn len(self) -> usize {
+        match self {
+            Self::Floats(values) => values.len(),
+            Self::Halves(values) => values.len(),
+        }
+    }
+
+    fn widened(self) -> Cow<'a, [f32]> {
+        match self {
+            Self::Floats(values) => Cow::Borrowed(values),
+            Self::Halves(values) => {
+                let mut wide = vec![0f32; values.len()];
+                let tasks = wide.par_chunks_mut(TASK).zip(values.par_chunks(TASK));
+                tasks.for_each(|(wide, values)| values.convert_to_f32_slice(wide));
+                Cow::Owned(wide)
+            }
+        }
+    }
+}
+
+/// The tensor, whose values are f32, in `T`.
+pub(super) fn converted<T: Value>(tensor: FlexTensor) -> FlexTensor {
+    if T::DTYPE == DType::F32 {
+        return tensor;
+    }
+    FlexTensor::new(Bytes::from_elems(T::of(tensor.storage())), tensor.layout().clone(), T::DTYPE)
+}
+
+/// A dense tensor in `f32`.
+pub(super) fn widened(tensor: &FlexTensor) -> FlexTensor {
+    match values(tensor) {
+        Values::Floats(_) => tensor.clone(),
+        halves @ Values::Halves(_) => {
+            let wide = halves.widened().into_owned();
+            FlexTensor::new(Bytes::from_elems(wide), tensor.layout().clone(), DType::F32)
+        }
+    }
 }
 
 /// A tensor of these values.
-pub(super) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
-    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::from(shape)), DType::F32)
+pub(super) fn tensor<T: Value, const D: usize>(values: Vec<T>, shape: [usize; D]) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::from(shape)), T::DTYPE)
 }
 
 /// Its dimensions.
@@ -50,8 +193,8 @@ pub(super) fn rows_columns(tensor: &FlexTensor) -> (usize, usize) {
 
 /// A matrix inside a slice.
 #[derive(Clone, Copy)]
-pub(super) struct Matrix<'a> {
-    values: &'a [f32],
+pub(crate) struct Matrix<'a> {
+    values: Values<'a>,
     rows: usize,
     columns: usize,
     row_stride: usize,
@@ -63,7 +206,12 @@ impl<'a> Matrix<'a> {
     ///
     /// # Panics
     /// If it does not lie inside `values`.
-    pub(super) fn new(values: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+    pub(super) fn new<T: Value>(values: &'a [T], rows: usize, columns: usize, row_stride: usize) -> Self {
+        Self::of(T::values(values), rows, columns, row_stride)
+    }
+
+    /// The same.
+    pub(super) fn of(values: Values<'a>, rows: usize, columns: usize, row_stride: usize) -> Self {
         assert!(rows == 0 || columns == 0 || values.len() >= (rows - 1) * row_stride + columns, "outside its memory");
         Self { values, rows, columns, row_stride, column_stride: 1 }
     }
@@ -81,10 +229,20 @@ impl<'a> Matrix<'a> {
         let Self { values, rows, columns, row_stride, column_stride } = self;
         Self { values, rows: columns, columns: rows, row_stride: column_stride, column_stride: row_stride }
     }
+
+    /// As the left factor of a product.
+    fn left(self) -> Side<'a> {
+        Side::new(self.values, [self.rows, self.columns], [self.row_stride, self.column_stride])
+    }
+
+    /// As the right factor.
+    fn right(self) -> Side<'a> {
+        self.t().left()
+    }
 }
 
 /// What becomes of the values that are already where a product goes.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Store {
     Replace,
     Add,
@@ -94,38 +252,34 @@ pub(super) enum Store {
 ///
 /// # Panics
 /// If the dimensions do not fit or `c` is too short.
-pub(super) fn multiply(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], row_stride: usize, store: Store) {
+pub(super) fn multiply(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], row_stride: usize, store: Store, compute: Compute) {
     assert!(a.rows == 0 || b.columns == 0 || c.len() >= (a.rows - 1) * row_stride + b.columns, "outside its memory");
     // SAFETY: the result lies inside `c`, which is borrowed alone and initialised.
     #[expect(unsafe_code, reason = "the interface of gemm")]
     unsafe {
-        gemm_into(a, b, c.as_mut_ptr(), row_stride, store);
+        multiply_into(a, b, c.as_mut_ptr(), row_stride, store, compute);
     }
 }
 
-/// `a b` in memory of its own.
-pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
-    let n = a.rows * b.columns;
-    let mut c = Vec::with_capacity(n);
-    // SAFETY: the memory holds `n` values, and `Replace` writes all of them without reading any.
-    #[expect(unsafe_code, reason = "memory is not zeroed first only to be overwritten")]
-    unsafe {
-        if a.columns == 0 {
-            c.resize(n, 0.0);
-        } else {
-            gemm_into(a, b, c.as_mut_ptr(), b.columns, Store::Replace);
-            c.set_len(n);
-        }
+/// What computes `a b` in bfloat16, where that is asked for and faster.
+fn unit_for(a: Matrix<'_>, b: Matrix<'_>, compute: Compute) -> Option<rounded::Unit> {
+    assert_eq!(a.columns, b.rows, "a product of matrices that do not fit");
+    if compute == Compute::F32 {
+        return None;
     }
-    c
+    rounded::unit().filter(|_| rounded::pays(a.rows, b.columns, a.columns))
 }
 
 /// # Safety
 /// `c` must be valid for `a.rows` rows of `b.columns` values, `row_stride` apart, and initialised if added to.
 #[expect(unsafe_code, reason = "the interface of gemm")]
-unsafe fn gemm_into(a: Matrix<'_>, b: Matrix<'_>, c: *mut f32, row_stride: usize, store: Store) {
-    assert_eq!(a.columns, b.rows, "a product of matrices that do not fit");
+unsafe fn multiply_into(a: Matrix<'_>, b: Matrix<'_>, c: *mut f32, row_stride: usize, store: Store, compute: Compute) {
+    if let Some(unit) = unit_for(a, b, compute) {
+        // SAFETY: by the caller's promise; `unit` is what the processor has.
+        return unsafe { rounded::multiply(unit, a.left(), b.right(), c, row_stride, store) };
+    }
     let parallel = a.rows * a.columns * b.columns >= PARALLEL_FROM;
+    let (of_a, of_b) = (a.values.widened(), b.values.widened());
     // SAFETY: `a` and `b` lie inside their slices by construction, `c` by the caller's promise.
     unsafe {
         gemm::gemm(
@@ -136,10 +290,10 @@ unsafe fn gemm_into(a: Matrix<'_>, b: Matrix<'_>, c: *mut f32, row_stride: usize
             1,
             row_stride as isize,
             store == Store::Add,
-            a.values.as_ptr(),
+            of_a.as_ptr(),
             a.column_stride as isize,
             a.row_stride as isize,
-            b.values.as_ptr(),
+            of_b.as_ptr(),
             b.column_stride as isize,
             b.row_stride as isize,
             1.0,
@@ -153,7 +307,7 @@ unsafe fn gemm_into(a: Matrix<'_>, b: Matrix<'_>, c: *mut f32, row_stride: usize
 }
 
 /// Parts `values` into one slice for each of the given lengths, times `width`.
-pub(super) fn parts(mut values: &mut [f32], lengths: impl Iterator<Item = usize>, width: usize) -> Vec<&mut [f32]> {
+pub(super) fn parts<T>(mut values: &mut [T], lengths: impl Iterator<Item = usize>, width: usize) -> Vec<&mut [T]> {
     let mut parts = Vec::new();
     for length in lengths {
         let (part, rest) = values.split_at_mut(length * width);
@@ -175,10 +329,10 @@ mod tests {
             let want =
                 |i: usize, j: usize| -> f32 { (0..k).map(|l| a[i * (k + extra) + l] * b[l * (n + extra) + j]).sum() };
             let (ma, mb) = (Matrix::new(&a, m, k, k + extra), Matrix::new(&b, k, n, n + extra));
-            let got = product(ma, mb);
+            let got = f32::product(ma, mb, Compute::F32);
             let mut added = vec![1.0; m * n];
-            multiply(ma, mb, &mut added, n, Store::Add);
-            let turned = product(mb.t(), ma.t());
+            multiply(ma, mb, &mut added, n, Store::Add, Compute::F32);
+            let turned = f32::product(mb.t(), ma.t(), Compute::F32);
             for i in 0..m {
                 for j in 0..n {
                     assert_eq!(got[i * n + j], want(i, j));
@@ -192,6 +346,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "outside its memory")]
     fn a_matrix_must_lie_inside_its_memory() {
-        Matrix::new(&[0.0; 5], 2, 3, 3);
+        Matrix::new(&[0f32; 5], 2, 3, 3);
     }
 }

@@ -3,6 +3,7 @@
 
 mod affine;
 mod attention;
+mod bf16;
 mod encoder;
 mod head;
 mod layers;
@@ -18,6 +19,7 @@ mod update;
 use burn::backend::DispatchDevice;
 use burn::tensor::{Device, Tensor};
 use head::LabelLogProbs;
+use memory::Value;
 use node::Inputs;
 use pointwise::RmsNorm;
 
@@ -28,11 +30,16 @@ pub(crate) use prefixed::PrefixPlan;
 pub(crate) use simd::{LANES, exp, exponentiate, max, sigmoid, vectorised};
 pub use update::{AdamW, adamw, sum_of_squares};
 
-use crate::parameters::Affine;
+use crate::parameters::{Affine, Compute};
 
 /// Whether tensors on `device` have kernels of our own, and they are not switched off (feature `composed`).
 pub(crate) fn supported(device: &Device) -> bool {
     !cfg!(feature = "composed") && matches!(device.clone().inner().as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// Whether this processor multiplies matrices in bfloat16.
+pub(crate) fn multiplies_bf16() -> bool {
+    bf16::unit().is_some()
 }
 
 pub(crate) fn linear(x: Tensor<2>, map: Affine) -> Tensor<2> {
@@ -48,10 +55,16 @@ pub(crate) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<
     inputs.run(RmsNorm { x, weight, epsilon })
 }
 
-pub(crate) fn label_log_probs(hidden: Tensor<2>, weight: Tensor<2>, labels: &[u32], keep_logits: bool) -> Tensor<1> {
+pub(crate) fn label_log_probs(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    labels: &[u32],
+    keep_logits: bool,
+    compute: Compute,
+) -> Tensor<1> {
     let mut inputs = Inputs::new();
     let (hidden, weight) = (inputs.add(hidden), inputs.add(weight));
-    inputs.run(LabelLogProbs { hidden, weight, labels: labels.to_vec(), keep_logits })
+    inputs.run(LabelLogProbs { hidden, weight, labels: labels.to_vec(), keep_logits, compute })
 }
 
 /// `a b^T` of row-major matrices whose rows have `width` values.
@@ -59,5 +72,5 @@ pub(crate) fn product(a: &[f32], b: &[f32], width: usize) -> Vec<f32> {
     fn rows(x: &[f32], width: usize) -> memory::Matrix<'_> {
         memory::Matrix::new(x, x.len() / width, width, width)
     }
-    memory::product(rows(a, width), rows(b, width).t())
+    f32::product(rows(a, width), rows(b, width).t(), Compute::F32)
 }

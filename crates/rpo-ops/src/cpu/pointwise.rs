@@ -3,7 +3,7 @@
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::memory::{rows_columns, tensor};
+use super::memory::{Value, rows_columns, tensor, widened};
 use super::node::{OfInputs, Operation};
 use super::simd::{sigmoid, sum, vectorised};
 use crate::parameters::Gate;
@@ -18,15 +18,15 @@ pub(super) fn task(width: usize) -> usize {
 
 /// `1 / sqrt(mean(x^2) + epsilon)`.
 #[inline(always)]
-pub(crate) fn inverse_rms(x: &[f32], epsilon: f32) -> f32 {
+pub(crate) fn inverse_rms<T: Value>(x: &[T], epsilon: f32) -> f32 {
     1.0 / (sum([x], |[x]| x * x) / x.len() as f32 + epsilon).sqrt()
 }
 
 /// `x / rms(x) * weight` of every row of `x`, or of every part of one as long as `weight`.
-pub(super) fn rms_norm(x: &FlexTensor, weight: &FlexTensor, epsilon: f64) -> FlexTensor {
-    let (xs, ws): (&[f32], &[f32]) = (x.storage(), weight.storage());
+pub(super) fn rms_norm<S: Value, T: Value>(x: &FlexTensor, weight: &FlexTensor, epsilon: f64) -> FlexTensor {
+    let (xs, ws): (&[S], &[f32]) = (x.storage(), weight.storage());
     let width = ws.len();
-    let mut y = vec![0f32; xs.len()];
+    let mut y = vec![T::narrow(0.0); xs.len()];
     y.par_chunks_mut(task(width)).zip(xs.par_chunks(task(width))).for_each(|(y, x)| {
         vectorised(
             #[inline(always)]
@@ -34,7 +34,7 @@ pub(super) fn rms_norm(x: &FlexTensor, weight: &FlexTensor, epsilon: f64) -> Fle
                 for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
                     let scale = inverse_rms(x, epsilon as f32);
                     for ((y, x), w) in y.iter_mut().zip(x).zip(ws) {
-                        *y = x * scale * w;
+                        *y = T::narrow(x.widen() * scale * w);
                     }
                 }
             },
@@ -44,14 +44,14 @@ pub(super) fn rms_norm(x: &FlexTensor, weight: &FlexTensor, epsilon: f64) -> Fle
 }
 
 /// Gradients of `x` and `weight`; that of `x` is added to `residual`, if there is one.
-pub(super) fn rms_norm_backward(
+pub(super) fn rms_norm_backward<S: Value>(
     x: &FlexTensor,
     weight: &FlexTensor,
     mut gradient: FlexTensor,
     residual: Option<&FlexTensor>,
     epsilon: f64,
 ) -> [FlexTensor; 2] {
-    let (xs, ws): (&[f32], &[f32]) = (x.storage(), weight.storage());
+    let (xs, ws): (&[S], &[f32]) = (x.storage(), weight.storage());
     let width = ws.len();
     let rs: Option<&[f32]> = residual.map(FlexTensor::storage);
     let of_weight = gradient
@@ -60,14 +60,15 @@ pub(super) fn rms_norm_backward(
         .zip(xs.par_chunks(task(width)))
         .enumerate()
         .map(|(i, (g, x))| {
-            let mut of_weight = vec![0f32; width];
+            let [mut of_weight, mut wide] = [0; 2].map(|_| vec![0f32; width]);
             vectorised(
                 #[inline(always)]
                 || {
                     for (g, x) in g.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
                         let scale = inverse_rms(x, epsilon as f32);
-                        let along = sum([g, ws, x], |[g, w, x]| g * w * x) * scale * scale * scale / width as f32;
-                        for (((g, x), w), of_weight) in g.iter_mut().zip(x).zip(ws).zip(&mut of_weight) {
+                        wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.widen());
+                        let along = sum([g, ws, &wide], |[g, w, x]| g * w * x) * scale * scale * scale / width as f32;
+                        for (((g, x), w), of_weight) in g.iter_mut().zip(&wide).zip(ws).zip(&mut of_weight) {
                             *of_weight += *g * x * scale;
                             *g = *g * w * scale - x * along;
                         }
@@ -100,7 +101,7 @@ pub(super) fn repeated(row: &[f32], n: usize) -> Vec<f32> {
 /// The sum of the rows of `x`: `(rows, width)` to `(width)`.
 pub(super) fn column_sums(x: &FlexTensor) -> FlexTensor {
     let (_, width) = rows_columns(x);
-    let parts: Vec<Vec<f32>> = x
+    let parts: Vec<Vec<f32>> = widened(x)
         .storage::<f32>()
         .par_chunks(task(width))
         .map(|rows| rows.chunks_exact(width).fold(vec![0f32; width], |sum, row| added(sum, row.to_vec())))
@@ -120,28 +121,29 @@ impl Operation for RmsNorm {
     type Kept = ();
 
     fn forward(&self, inputs: &[FlexTensor], _: bool) -> (FlexTensor, ()) {
-        (rms_norm(&inputs[self.x], &inputs[self.weight], self.epsilon), ())
+        (rms_norm::<f32, f32>(&inputs[self.x], &inputs[self.weight], self.epsilon), ())
     }
 
     fn backward(&self, of: &mut OfInputs<'_>, (): (), gradient: FlexTensor) {
         let Self { x, weight, epsilon } = *self;
-        let [of_x, of_weight] = rms_norm_backward(&of.inputs[x], &of.inputs[weight], gradient, None, epsilon);
+        let [of_x, of_weight] = rms_norm_backward::<f32>(&of.inputs[x], &of.inputs[weight], gradient, None, epsilon);
         of.put(x, of_x);
         of.put(weight, of_weight);
     }
 }
 
 /// `activation(gate) * up`.
-pub(super) fn gated(activation: Gate, gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
+pub(super) fn gated<T: Value>(activation: Gate, gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
     let [scale, cubic] = activation.coefficients();
-    let (gs, us): (&[f32], &[f32]) = (gate.storage(), up.storage());
-    let mut y = vec![0f32; gs.len()];
+    let (gs, us): (&[T], &[T]) = (gate.storage(), up.storage());
+    let mut y = vec![T::narrow(0.0); gs.len()];
     y.par_chunks_mut(TASK).zip(gs.par_chunks(TASK)).zip(us.par_chunks(TASK)).for_each(|((y, g), u)| {
         vectorised(
             #[inline(always)]
             || {
-                for ((y, &g), &u) in y.iter_mut().zip(g).zip(u) {
-                    *y = g * sigmoid(scale * g * (cubic * g * g + 1.0)) * u;
+                for ((y, g), u) in y.iter_mut().zip(g).zip(u) {
+                    let (g, u) = (g.widen(), u.widen());
+                    *y = T::narrow(g * sigmoid(scale * g * (cubic * g * g + 1.0)) * u);
                 }
             },
         );
@@ -150,7 +152,7 @@ pub(super) fn gated(activation: Gate, gate: &FlexTensor, up: &FlexTensor) -> Fle
 }
 
 /// `activation(gate) * up`, and the gradients of `gate` and `up` given its own.
-pub(super) fn gated_backward(
+pub(super) fn gated_backward<T: Value>(
     activation: Gate,
     mut gate: FlexTensor,
     mut up: FlexTensor,
@@ -160,19 +162,20 @@ pub(super) fn gated_backward(
     debug_assert_eq!(rows_columns(&up), rows_columns(&gate));
     // Each value takes the place of one that is not needed any more.
     gradient
-        .storage_mut::<f32>()
+        .storage_mut::<T>()
         .par_chunks_mut(TASK)
-        .zip(gate.storage_mut::<f32>().par_chunks_mut(TASK))
-        .zip(up.storage_mut::<f32>().par_chunks_mut(TASK))
+        .zip(gate.storage_mut::<T>().par_chunks_mut(TASK))
+        .zip(up.storage_mut::<T>().par_chunks_mut(TASK))
         .for_each(|((d, g), u)| {
             vectorised(
                 #[inline(always)]
                 || {
                     for ((d, g), u) in d.iter_mut().zip(g).zip(u) {
-                        let s = sigmoid(scale * *g * (cubic * *g * *g + 1.0));
-                        let slope = s + *g * s * (1.0 - s) * scale * (3.0 * cubic * *g * *g + 1.0);
-                        let (value, of_gate, of_up) = (*g * s * *u, *d * *u * slope, *d * *g * s);
-                        (*d, *g, *u) = (value, of_gate, of_up);
+                        let [of_y, x, y] = [d.widen(), g.widen(), u.widen()];
+                        let s = sigmoid(scale * x * (cubic * x * x + 1.0));
+                        let slope = s + x * s * (1.0 - s) * scale * (3.0 * cubic * x * x + 1.0);
+                        let (value, of_gate, of_up) = (x * s * y, of_y * y * slope, of_y * x * s);
+                        (*d, *g, *u) = (T::narrow(value), T::narrow(of_gate), T::narrow(of_up));
                     }
                 },
             );
@@ -187,13 +190,13 @@ mod tests {
     #[test]
     fn gates_equal_their_definitions() {
         let xs = [-6.0f32, -1.0, -0.1, 0.0, 0.3, 2.0, 9.0];
-        let y = gated(Gate::Gelu, &tensor(xs.to_vec(), [1, 7]), &tensor(vec![3.0; 7], [1, 7]));
+        let y = gated::<f32>(Gate::Gelu, &tensor(xs.to_vec(), [1, 7]), &tensor(vec![3.0; 7], [1, 7]));
         for (x, y) in xs.into_iter().zip(y.storage::<f32>()) {
             let x = f64::from(x);
             let want = 1.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh());
             assert!((f64::from(*y) - want).abs() < 1e-5, "gelu({x}): {y} instead of {want}");
         }
-        let y = gated(Gate::Silu, &tensor(xs.to_vec(), [1, 7]), &tensor(vec![3.0; 7], [1, 7]));
+        let y = gated::<f32>(Gate::Silu, &tensor(xs.to_vec(), [1, 7]), &tensor(vec![3.0; 7], [1, 7]));
         for (x, y) in xs.into_iter().zip(y.storage::<f32>()) {
             let want = 3.0 * f64::from(x) / (1.0 + (-f64::from(x)).exp());
             assert!((f64::from(*y) - want).abs() < 1e-5, "silu({x}): {y} instead of {want}");

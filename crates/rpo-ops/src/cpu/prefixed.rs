@@ -6,8 +6,9 @@ use std::ops::Range;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::memory::{Matrix, Store, multiply, rows_columns, tensor};
+use super::memory::{Matrix, Store, Value, multiply, rows_columns, tensor};
 use super::simd::{exp, exponentiate, sum, vectorised};
+use crate::parameters::Compute;
 use crate::plan::Prefixed;
 use crate::rotary::Rotary;
 use crate::segments::MASKED;
@@ -90,31 +91,32 @@ impl PrefixPlan {
     }
 
     /// Queries and keys, turned by their positions, the queries also scaled by `1 / sqrt(width)`.
-    pub(super) fn turned(&self, [q, k]: [FlexTensor; 2]) -> [FlexTensor; 2] {
-        self.turn([q, k], 1.0)
+    pub(super) fn turned<T: Value>(&self, [q, k]: [FlexTensor; 2]) -> [FlexTensor; 2] {
+        self.turn::<T>([q, k], 1.0)
     }
 
     /// Turns every head of queries and keys, `(tokens, heads * width)`; back if `sign` is -1. Queries are scaled.
-    fn turn(&self, [mut q, mut k]: [FlexTensor; 2], sign: f32) -> [FlexTensor; 2] {
+    fn turn<T: Value>(&self, [mut q, mut k]: [FlexTensor; 2], sign: f32) -> [FlexTensor; 2] {
         let width = rows_columns(&q).1 / self.heads;
-        self.turn_heads(&mut q, width, (width as f32).powf(-0.5), sign);
-        self.turn_heads(&mut k, width, 1.0, sign);
+        self.turn_heads::<T>(&mut q, width, (width as f32).powf(-0.5), sign);
+        self.turn_heads::<T>(&mut k, width, 1.0, sign);
         [q, k]
     }
 
-    fn turn_heads(&self, x: &mut FlexTensor, width: usize, scale: f32, sign: f32) {
+    fn turn_heads<T: Value>(&self, x: &mut FlexTensor, width: usize, scale: f32, sign: f32) {
         let (_, inner) = rows_columns(x);
         let half = width / 2;
         let angles = self.cos.par_chunks_exact(half).zip(self.sin.par_chunks_exact(half));
-        x.storage_mut::<f32>().par_chunks_exact_mut(inner).zip(angles).for_each(|(row, (cos, sin))| {
+        x.storage_mut::<T>().par_chunks_exact_mut(inner).zip(angles).for_each(|(row, (cos, sin))| {
             vectorised(
                 #[inline(always)]
                 || {
                     for head in row.chunks_exact_mut(width) {
                         let (first, second) = head.split_at_mut(half);
                         for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
-                            let sin = sign * sin;
-                            (*a, *b) = (scale * (*a * cos - *b * sin), scale * (*b * cos + *a * sin));
+                            let (sin, x, y) = (sign * sin, a.widen(), b.widen());
+                            *a = T::narrow(scale * (x * cos - y * sin));
+                            *b = T::narrow(scale * (y * cos + x * sin));
                         }
                     }
                 },
@@ -127,7 +129,7 @@ impl PrefixPlan {
 const BLOCK: usize = 128;
 
 /// A head's columns of some rows.
-fn columns<'a>(values: &'a [f32], rows: &Range<usize>, head: usize, width: usize, inner: usize) -> Matrix<'a> {
+fn columns<'a, T: Value>(values: &'a [T], rows: &Range<usize>, head: usize, width: usize, inner: usize) -> Matrix<'a> {
     // No rows have no beginning either.
     let within = values.get(rows.start * inner + head * width..rows.end * inner).unwrap_or_default();
     Matrix::new(within, rows.len(), width, inner)
@@ -175,31 +177,44 @@ impl Block {
     }
 
     /// `a b^T` for all keys: of the queries with the rows of `b` that hold the prompt's keys and their own.
-    fn against(&self, a: Matrix<'_>, [of_before, of_own]: [Matrix<'_>; 2], scores: &mut [f32]) {
+    fn against(&self, a: Matrix<'_>, [of_before, of_own]: [Matrix<'_>; 2], scores: &mut [f32], compute: Compute) {
         let keys = self.keys();
         if !self.before.is_empty() {
-            multiply(a, of_before.t(), scores, keys, Store::Replace);
+            multiply(a, of_before.t(), scores, keys, Store::Replace, compute);
         }
-        multiply(a, of_own.t(), &mut scores[self.before.len()..], keys, Store::Replace);
+        multiply(a, of_own.t(), &mut scores[self.before.len()..], keys, Store::Replace, compute);
     }
 
     /// `scores b`, into rows of `width` values.
-    fn mix(&self, scores: &[f32], [of_before, of_own]: [Matrix<'_>; 2], out: &mut [f32], width: usize) {
+    fn mix(
+        &self,
+        scores: &[f32],
+        [of_before, of_own]: [Matrix<'_>; 2],
+        out: &mut [f32],
+        width: usize,
+        compute: Compute,
+    ) {
         let [before, own] = self.split(scores);
-        multiply(own, of_own, out, width, Store::Replace);
+        multiply(own, of_own, out, width, Store::Replace, compute);
         if !self.before.is_empty() {
-            multiply(before, of_before, out, width, Store::Add);
+            multiply(before, of_before, out, width, Store::Add, compute);
         }
     }
 }
 
 /// What queries and keys, [`PrefixPlan::turned`], make of the values, and the logarithm of each softmax's denominator,
 /// `(tokens, heads)`.
-pub(super) fn forward(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor, plan: &PrefixPlan) -> (FlexTensor, FlexTensor) {
+pub(super) fn forward<T: Value>(
+    q: &FlexTensor,
+    k: &FlexTensor,
+    v: &FlexTensor,
+    plan: &PrefixPlan,
+    compute: Compute,
+) -> (FlexTensor, FlexTensor) {
     let (tokens, inner) = rows_columns(q);
     let (_, key_inner) = rows_columns(k);
     let (width, shared) = (inner / plan.heads, plan.shared());
-    let (qs, ks, vs): (&[f32], &[f32], &[f32]) = (q.storage(), k.storage(), v.storage());
+    let (qs, ks, vs): (&[T], &[T], &[T]) = (q.storage(), k.storage(), v.storage());
     let done: Vec<[Vec<f32>; 2]> = plan
         .pairs()
         .map(|(group, key_head)| {
@@ -214,7 +229,7 @@ pub(super) fn forward(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor, plan: &Pre
                 for j in 0..shared {
                     let head = key_head * shared + j;
                     scores.resize(block.queries.len() * block.keys(), 0f32);
-                    block.against(columns(qs, &block.queries, head, width, inner), of_k, &mut scores);
+                    block.against(columns(qs, &block.queries, head, width, inner), of_k, &mut scores, compute);
                     vectorised(
                         #[inline(always)]
                         || {
@@ -227,15 +242,15 @@ pub(super) fn forward(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor, plan: &Pre
                             }
                         },
                     );
-                    block.mix(&scores, of_v, &mut part, width);
+                    block.mix(&scores, of_v, &mut part, width, compute);
                     put(&part, &mut mixed[place * shared * width..], block.queries.len(), j, shared, width);
                 }
             }
             [mixed, denominators]
         })
         .collect();
-    let whole = |which: usize, width: usize| join(plan, &done, which, tokens, shared * width);
-    (whole(0, width), whole(1, 1))
+    let mixed = join::<T, 2>(plan, &done, 0, tokens, shared * width);
+    (mixed, join::<f32, 2>(plan, &done, 1, tokens, shared))
 }
 
 /// Puts `rows` rows of `width` values to head `j` of rows of `shared` heads.
@@ -247,7 +262,7 @@ fn put(part: &[f32], rows: &mut [f32], n: usize, j: usize, shared: usize, width:
 
 /// Puts the parts of [`PrefixPlan::pairs`], rows of `width` values in the order of a group's places, together to
 /// `(tokens, key_heads * width)`.
-fn join<const N: usize>(
+fn join<T: Value, const N: usize>(
     plan: &PrefixPlan,
     parts: &[[Vec<f32>; N]],
     which: usize,
@@ -259,10 +274,11 @@ fn join<const N: usize>(
         group.places().enumerate().for_each(|(place, row)| source[row] = (i, place));
     }
     let inner = plan.key_heads * width;
-    let mut whole = vec![0f32; tokens * inner];
+    let mut whole = vec![T::narrow(0.0); tokens * inner];
     whole.par_chunks_exact_mut(inner).zip(source).for_each(|(row, (group, place))| {
         for (key_head, row) in row.chunks_exact_mut(width).enumerate() {
-            row.copy_from_slice(&parts[group * plan.key_heads + key_head][which][place * width..][..width]);
+            let part = &parts[group * plan.key_heads + key_head][which][place * width..][..width];
+            row.iter_mut().zip(part).for_each(|(value, x)| *value = T::narrow(*x));
         }
     });
     tensor(whole, [tokens, inner])
@@ -270,16 +286,17 @@ fn join<const N: usize>(
 
 /// Gradients of queries and keys before they were turned, and of values; beside the three it gets the two results of
 /// [`forward`]. The formulas are those of `attention.rs`; keys of a prompt gather what all its responses give.
-pub(super) fn backward(
+pub(super) fn backward<T: Value>(
     [q, k, v, mixed, denominators]: &[FlexTensor; 5],
     gradient: &FlexTensor,
     plan: &PrefixPlan,
+    compute: Compute,
 ) -> [FlexTensor; 3] {
     let (tokens, inner) = rows_columns(q);
     let (_, key_inner) = rows_columns(k);
     let (width, shared) = (inner / plan.heads, plan.shared());
-    let (qs, ks, vs): (&[f32], &[f32], &[f32]) = (q.storage(), k.storage(), v.storage());
-    let (os, gs, ds): (&[f32], &[f32], &[f32]) = (mixed.storage(), gradient.storage(), denominators.storage());
+    let (qs, ks, vs): (&[T], &[T], &[T]) = (q.storage(), k.storage(), v.storage());
+    let (os, gs, ds): (&[T], &[T], &[f32]) = (mixed.storage(), gradient.storage(), denominators.storage());
     let done: Vec<[Vec<f32>; 3]> = plan
         .pairs()
         .map(|(group, key_head)| {
@@ -300,8 +317,8 @@ pub(super) fn backward(
                     changes.resize(size, 0f32);
                     let q = columns(qs, &block.queries, head, width, inner);
                     let g = columns(gs, &block.queries, head, width, inner);
-                    block.against(q, of_keys, &mut weights);
-                    block.against(g, of_values, &mut changes);
+                    block.against(q, of_keys, &mut weights, compute);
+                    block.against(g, of_values, &mut changes, compute);
                     vectorised(
                         #[inline(always)]
                         || {
@@ -320,22 +337,22 @@ pub(super) fn backward(
                             }
                         },
                     );
-                    block.mix(&changes, of_keys, &mut part, width);
+                    block.mix(&changes, of_keys, &mut part, width, compute);
                     put(&part, &mut of_q[place * shared * width..], block.queries.len(), j, shared, width);
                     let ([w_before, w_own], [c_before, c_own]) = (block.split(&weights), block.split(&changes));
                     if !block.before.is_empty() {
-                        multiply(c_before.t(), q, &mut of_k, width, Store::Add);
-                        multiply(w_before.t(), g, &mut of_v, width, Store::Add);
+                        multiply(c_before.t(), q, &mut of_k, width, Store::Add, compute);
+                        multiply(w_before.t(), g, &mut of_v, width, Store::Add, compute);
                     }
-                    multiply(c_own.t(), q, &mut of_k[own..], width, Store::Add);
-                    multiply(w_own.t(), g, &mut of_v[own..], width, Store::Add);
+                    multiply(c_own.t(), q, &mut of_k[own..], width, Store::Add, compute);
+                    multiply(w_own.t(), g, &mut of_v[own..], width, Store::Add, compute);
                 }
             }
             [of_q, of_k, of_v]
         })
         .collect();
-    let of_q = join(plan, &done, 0, tokens, shared * width);
-    let [of_k, of_v] = [1, 2].map(|which| join(plan, &done, which, tokens, width));
-    let [of_q, of_k] = plan.turn([of_q, of_k], -1.0);
+    let of_q = join::<f32, 3>(plan, &done, 0, tokens, shared * width);
+    let [of_k, of_v] = [1, 2].map(|which| join::<f32, 3>(plan, &done, which, tokens, width));
+    let [of_q, of_k] = plan.turn::<f32>([of_q, of_k], -1.0);
     [of_q, of_k, of_v]
 }

@@ -2,6 +2,8 @@
 
 use pulp::Arch;
 
+use super::memory::Value;
+
 /// Runs `work`, which must be made of inlined code, with the widest vector instructions that this processor has.
 pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(work)
@@ -39,7 +41,7 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
 
 /// The sum of `term` over the values of slices of one length.
 #[inline(always)]
-pub(super) fn sum<const N: usize>(slices: [&[f32]; N], term: impl Fn([f32; N]) -> f32) -> f32 {
+pub(super) fn sum<T: Value, const N: usize>(slices: [&[T]; N], term: impl Fn([f32; N]) -> f32) -> f32 {
     let n = slices[0].len();
     let mut lanes = [0f32; LANES];
     let whole = n / LANES * LANES;
@@ -47,10 +49,10 @@ pub(super) fn sum<const N: usize>(slices: [&[f32]; N], term: impl Fn([f32; N]) -
         // One check of the bounds for each chunk of each slice.
         let chunks = slices.map(|slice| &slice[start..start + LANES]);
         for (j, lane) in lanes.iter_mut().enumerate() {
-            *lane += term(chunks.map(|chunk| chunk[j]));
+            *lane += term(chunks.map(|chunk| chunk[j].widen()));
         }
     }
-    lanes.iter().sum::<f32>() + (whole..n).map(|i| term(slices.map(|slice| slice[i]))).sum::<f32>()
+    lanes.iter().sum::<f32>() + (whole..n).map(|i| term(slices.map(|slice| slice[i].widen()))).sum::<f32>()
 }
 
 /// The largest value; negative infinity for none.

@@ -40,7 +40,14 @@ fn run(inputs: &Inputs, operation: &dyn Fn(Inputs) -> Tensor<2>) -> Vec<Vec<f32>
     all.map(|d| d.try_to_vec::<f32>().expect("f32")).collect()
 }
 
-fn compare(name: &str, inputs: &Inputs, ours: &dyn Fn(Inputs) -> Tensor<2>, theirs: &dyn Fn(Inputs) -> Tensor<2>) {
+/// An operation whose products are computed in one way or the other.
+type Computed<'a> = &'a dyn Fn(Inputs, Compute) -> Tensor<2>;
+
+fn compare(name: &str, inputs: &Inputs, ours: Computed<'_>, theirs: &dyn Fn(Inputs) -> Tensor<2>) {
+    if multiplies_bf16() {
+        compare_rounded(name, inputs, ours, theirs);
+    }
+    let ours = &|inputs| ours(inputs, Compute::F32);
     for (which, (a, b)) in run(inputs, ours).iter().zip(&run(inputs, theirs)).enumerate() {
         assert_eq!(a.len(), b.len(), "{name}, {which}");
         let largest = b.iter().fold(0.0f32, |m, v| m.max(v.abs()));
@@ -66,15 +73,28 @@ fn compare(name: &str, inputs: &Inputs, ours: &dyn Fn(Inputs) -> Tensor<2>, thei
     assert!((got - want).abs() < 0.02 * (1.0 + want.abs()), "{name}: {got} along a direction for {want}");
 }
 
+/// With products in bfloat16, whose factors have a relative error of up to 2^-9 each, results and gradients stay near. Smaller
+/// inputs keep attention away from a softmax that a small error turns over.
+fn compare_rounded(name: &str, inputs: &Inputs, ours: Computed<'_>, theirs: &dyn Fn(Inputs) -> Tensor<2>) {
+    let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    let (ours, inputs) =
+        (|inputs| ours(inputs, Compute::Bf16), &inputs.iter().map(|x| x.clone().mul_scalar(0.5)).collect());
+    for (which, (a, b)) in run(inputs, &ours).iter().zip(&run(inputs, theirs)).enumerate() {
+        let apart: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+        let (apart, size) = (norm(&apart), norm(b));
+        assert!(apart <= 0.03 * size + 0.02 * (b.len() as f64).sqrt(), "{name} in bf16, {which}: {apart} of {size}");
+    }
+}
+
 /// Shapes of a map with a bias and an adapter of rank 3.
 fn map_shapes([inputs, outputs]: [usize; 2]) -> [[usize; 2]; 4] {
     [[outputs, inputs], [1, outputs], [3, inputs], [outputs, 3]]
 }
 
 /// The map of the next four inputs.
-fn map(x: &mut Inputs) -> Affine {
+fn map(x: &mut Inputs, compute: Compute) -> Affine {
     let [weight, bias, a, b] = std::array::from_fn(|_| x.remove(0));
-    Affine { weight, bias: Some(row(bias)), adapter: Some(Adapter { a, b, scale: 0.2 }) }
+    Affine { weight, bias: Some(row(bias)), adapter: Some(Adapter { a, b, scale: 0.2 }), compute }
 }
 
 fn row(x: Tensor<2>) -> Tensor<1> {
@@ -86,13 +106,17 @@ fn row(x: Tensor<2>) -> Tensor<1> {
 fn pointwise_operations() {
     for (n, width) in [(1, 1), (3, 5), (70, 33), (2, 700)] {
         let x = random(&[[n, width], [7, width]]);
-        let plain = |f: fn(Tensor<2>, Affine) -> Tensor<2>| move |mut x: Inputs| f(x.remove(0), x.remove(0).into());
-        compare("linear", &x, &plain(cpu::linear), &plain(composed::linear));
+        let plain = |f: fn(Tensor<2>, Affine) -> Tensor<2>| {
+            move |mut x: Inputs, compute| f(x.remove(0), Affine { compute, ..x.remove(0).into() })
+        };
+        let f32 = Compute::F32;
+        compare("linear", &x, &plain(cpu::linear), &|x| plain(composed::linear)(x, f32));
         let x = random(&[[[n, width]].as_slice(), &map_shapes([width, 7])].concat());
-        let full = |f: fn(Tensor<2>, Affine) -> Tensor<2>| move |mut x: Inputs| f(x.remove(0), map(&mut x));
-        compare("linear with bias and adapter", &x, &full(cpu::linear), &full(composed::linear));
+        let full =
+            |f: fn(Tensor<2>, Affine) -> Tensor<2>| move |mut x: Inputs, compute| f(x.remove(0), map(&mut x, compute));
+        compare("linear with bias and adapter", &x, &full(cpu::linear), &|x| full(composed::linear)(x, f32));
         let x = random(&[[n, width], [1, width]]);
-        let ours = |mut x: Inputs| cpu::rms_norm(x.remove(0), row(x.remove(0)), 1e-6);
+        let ours = |mut x: Inputs, _| cpu::rms_norm(x.remove(0), row(x.remove(0)), 1e-6);
         let theirs = |mut x: Inputs| composed::rms_norm(x.remove(0), row(x.remove(0)), 1e-6);
         compare("rms_norm", &x, &ours, &theirs);
     }
@@ -106,8 +130,8 @@ fn layers_of_encoders() {
         let full = |f: fn(Tensor<2>, Tensor<2>, LayerNorm) -> Tensor<2>| {
             move |mut x: Inputs| f(x.remove(0), x.remove(0), norm(&mut x))
         };
-        compare("add_norm", &x, &full(cpu::add_norm), &full(composed::add_norm));
-        compare("gelu", &x[..1].to_vec(), &|mut x| cpu::gelu(x.remove(0)), &|mut x| composed::gelu(x.remove(0)));
+        compare("add_norm", &x, &|x, _| full(cpu::add_norm)(x), &full(composed::add_norm));
+        compare("gelu", &x[..1].to_vec(), &|mut x, _| cpu::gelu(x.remove(0)), &|mut x| composed::gelu(x.remove(0)));
     }
     for (lengths, heads) in [(vec![1], 1), (vec![3, 1, 150, 7], 3)] {
         let segments = Segments::from_lengths(lengths);
@@ -116,7 +140,7 @@ fn layers_of_encoders() {
             let segments = segments.clone();
             move |mut x: Inputs| f(x.remove(0), x.remove(0), x.remove(0), heads, &segments)
         };
-        compare("attention", &x, &full(cpu::scaled_attention), &full(composed::scaled_attention));
+        compare("attention", &x, &|x, _| full(cpu::scaled_attention)(x), &full(composed::scaled_attention));
     }
 }
 
@@ -132,17 +156,17 @@ fn feed_forward_layer() {
     for (n, width, inner, activation) in sizes {
         let maps = [[width, inner], [width, inner], [inner, width]].map(map_shapes);
         let x = random(&[[[n, width], [1, width]].as_slice(), maps.as_flattened()].concat());
-        let layer = move |mut x: Inputs| {
+        let layer = move |mut x: Inputs, compute| {
             let [stream, norm] = std::array::from_fn(|_| x.remove(0));
-            let [gate, up, down] = std::array::from_fn(|_| map(&mut x));
+            let [gate, up, down] = std::array::from_fn(|_| map(&mut x, compute));
             (stream, GatedFeedForward { norm: row(norm), epsilon: 1e-6, activation, gate, up, down })
         };
-        let ours = |x: Inputs| {
-            let (x, layer) = layer(x);
+        let ours = |x: Inputs, compute| {
+            let (x, layer) = layer(x, compute);
             crate::gated_feed_forward(x, layer)
         };
         let theirs = |x: Inputs| {
-            let (x, layer) = layer(x);
+            let (x, layer) = layer(x, Compute::F32);
             composed::gated_feed_forward(x, layer)
         };
         compare("feed_forward", &x, &ours, &theirs);
@@ -168,9 +192,9 @@ fn attention_layer_of_uneven_segments() {
             }
             let run = |fused: bool| {
                 let (queries, keys) = (&queries, &keys);
-                move |mut x: Inputs| {
+                move |mut x: Inputs, compute| {
                     let [stream, norm, memory, table] = std::array::from_fn(|_| x.remove(0));
-                    let [q, k, v, o] = std::array::from_fn(|_| map(&mut x));
+                    let [q, k, v, o] = std::array::from_fn(|_| map(&mut x, compute));
                     let bias = causal.map(|c| RelativeBias::new(table.clone(), 128, c));
                     let norm = row(norm);
                     let layer = AttentionLayer { norm, epsilon: 1e-6, heads: [2, 2], q, k, v, o, head_norms: None };
@@ -181,7 +205,7 @@ fn attention_layer_of_uneven_segments() {
                     attention(stream, layer, queries, memory, bias.as_ref()) + nothing
                 }
             };
-            compare(&format!("attention, {keys:?}, {causal:?}"), &x, &run(true), &run(false));
+            compare(&format!("attention, {keys:?}, {causal:?}"), &x, &run(true), &|x| run(false)(x, Compute::F32));
         }
     }
 }
@@ -191,7 +215,9 @@ fn log_probabilities_of_labels() {
     for (n, width, vocabulary) in [(1, 3, 2), (9, 5, 23), (3, 40, 501)] {
         let labels: Vec<u32> = (0..n).map(|i| ((i * 7919) % vocabulary) as u32).collect();
         let x = random(&[[n, width], [vocabulary, width]]);
-        let ours = |mut x: Inputs| cpu::label_log_probs(x.remove(0), x.remove(0), &labels, true).reshape([1, n]);
+        let ours = |mut x: Inputs, compute| {
+            cpu::label_log_probs(x.remove(0), x.remove(0), &labels, true, compute).reshape([1, n])
+        };
         let theirs = |mut x: Inputs| composed::label_log_probs(x.remove(0), x.remove(0), &labels).reshape([1, n]);
         compare("label_log_probs", &x, &ours, &theirs);
     }
@@ -210,8 +236,13 @@ fn extreme_scores_stay_finite() {
     let mixed = layers::attention(x, layer, &segments, None, None);
     let gradient = q.grad(&mixed.clone().sum().backward()).expect("reached");
     let hidden = big(2);
-    let log_probs =
-        crate::label_log_probs(hidden.clone(), Tensor::from_floats([[1.0, 1.0], [-1.0, -1.0]], &device), &[0, 1], true);
+    let log_probs = crate::label_log_probs(
+        hidden.clone(),
+        Tensor::from_floats([[1.0, 1.0], [-1.0, -1.0]], &device),
+        &[0, 1],
+        true,
+        Compute::F32,
+    );
     let of_hidden = hidden.grad(&log_probs.clone().sum().backward()).expect("reached");
     for values in [mixed.into_data(), gradient.into_data(), log_probs.into_data(), of_hidden.into_data()] {
         assert!(values.try_to_vec::<f32>().expect("f32").iter().all(|v| v.is_finite()));
@@ -264,12 +295,12 @@ fn attention_with_a_shared_prefix() {
             let x = random(&[[[n, 5], [1, 5], [1, 6], [1, 6]].as_slice(), maps.as_flattened()].concat());
             let attend = |fused: bool, normed: bool| {
                 let (view, rotary) = (view.clone(), rotary.clone());
-                move |mut x: Inputs| {
+                move |mut x: Inputs, compute| {
                     let [stream, norm, of_q, of_k] = std::array::from_fn(|_| x.remove(0));
                     // So that both are reached where they mean nothing.
                     let nothing = (of_q.clone() + of_k.clone()).sum().mul_scalar(0.0).reshape([1, 1]);
                     let head_norms = normed.then(|| [row(of_q), row(of_k)]);
-                    let [q, k, v, o] = std::array::from_fn(|_| map(&mut x));
+                    let [q, k, v, o] = std::array::from_fn(|_| map(&mut x, compute));
                     let norm = row(norm);
                     let layer =
                         AttentionLayer { norm, epsilon: 1e-6, heads: [heads, key_heads], q, k, v, o, head_norms };
@@ -279,7 +310,7 @@ fn attention_with_a_shared_prefix() {
                 }
             };
             for normed in [false, true] {
-                compare("prefixed attention", &x, &attend(true, normed), &attend(false, normed));
+                compare("prefixed attention", &x, &attend(true, normed), &|x| attend(false, normed)(x, Compute::F32));
             }
         }
     }
@@ -299,15 +330,15 @@ fn frozen_parameters_get_no_gradient_and_change_no_other() {
         let tracked: Inputs = x.iter().enumerate().map(freeze).collect();
         let mut inputs = tracked.clone();
         let [x, norm, table, head] = std::array::from_fn(|_| inputs.remove(0));
-        let [gate, up, down] = std::array::from_fn(|_| map(&mut inputs));
-        let [q, k, v, o] = std::array::from_fn(|_| map(&mut inputs));
+        let [gate, up, down] = std::array::from_fn(|_| map(&mut inputs, Compute::F32));
+        let [q, k, v, o] = std::array::from_fn(|_| map(&mut inputs, Compute::F32));
         let feed_forward =
             GatedFeedForward { norm: row(norm.clone()), epsilon: 1e-6, activation: Gate::Gelu, gate, up, down };
         let attention = AttentionLayer { norm: row(norm), epsilon: 1e-6, heads: [2, 2], q, k, v, o, head_norms: None };
         let bias = crate::RelativeBias::new(table, 128, true);
         let y = crate::self_attention(crate::gated_feed_forward(x, feed_forward), attention, &segments, &bias);
         let labels = [0, 10, 3, 4, 5, 6, 7, 8, 9];
-        let gradients = crate::label_log_probs(y, head, &labels, true).sum().backward();
+        let gradients = crate::label_log_probs(y, head, &labels, true, Compute::F32).sum().backward();
         let host = |x: &Tensor<2>| x.grad(&gradients).map(|g| g.into_data().try_to_vec().expect("f32"));
         tracked.iter().map(host).collect()
     };

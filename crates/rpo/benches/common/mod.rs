@@ -9,7 +9,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use rpo::burn;
 use rpo::feedback::{FeedbackSet, PromptGroup, Response, Split};
-use rpo::model::{Config, Model, RandomWeights};
+use rpo::model::{Compute, Config, Model, RandomWeights};
 use rpo::objective::{ObjectiveConfig, RpoConfig};
 use rpo::train::{Observer, State, Task, TrainConfig, Trainer};
 
@@ -55,9 +55,24 @@ pub fn shape(size: &str) -> Config {
     Config::parse(&text).expect("valid")
 }
 
-/// A fresh model for training on the CPU.
+/// The CPU, or the device that the argument `--device` names.
+pub fn device() -> Device {
+    rpo::device::find(&option("--device").unwrap_or_else(|| "cpu".into())).expect("a device")
+}
+
+/// What products are computed in: f32, or bfloat16 with `--precision bf16`.
+pub fn compute() -> Compute {
+    match option("--precision").as_deref() {
+        None | Some("f32") => Compute::F32,
+        Some("bf16") => Compute::Bf16,
+        Some(other) => panic!("--precision {other}: f32 and bf16 are known"),
+    }
+}
+
+/// A fresh model for training.
 pub fn fresh(config: &Config) -> Model {
-    Model::new(config, &mut RandomWeights::new(1), &Device::flex().autodiff()).expect("random")
+    let model = Model::new(config, &mut RandomWeights::new(1), &device().autodiff()).expect("random");
+    model.with_compute(compute())
 }
 
 /// Prompts with so many responses each, of these lengths in tokens by number; what they say does not matter.

@@ -4,7 +4,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{FloatDType, Int, Tensor, TensorData, module::embedding};
-use rpo_ops::{Affine, linear};
+use rpo_ops::{Affine, Compute, linear};
 
 use super::weights::{Builder, Init, Weights};
 use crate::error::Result;
@@ -15,6 +15,8 @@ pub struct Linear {
     pub(super) weight: Param<Tensor<2>>,
     bias: Option<Param<Tensor<1>>>,
     adapter: Option<Adapter>,
+    #[module(skip)]
+    pub(super) compute: Compute,
 }
 
 /// A change of a matrix of low rank: `scale B A` is added to it (LoRA, arXiv 2106.09685). Field names are PEFT's keys.
@@ -37,7 +39,12 @@ struct Factor {
 impl Linear {
     /// Without bias.
     pub(super) fn new(mut at: Builder<'_>, [inputs, outputs]: [usize; 2], std: f64) -> Result<Self> {
-        Ok(Self { weight: at.matrix("weight", [outputs, inputs], Init::Normal(std))?, bias: None, adapter: None })
+        Ok(Self {
+            weight: at.matrix("weight", [outputs, inputs], Init::Normal(std))?,
+            bias: None,
+            adapter: None,
+            compute: Compute::F32,
+        })
     }
 
     /// With a bias, if `biased`.
@@ -45,7 +52,7 @@ impl Linear {
         let [inputs, outputs] = shape;
         let weight = at.matrix("weight", [outputs, inputs], init)?;
         let bias = if biased { Some(at.param("bias", [outputs], Init::Constant(0.0))?) } else { None };
-        Ok(Self { weight, bias, adapter: None })
+        Ok(Self { weight, bias, adapter: None, compute: Compute::F32 })
     }
 
     /// Its matrix, `(outputs, inputs)`, in what is computed in.
@@ -75,7 +82,8 @@ impl Linear {
             b: lora_B.weight.val(),
             scale: *scale,
         });
-        Affine { weight: self.weight.val(), bias: self.bias.as_ref().map(Param::val), adapter }
+        let bias = self.bias.as_ref().map(Param::val);
+        Affine { weight: self.weight.val(), bias, adapter, compute: self.compute }
     }
 
     /// Adds an adapter whose matrices `weights` has under this map's `name`. A fresh one changes nothing: `A` is drawn as by

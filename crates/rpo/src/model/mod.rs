@@ -21,6 +21,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+pub use rpo_ops::Compute;
 use rpo_ops::Segments;
 use serde_json::{Map, Value};
 
@@ -144,12 +145,41 @@ impl Model {
         }
     }
 
+    /// The same model with all its products computed in `compute`, those of attention and the head among them.
+    #[must_use]
+    pub fn with_compute(mut self, compute: Compute) -> Self {
+        let Ok(()) = self.visit_maps(&mut |_, map| {
+            map.compute = compute;
+            Ok(())
+        }) else {
+            unreachable!("no map is refused")
+        };
+        self.head_map_mut().compute = compute;
+        self
+    }
+
+    /// What its products are computed in.
+    pub fn compute(&self) -> Compute {
+        self.head_map().compute
+    }
+
+    fn head_map(&self) -> &Linear {
+        match self {
+            Self::T5(t5) => t5.head_map(),
+            Self::Llama(llama) => llama.head_map(),
+        }
+    }
+
+    fn head_map_mut(&mut self) -> &mut Linear {
+        match self {
+            Self::T5(t5) => t5.head_map_mut(),
+            Self::Llama(llama) => llama.head_map_mut(),
+        }
+    }
+
     /// The matrix of the head: `(vocabulary, d_model)`.
     pub fn head(&self) -> Tensor<2> {
-        match self {
-            Self::T5(t5) => t5.head(),
-            Self::Llama(llama) => llama.head(),
-        }
+        self.head_map().table()
     }
 
     /// Reads packed prompts and prepares to decode one response for each.

@@ -132,3 +132,9 @@ pub fn cases(model: &str) -> Vec<Case> {
 pub fn token_log_probs(model: &Model, batch: &PackedBatch) -> Tensor<1> {
     rpo::score::score_tokens(model, batch)
 }
+
+/// Where the tests' models live: the CPU, or what the environment variable `RPO_DEVICE` names.
+pub fn device() -> Device {
+    let name = std::env::var("RPO_DEVICE").unwrap_or_else(|_| "cpu".into());
+    rpo::device::find(&name).expect("a device that the tests were built for")
+}

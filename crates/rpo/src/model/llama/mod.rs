@@ -123,9 +123,13 @@ impl Llama {
         Self { lm_head: None, ..self.clone() }
     }
 
-    /// The matrix of the head, `(vocabulary, d_model)`.
-    pub fn head(&self) -> Tensor<2> {
-        self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens).table()
+    /// The head, which may be the embedding.
+    pub(in crate::model) fn head_map(&self) -> &Linear {
+        self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens)
+    }
+
+    pub(in crate::model) fn head_map_mut(&mut self) -> &mut Linear {
+        self.lm_head.as_mut().unwrap_or(&mut self.model.embed_tokens)
     }
 }
 

@@ -195,9 +195,13 @@ impl T5 {
         Ok(())
     }
 
-    /// The matrix of the head, `(vocabulary, d_model)`.
-    pub fn head(&self) -> Tensor<2> {
-        self.lm_head.as_ref().unwrap_or(&self.shared).table()
+    /// The head, which may be the embedding.
+    pub(in crate::model) fn head_map(&self) -> &Linear {
+        self.lm_head.as_ref().unwrap_or(&self.shared)
+    }
+
+    pub(in crate::model) fn head_map_mut(&mut self) -> &mut Linear {
+        self.lm_head.as_mut().unwrap_or(&mut self.shared)
     }
 }
 

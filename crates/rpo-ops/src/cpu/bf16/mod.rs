@@ -1,0 +1,282 @@
+//! Products of matrices in bfloat16: both factors are rounded, sums are kept in f32.
+//!
+//! The factors are packed into tiles of 16 by 32 values (`tiles.rs`), which Intel's matrix unit (AMX) takes whole and AVX-512's
+//! dot products of pairs read row by row (`kernels.rs`): 16 and 2 times the rate of f32. Which of them a processor has is found
+//! out when the program runs.
+
+mod kernels;
+mod tiles;
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use half::bf16;
+use rayon::prelude::*;
+
+pub(super) use tiles::Side;
+use tiles::{Order, Packed, Pair};
+
+use super::memory::Store;
+
+/// Rows and columns of a block of the result that one call of a kernel computes.
+const BLOCK: usize = 32;
+
+/// Tiles of the depth that are summed up before the next blocks: those of a task stay in the second cache.
+const DEPTH: usize = 32;
+
+/// Blocks of rows, and of columns, of a task.
+const TASK: [usize; 2] = [8, 16];
+
+/// Products with fewer multiplications than this are not worth more than one thread.
+const PARALLEL_FROM: usize = 1 << 24;
+
+/// Instructions that multiply in bfloat16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// Tiles: AMX.
+    Tiles,
+    /// Dot products of pairs: AVX-512 BF16.
+    Pairs,
+}
+
+/// What this processor multiplies with in bfloat16, if it can.
+pub(super) fn unit() -> Option<Unit> {
+    static UNIT: OnceLock<Option<Unit>> = OnceLock::new();
+    *UNIT.get_or_init(kernels::detect)
+}
+
+/// Whether a product of these dimensions is faster than in f32: small ones do not pay for packing.
+pub(super) fn pays(rows: usize, columns: usize, depth: usize) -> bool {
+    rows * columns * depth >= 1 << 12 && depth >= 8 && rows.min(columns) >= 4
+}
+
+/// The result of a product: row-major, `stride` values from one row to the next.
+#[derive(Clone, Copy)]
+struct Target<T> {
+    values: *mut T,
+    stride: usize,
+    rows: usize,
+    columns: usize,
+}
+
+// SAFETY: tasks write to blocks of their own.
+#[expect(unsafe_code, reason = "tasks write to blocks of one result")]
+unsafe impl<T> Sync for Target<T> {}
+
+/// Numbers of blocks, of rows and of columns.
+type Blocks = [Range<usize>; 2];
+
+/// `c = a b^T` or `c += a b^T` where `a` is `(rows, depth)` and `b` is `(columns, depth)`.
+///
+/// # Safety
+/// `c` must be valid for `a`'s outer number of rows of `b`'s outer number of values, `stride` apart, and initialised if added
+/// to. The processor must have `unit`.
+#[expect(unsafe_code, reason = "kernels write through pointers")]
+pub(super) unsafe fn multiply(unit: Unit, a: Side<'_>, b: Side<'_>, c: *mut f32, stride: usize, store: Store) {
+    let target = Target { values: c, stride, rows: a.outer(), columns: b.outer() };
+    run(unit, a, b, |a, b, [rows, columns]| {
+        for first in (0..a.deep()).step_by(DEPTH) {
+            let depth = first..(first + DEPTH).min(a.deep());
+            let store = if first == 0 { store } else { Store::Add };
+            for row in rows.clone() {
+                for column in columns.clone() {
+                    let (a, b) = (a.tiles(row, depth.clone()), b.tiles(column, depth.clone()));
+                    // SAFETY: the block lies inside the target by the caller's promise, and no other task has it.
+                    unsafe { target.block(unit, a, b, [row, column], store) };
+                }
+            }
+        }
+    });
+}
+
+/// `a b^T`, rounded.
+///
+/// # Safety
+/// As for [`multiply`], without anything added.
+#[expect(unsafe_code, reason = "kernels write through pointers")]
+pub(super) unsafe fn product(unit: Unit, a: Side<'_>, b: Side<'_>, c: *mut bf16, stride: usize) {
+    let target = Target { values: c, stride, rows: a.outer(), columns: b.outer() };
+    run(unit, a, b, |a, b, [rows, columns]| {
+        for row in rows {
+            for column in columns.clone() {
+                let (a, b) = (a.tiles(row, 0..a.deep()), b.tiles(column, 0..a.deep()));
+                // SAFETY: as above.
+                unsafe { target.block(unit, a, b, [row, column]) };
+            }
+        }
+    });
+}
+
+/// Packs the factors, and lets `task` compute the blocks of the result, some at a time, on every core.
+fn run(unit: Unit, a: Side<'_>, b: Side<'_>, task: impl Fn(&Packed, &Packed, Blocks) + Sync) {
+    let parallel = a.outer() * b.outer() * a.depth() >= PARALLEL_FROM;
+    let [of_rows, of_columns] = [a, b].map(|side| side.outer().div_ceil(BLOCK));
+    let (a, b) = (Packed::new(a, Order::Rows, parallel), Packed::new(b, Order::Pairs, parallel));
+    let across = of_columns.div_ceil(TASK[1]);
+    let tasks = of_rows.div_ceil(TASK[0]) * across;
+    let run = |number: usize| {
+        let (row, column) = (number / across * TASK[0], number % across * TASK[1]);
+        let blocks = [row..(row + TASK[0]).min(of_rows), column..(column + TASK[1]).min(of_columns)];
+        kernels::session(unit, || task(&a, &b, blocks));
+    };
+    match parallel {
+        true => (0..tasks).into_par_iter().for_each(run),
+        false => (0..tasks).for_each(run),
+    }
+}
+
+impl<T> Target<T> {
+    /// The first value of a block, and how many rows and columns it has.
+    ///
+    /// # Safety
+    /// The block must lie inside the result.
+    #[expect(unsafe_code, reason = "kernels write through pointers")]
+    unsafe fn place(self, [row, column]: [usize; 2]) -> (*mut T, [usize; 2]) {
+        let size = [(self.rows - row * BLOCK).min(BLOCK), (self.columns - column * BLOCK).min(BLOCK)];
+        // SAFETY: by the caller's promise.
+        (unsafe { self.values.add(row * BLOCK * self.stride + column * BLOCK) }, size)
+    }
+}
+
+impl Target<f32> {
+    /// One block of the result.
+    ///
+    /// # Safety
+    /// As for [`multiply`]; it must run in a [`kernels::session`].
+    #[expect(unsafe_code, reason = "kernels write through pointers")]
+    unsafe fn block(self, unit: Unit, a: &[Pair], b: &[Pair], at: [usize; 2], store: Store) {
+        // SAFETY: the block lies inside the result, whole halves too if there are such; `sums` holds every half.
+        unsafe {
+            let (place, [rows, columns]) = self.place(at);
+            let halves = [rows, columns].map(|n| n > BLOCK / 2);
+            if rows % (BLOCK / 2) == 0 && columns % (BLOCK / 2) == 0 {
+                kernels::block(unit, a, b, place, self.stride, halves, store);
+                return;
+            }
+            let mut sums = [0f32; BLOCK * BLOCK];
+            kernels::block(unit, a, b, sums.as_mut_ptr(), BLOCK, halves, Store::Replace);
+            for (i, sums) in sums.chunks_exact(BLOCK).take(rows).enumerate() {
+                for (j, sum) in sums[..columns].iter().enumerate() {
+                    let value = place.add(i * self.stride + j);
+                    *value = if store == Store::Add { *value + sum } else { *sum };
+                }
+            }
+        }
+    }
+}
+
+impl Target<bf16> {
+    /// One block of the result.
+    ///
+    /// # Safety
+    /// As for [`multiply`]; it must run in a [`kernels::session`].
+    #[expect(unsafe_code, reason = "kernels write through pointers")]
+    unsafe fn block(self, unit: Unit, a: &[Pair], b: &[Pair], at: [usize; 2]) {
+        // SAFETY: as above.
+        unsafe {
+            let (place, [rows, columns]) = self.place(at);
+            let mut sums = [0f32; BLOCK * BLOCK];
+            kernels::block(
+                unit,
+                a,
+                b,
+                sums.as_mut_ptr(),
+                BLOCK,
+                [rows, columns].map(|n| n > BLOCK / 2),
+                Store::Replace,
+            );
+            for (i, sums) in sums.chunks_exact(BLOCK).take(rows).enumerate() {
+                kernels::narrow(sums, place.add(i * self.stride), columns);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::memory::Values;
+
+    /// Small integers, whose products and sums are exact.
+    fn values(n: usize, k: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * k) % 17) as f32 - 8.0).collect()
+    }
+
+    fn units() -> Vec<Unit> {
+        match unit() {
+            None => Vec::new(),
+            Some(Unit::Pairs) => vec![Unit::Pairs],
+            Some(Unit::Tiles) => vec![Unit::Pairs, Unit::Tiles],
+        }
+    }
+
+    #[test]
+    fn every_layout_and_size_is_exact() {
+        let sizes = [
+            (1, 1, 1),
+            (3, 5, 7),
+            (16, 16, 32),
+            (17, 33, 31),
+            (32, 32, 64),
+            (45, 70, 130),
+            (300, 530, 40),
+            (40, 9, 2100),
+        ];
+        for unit in units() {
+            for (m, n, k) in sizes {
+                let (a, b) = (values(m * k, 7), values(n * k, 11));
+                let turned = |x: &[f32], rows: usize| -> Vec<f32> {
+                    (0..k).flat_map(|l| (0..rows).map(move |r| x[r * k + l])).collect()
+                };
+                let (a_turned, b_turned) = (turned(&a, m), turned(&b, n));
+                let narrow = |x: &[f32]| -> Vec<bf16> { x.iter().map(|x| bf16::from_f32(*x)).collect() };
+                let halves = [&a, &a_turned, &b, &b_turned].map(|x| narrow(x));
+                let want: Vec<f32> =
+                    (0..m * n).map(|i| (0..k).map(|l| a[i / n * k + l] * b[i % n * k + l]).sum()).collect();
+                let sides_a = [
+                    Side::new(Values::Floats(&a), [m, k], [k, 1]),
+                    Side::new(Values::Floats(&a_turned), [m, k], [1, m]),
+                    Side::new(Values::Halves(&halves[0]), [m, k], [k, 1]),
+                    Side::new(Values::Halves(&halves[1]), [m, k], [1, m]),
+                ];
+                let sides_b = [
+                    Side::new(Values::Floats(&b), [n, k], [k, 1]),
+                    Side::new(Values::Floats(&b_turned), [n, k], [1, n]),
+                    Side::new(Values::Halves(&halves[2]), [n, k], [k, 1]),
+                    Side::new(Values::Halves(&halves[3]), [n, k], [1, n]),
+                ];
+                let stride = n + 3;
+                for (i, a) in sides_a.into_iter().enumerate() {
+                    for (j, b) in sides_b.into_iter().enumerate() {
+                        let mut rounded = vec![bf16::from_f32(5.0); m * stride];
+                        // SAFETY: as below.
+                        #[expect(unsafe_code, reason = "the kernels' interface")]
+                        unsafe {
+                            product(unit, a, b, rounded.as_mut_ptr(), stride);
+                        }
+                        for (at, c) in rounded.iter().enumerate() {
+                            let want = if at % stride < n { want[at / stride * n + at % stride] } else { 5.0 };
+                            assert_eq!(*c, bf16::from_f32(want), "{unit:?} {m}x{n}x{k}, layouts {i} and {j} at {at}");
+                        }
+                        for store in [Store::Replace, Store::Add] {
+                            let mut c = vec![5f32; m * stride];
+                            // SAFETY: `c` has `m` rows of `stride` values.
+                            #[expect(unsafe_code, reason = "the kernels' interface")]
+                            unsafe {
+                                multiply(unit, a, b, c.as_mut_ptr(), stride, store);
+                            }
+                            let before = if store == Store::Add { 5.0 } else { 0.0 };
+                            for (at, c) in c.iter().enumerate() {
+                                let want = match at % stride {
+                                    column if column < n => want[at / stride * n + column] + before,
+                                    _ => 5.0,
+                                };
+                                assert_eq!(*c, want, "{unit:?} {m}x{n}x{k}, layouts {i} and {j}, {store:?} at {at}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
