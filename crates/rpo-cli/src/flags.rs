@@ -10,7 +10,7 @@ use rpo::tokenizer::Cut;
 use toml::Value;
 
 use crate::settings::{self, Given, Origin, schema};
-use rpo::device;
+use rpo::device::{self, Precision};
 
 /// What is trained on what, and how long.
 #[derive(clap::Args)]
@@ -96,6 +96,9 @@ pub struct Flags {
     /// What computes; all but the CPU must be compiled in [default: cpu]
     #[arg(long, value_parser = device::NAMES)]
     device: Option<String>,
+    /// What the factors of matrix products are rounded to; auto is bf16 where that is faster (AMX, AVX-512 BF16) [default: f32]
+    #[arg(long, value_name = "FORMAT", value_parser = Precision::NAMES)]
+    precision: Option<String>,
     /// Any other setting, as in the TOML file: --set train.optimizer.weight-decay=0 (may be repeated)
     #[arg(long = "set", value_name = "NAME=VALUE")]
     more: Vec<String>,
@@ -276,6 +279,7 @@ impl Flags {
             ("out", text(self.out)),
             ("cache", text(self.cache)),
             ("device", text(self.device)),
+            ("precision", text(self.precision)),
             ("validation-fraction", real(self.validation_fraction)),
             ("split-seed", whole(self.split_seed)),
             ("max-prompt-tokens", whole(self.max_prompt_tokens)),

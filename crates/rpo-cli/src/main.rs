@@ -16,6 +16,7 @@ mod judge;
 mod merge;
 mod messages;
 mod outcome;
+mod place;
 mod progress;
 mod push;
 mod rate;

@@ -9,6 +9,7 @@ use rpo::burn::tensor::Device;
 use rpo::chat::{Chat, Prompt, UseTemplate};
 use rpo::feedback::{Limits, ReadSummary};
 use rpo::likelihood::{Given, Likelihoods, Reading, Row};
+use rpo::model::Compute;
 use rpo::model::checkpoint::Checkpoint;
 use rpo::reference::{Cached, ReferenceCache};
 use rpo::store::files::fill_file;
@@ -19,8 +20,8 @@ use serde_json::Value;
 use crate::flags::{ChatFlags, Layout};
 use crate::messages::quiet;
 use crate::remarks::{remarks, warnings};
-use crate::{interrupt, progress, settings};
-use rpo::device;
+use crate::{interrupt, place, progress, settings};
+use rpo::device::{self, Precision};
 
 /// Say how likely given responses are under a model: `rpo score --model DIR FILE`
 ///
@@ -85,6 +86,9 @@ pub struct Arguments {
     /// What computes; all but the CPU must be compiled in
     #[arg(long, default_value = "cpu", value_parser = device::NAMES)]
     device: String,
+    /// What the factors of matrix products are rounded to; auto is bf16 where that is faster (AMX, AVX-512 BF16)
+    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = clap::value_parser!(Precision))]
+    precision: Precision,
     #[command(flatten)]
     columns: Layout,
 }
@@ -97,7 +101,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if let Some(path) = &arguments.output {
         check_output(path)?;
     }
-    let device = device::find(&arguments.device)?;
+    let place = place::find(&arguments.device, arguments.precision, arguments.columns.options()?.strict)?;
     let checkpoint = Checkpoint::find(&arguments.model)?;
     let reference = arguments.reference.as_deref().map(Checkpoint::find).transpose()?;
     let tokenizer = checkpoint.tokenizer(arguments.chat.chat())?;
@@ -105,8 +109,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if let Some(reference) = &reference {
         check_reference(&given, &checkpoint, &tokenizer, reference)?;
     }
-    let policy = score(arguments, &given, &checkpoint, "scoring", &device)?;
-    let under = |checkpoint: &Checkpoint| score(arguments, &given, checkpoint, "scoring by the reference", &device);
+    let policy = score(arguments, &given, &checkpoint, "scoring", &place)?;
+    let under = |checkpoint: &Checkpoint| score(arguments, &given, checkpoint, "scoring by the reference", &place);
     let reference = reference.as_ref().map(under).transpose()?;
     let scored = Scored { given, policy, reference, tokenizer };
     match &arguments.output {
@@ -185,9 +189,9 @@ fn score(
     given: &Given,
     checkpoint: &Checkpoint,
     what: &'static str,
-    device: &Device,
+    (device, compute): &(Device, Compute),
 ) -> Result<Likelihoods> {
-    let model = checkpoint.load(device)?;
+    let model = checkpoint.load(device)?.with_compute(*compute);
     let dir = arguments.cache.clone().unwrap_or_else(settings::cache).join("reference");
     let cache = (!arguments.no_cache).then(|| ReferenceCache::new(&dir, &model)).transpose()?;
     let bar = progress::bar(what, given.distinct());

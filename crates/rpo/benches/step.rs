@@ -1,7 +1,7 @@
 //! One RPO training step of a flan-t5 shape, or of that of SmolLM2-135M, beside the time of its matrix products alone, alternately.
 //!
 //! `cargo bench --workspace --bench step -- [--size small|base|large|smollm2] [--responses K] [--apart] [--recompute] [--lora RANK]
-//! [--rounds N] [--device NAME] [--json FILE] [--peer COMMAND]`: 8 prompts of 256 tokens with K responses (1) of 128 tokens each or, `--apart`, K times as
+//! [--rounds N] [--device NAME] [--no-floor] [--json FILE] [--peer COMMAND]`: 8 prompts of 256 tokens with K responses (1) of 128 tokens each or, `--apart`, K times as
 //! many prompts with one response each, in micro-batches of at most 4096 tokens. The floor is every matrix product of the
 //! step (forward, and both gradients), at full size, from and into memory that is allocated already, which is not counted
 //! in the peak; recomputation is not counted, nor, with adapters, are the gradients of frozen matrices. Off the CPU there is no floor. A peer takes the same step in its own process, in turn: `scripts/step_torch.py`.
@@ -37,7 +37,7 @@ fn main() {
     };
     let peer = option("--peer").map(|command| Peer::start(&command));
     let mut times = Times {
-        products: (option("--device").is_none_or(|d| d == "cpu"))
+        products: (!flag("--no-floor") && option("--device").is_none_or(|d| d == "cpu"))
             .then(|| Products::of(&config, prompts, responses, train.lora.is_on())),
         peer,
         steps: Vec::new(),

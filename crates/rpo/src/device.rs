@@ -1,8 +1,13 @@
-//! Where tensors live: the CPU, or a GPU that this program was built for.
+//! Where tensors live, the CPU or a GPU that this program was built for, and how precisely matrices are multiplied there.
+
+use std::str::FromStr;
 
 use burn::tensor::Device;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::model::Compute;
 
 /// What a program may be built for; all but the first by a cargo feature of the same name.
 pub const NAMES: [&str; 5] = ["cpu", "cuda", "rocm", "metal", "vulkan"];
@@ -29,4 +34,51 @@ pub fn find(name: &str) -> crate::Result<Device> {
         other => format!("no device `{other}`; there are cpu, cuda, rocm, metal and vulkan"),
     };
     Err(Error::Setting { field: "device", problem })
+}
+
+/// What the factors of matrix products are rounded to; sums are in f32, as are weights, norms, softmaxes, losses and the
+/// optimizer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// bfloat16 where that is faster than f32, which it is on processors with AMX or AVX-512 BF16.
+    Auto,
+    /// They are not rounded.
+    #[default]
+    F32,
+    /// bfloat16; f32 where the device has no products of it.
+    Bf16,
+}
+
+impl Precision {
+    /// Its names.
+    pub const NAMES: [&str; 3] = ["auto", "f32", "bf16"];
+
+    /// What is computed in on `device`.
+    pub fn on(self, device: &Device) -> Compute {
+        match self {
+            Self::Auto | Self::Bf16 if rpo_ops::computes_bf16(device) => Compute::Bf16,
+            Self::Auto | Self::F32 | Self::Bf16 => Compute::F32,
+        }
+    }
+
+    /// What to say where it is not to be had on `device`.
+    pub fn lack(self, device: &Device) -> Option<&'static str> {
+        (self == Self::Bf16 && self.on(device) == Compute::F32).then_some(
+            "precision bf16: computed in f32, since this device has no products in bfloat16 (on CPUs they take AMX or AVX-512 BF16)",
+        )
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            other => Err(format!("no precision `{other}`; there are {}", Self::NAMES.join(", "))),
+        }
+    }
 }

@@ -327,7 +327,8 @@ fn with_equal_steps(settings: &mut Settings, split: &Split) {
 }
 
 fn load(checkpoint: &Checkpoint, settings: &Settings) -> Result<Model> {
-    Ok(checkpoint.load(&device::find(&settings.device)?)?)
+    let device = device::find(&settings.device)?;
+    Ok(checkpoint.load(&device)?.with_compute(settings.precision.on(&device)))
 }
 
 /// The mean reward of each prompt over the draws; empty without draws.

@@ -10,6 +10,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rpo::chat::UseTemplate;
+use rpo::device::Precision;
 use rpo::feedback::ReadOptions;
 use rpo::generate::Decoding;
 use rpo::model::Config;
@@ -148,6 +149,7 @@ fn settings(
         out: out.join(label),
         cache: out.join("cache"),
         device: "cpu".into(),
+        precision: Precision::default(),
         validation_data: None,
         validation_fraction: HELD_OUT,
         split_seed: seed,

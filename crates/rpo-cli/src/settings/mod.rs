@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use chrono::{Local, NaiveDate};
 use rpo::chat::{Chat, UseTemplate};
+use rpo::device::Precision;
 use rpo::feedback::{Limits, ReadOptions, Source};
 use rpo::model::checkpoint::Checkpoint;
 use rpo::objective::ObjectiveConfig;
@@ -38,6 +39,10 @@ pub struct Settings {
     /// What computes: cpu, or cuda, rocm, metal or vulkan if compiled in.
     #[serde(default = "cpu")]
     pub device: String,
+    /// What the factors of matrix products are rounded to: "f32" (they are not), "bf16", or "auto", which is bf16 where it is
+    /// faster.
+    #[serde(default)]
+    pub precision: Precision,
     /// Rated responses to validate on, read like `data`; then nothing of `data` is held out.
     #[serde(default)]
     pub validation_data: Option<Source>,

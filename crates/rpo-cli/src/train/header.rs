@@ -1,6 +1,6 @@
 //! What a run is, in a few lines at the head of its log.
 
-use rpo::model::{Model, NamedParameters};
+use rpo::model::{Compute, Model, NamedParameters};
 use rpo::objective::ObjectiveConfig;
 use rpo::train::Task;
 use rpo::train::optim::Algorithm;
@@ -20,7 +20,13 @@ fn model_line(settings: &Settings, model: &Model) -> String {
         true => format!(", frozen but for adapters of rank {} ({})", lora.rank, short(lora.parameters(model))),
         false => String::new(),
     };
-    format!("model: {}, {} parameters{adapters}, on {}", settings.model, short(parameters), settings.device)
+    let products = match model.compute() {
+        Compute::Bf16 => ", products in bf16",
+        // Burn's kernels take the tensor cores for products of f32.
+        Compute::F32 if settings.device == "cuda" => ", products in TF32",
+        Compute::F32 => "",
+    };
+    format!("model: {}, {} parameters{adapters}, on {}{products}", settings.model, short(parameters), settings.device)
 }
 
 /// `77.0 million`.

@@ -26,7 +26,7 @@ use self::resume::BegunWith;
 use crate::flags::{Flags, real, text, whole};
 use crate::progress::{self, TrainingProgress};
 use crate::settings::{Given, Origin, Settings, merge};
-use crate::{advice, interrupt, judge, outcome};
+use crate::{advice, interrupt, judge, outcome, place};
 use rpo::device;
 
 /// Train a model from rated responses: `rpo train rpo --model MODEL --data FILE --out DIR`
@@ -198,7 +198,7 @@ pub fn prepare(settings: &mut Settings, resume: bool) -> Result<Data> {
         RunDir::check_new(&settings.out)?;
     }
     check(settings)?;
-    device::find(&settings.device)?;
+    place::find(&settings.device, settings.precision, settings.columns.strict)?;
     let origin = Checkpoint::find(&settings.model)?;
     if settings.train.lora.is_on() && origin.is_adapter() {
         let problem = format!(
@@ -293,12 +293,14 @@ pub fn train(
 
 /// The model to start from, ready for training; one that is only adapted is held in the format in which it will be stored.
 fn load(settings: &Settings, origin: &Checkpoint) -> Result<Model> {
-    let device = device::find(&settings.device)?.autodiff();
+    let device = device::find(&settings.device)?;
+    let compute = settings.precision.on(&device);
     let train = &settings.train;
     let model = match train.lora.is_on() && train.store == StoredAs::Bf16 {
-        true => origin.load_rounded(&device)?,
-        false => origin.load(&device)?,
+        true => origin.load_rounded(&device.autodiff())?,
+        false => origin.load(&device.autodiff())?,
     };
+    let model = model.with_compute(compute);
     train.lora.check(&model)?;
     Ok(model)
 }

@@ -101,6 +101,7 @@ pub fn changed_settings(now: &Settings) -> Result<Vec<String>> {
         out: now.out.clone(),
         cache: now.cache.clone(),
         device: now.device.clone(),
+        precision: now.precision,
         chat_template: if knew_templates { then.chat_template } else { now.chat_template },
         train: TrainConfig { epochs: now.train.epochs, max_steps: now.train.max_steps, ..then.train },
         ..then
@@ -145,7 +146,7 @@ pub fn refuse(out: &Path, found: &[String]) -> Result<()> {
     bail!(
         "{}: the run was begun otherwise, and going on would mix what is not alike. These differ: {}. Repeat the command as \
          it was, leave the changed settings out (`rpo train --resume {}`), or begin a new run with another --out. Only \
-         train.max-steps, train.epochs, device, model, data, cache and out may change, and the contents of model and data \
+         train.max-steps, train.epochs, device, precision, model, data, cache and out may change, and the contents of model and data \
          may not",
         out.display(),
         found.join("; "),

@@ -6,7 +6,7 @@ use super::parts::Parts;
 use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, Split};
 use crate::host::bytes;
-use crate::model::{Model, NamedParameters};
+use crate::model::{Compute, Model, NamedParameters};
 use crate::store::tensors::{TensorFile, write_values};
 
 /// Version of the cache; raised when the same inputs give other results.
@@ -31,6 +31,9 @@ impl ReferenceCache {
         let mut of_model = blake3::Hasher::new();
         of_model.update(VERSION.as_bytes());
         of_model.update(format!("{:?}", model.device()).as_bytes());
+        if model.compute() == Compute::Bf16 {
+            of_model.update(b"products in bf16");
+        }
         update_with_model(&mut of_model, model)?;
         Ok(Self { dir: dir.into(), of_model })
     }
