@@ -4,7 +4,6 @@
 //! Sequences are *packed*: a batch of texts is one `(tokens, features)` tensor and a [`Segments`] that says where each
 //! text begins. Only attention looks at the boundaries. This crate knows tensors; it never knows models or files.
 
-mod allocator;
 mod attention;
 mod composed;
 mod cpu;
@@ -15,11 +14,12 @@ mod layers;
 mod log_prob;
 mod parameters;
 mod plan;
+mod process;
 mod rotary;
 mod segments;
 mod select;
 
-pub use allocator::keep_freed_memory;
+pub use process::{compute_on_this_thread, keep_freed_memory};
 pub use attention::RelativeBias;
 pub use cpu::{AdamW, adamw, sum_of_squares};
 pub use elementwise::{linear, relu, rms_norm};

@@ -90,4 +90,4 @@ pub use error::{Error, Result};
 /// The engine, for devices and tensors.
 pub use burn;
 /// For programs that train on the CPU.
-pub use rpo_ops::keep_freed_memory;
+pub use rpo_ops::{compute_on_this_thread, keep_freed_memory};

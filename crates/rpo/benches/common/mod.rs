@@ -17,6 +17,7 @@ use rpo::train::{Observer, State, Task, TrainConfig, Trainer};
 pub fn begin() {
     std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).expect("the workspace");
     rpo::keep_freed_memory();
+    rpo::compute_on_this_thread();
 }
 
 /// The values of all arguments called `name`.

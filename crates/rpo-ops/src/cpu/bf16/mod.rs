@@ -24,7 +24,7 @@ const BLOCK: usize = 32;
 /// Tiles of the depth that are summed up before the next blocks: those of a task stay in the second cache.
 const DEPTH: usize = 32;
 
-/// Blocks of rows, and of columns, of a task.
+/// Most blocks of rows of a task, which packs them itself, and of columns that it goes through at a time.
 const TASK: [usize; 2] = [8, 16];
 
 /// Products with fewer multiplications than this are not worth more than one thread.
@@ -110,18 +110,27 @@ pub(super) unsafe fn product(unit: Unit, a: Side<'_>, b: Side<'_>, c: *mut bf16,
 /// Packs the factors, and lets `task` compute the blocks of the result, some at a time, on every core.
 fn run(unit: Unit, a: Side<'_>, b: Side<'_>, task: impl Fn(&Packed, &Packed, Blocks) + Sync) {
     let parallel = a.outer() * b.outer() * a.depth() >= PARALLEL_FROM;
-    let [of_rows, of_columns] = [a, b].map(|side| side.outer().div_ceil(BLOCK));
-    let (a, b) = (Packed::new(a, Order::Rows, parallel), Packed::new(b, Order::Pairs, parallel));
-    let across = of_columns.div_ceil(TASK[1]);
-    let tasks = of_rows.div_ceil(TASK[0]) * across;
+    let b_packed = Packed::new(b, Order::Pairs, 0..b.blocks(), parallel);
+    let wanted = if parallel { 2 * rayon::current_num_threads() } else { 1 };
+    let rows = (a.blocks() / wanted).clamp(1, TASK[0]);
+    let groups = a.blocks().div_ceil(rows);
+    // Few rows are parted by columns too.
+    let columns = b.blocks().div_ceil(wanted.div_ceil(groups)).max(1);
+    let parts = b.blocks().div_ceil(columns);
     let run = |number: usize| {
-        let (row, column) = (number / across * TASK[0], number % across * TASK[1]);
-        let blocks = [row..(row + TASK[0]).min(of_rows), column..(column + TASK[1]).min(of_columns)];
-        kernels::session(unit, || task(&a, &b, blocks));
+        let (row, column) = (number / parts * rows, number % parts * columns);
+        let rows = row..(row + rows).min(a.blocks());
+        let columns = column..(column + columns).min(b.blocks());
+        let packed = Packed::new(a, Order::Rows, rows.clone(), false);
+        kernels::session(unit, || {
+            for first in columns.clone().step_by(TASK[1]) {
+                task(&packed, &b_packed, [rows.clone(), first..(first + TASK[1]).min(columns.end)]);
+            }
+        });
     };
     match parallel {
-        true => (0..tasks).into_par_iter().for_each(run),
-        false => (0..tasks).for_each(run),
+        true => (0..groups * parts).into_par_iter().for_each(run),
+        false => (0..groups * parts).for_each(run),
     }
 }
 
@@ -277,6 +286,36 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    #[ignore = "temporary"]
+    #[expect(unsafe_code, reason = "temporary")]
+    fn rates() {
+        crate::keep_freed_memory();
+        crate::compute_on_this_thread();
+        drop(std::hint::black_box(vec![1f32; 300 << 20]));
+        for (m, n, k) in [(2048, 384, 512), (2048, 512, 384), (2048, 1024, 512), (2048, 512, 1024), (1024, 512, 2048), (1024, 32128, 512), (32128, 512, 1024), (512, 512, 512)] {
+            let (a, b) = (values(m * k, 7), values(n * k, 11));
+            let mut c = vec![0f32; m * n];
+            let sides = |t: bool| {
+                if t { (Side::new(Values::Floats(&a), [m, k], [1, m]), Side::new(Values::Floats(&b), [n, k], [1, n])) }
+                else { (Side::new(Values::Floats(&a), [m, k], [k, 1]), Side::new(Values::Floats(&b), [n, k], [k, 1])) }
+            };
+            let time = |f: &mut dyn FnMut()| { f(); let t = std::time::Instant::now(); for _ in 0..8 { f(); } t.elapsed().as_secs_f64() / 8.0 };
+            let (x, y) = sides(false);
+            let (xt, yt) = sides(true);
+            let pa = time(&mut || { std::hint::black_box(Packed::new(x, Order::Rows, 0..x.blocks(), true)); });
+            let pb = time(&mut || { std::hint::black_box(Packed::new(y, Order::Pairs, 0..y.blocks(), true)); });
+            let pat = time(&mut || { std::hint::black_box(Packed::new(xt, Order::Rows, 0..xt.blocks(), true)); });
+            let pbt = time(&mut || { std::hint::black_box(Packed::new(yt, Order::Pairs, 0..yt.blocks(), true)); });
+            let unit = unit().unwrap();
+            let all = time(&mut || unsafe { multiply(unit, x, y, c.as_mut_ptr(), n, Store::Replace) });
+            let add = time(&mut || unsafe { multiply(unit, x, y, c.as_mut_ptr(), n, Store::Add) });
+            let g = 2.0 * (m * n * k) as f64 / 1e9;
+            println!("{m}x{n}x{k}: pack a {:.2} b {:.2} at {:.2} bt {:.2} ms; all {:.2} ms = {:.0} GF/s, compute {:.2} ms = {:.0} GF/s, add {:.2} ms; at peak {:.2} ms",
+                pa * 1e3, pb * 1e3, pat * 1e3, pbt * 1e3, all * 1e3, g / all, (all - pa - pb) * 1e3, g / (all - pa - pb), add * 1e3, g / 4970.0 * 1e3);
         }
     }
 }

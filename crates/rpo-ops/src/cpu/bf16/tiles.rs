@@ -53,6 +53,11 @@ impl<'a> Side<'a> {
         self.outer
     }
 
+    /// Blocks along `outer`.
+    pub(super) fn blocks(&self) -> usize {
+        self.outer.div_ceil(BLOCK)
+    }
+
     pub(in super::super) fn depth(&self) -> usize {
         self.depth
     }
@@ -91,41 +96,56 @@ struct Part {
     deep_first: bool,
 }
 
-/// A factor in tiles, `[block][deep]`.
+/// Blocks of a factor in tiles, `[block][deep]`.
 pub(super) struct Packed {
     tiles: Vec<Pair>,
+    first: usize,
     deep: usize,
 }
 
-/// Tiles that one task fills.
-const TASK: usize = 32;
+/// Blocks that one task fills.
+const TASK: usize = 8;
 
 impl Packed {
-    pub(super) fn new(side: Side<'_>, order: Order, parallel: bool) -> Self {
-        let (blocks, deep) = (side.outer.div_ceil(BLOCK), side.depth.div_ceil(DEEP));
-        let n = blocks * deep;
+    pub(super) fn new(side: Side<'_>, order: Order, blocks: Range<usize>, parallel: bool) -> Self {
+        let deep = side.depth.div_ceil(DEEP);
+        let n = blocks.len() * deep;
         let mut tiles: Vec<Pair> = Vec::with_capacity(n);
-        let place = |i: usize| (i / deep * BLOCK, i % deep * DEEP);
-        let fill = |(i, pair): (usize, &mut MaybeUninit<Pair>)| {
-            let (outer, depth) = place(i);
+        let fill = |block: usize, depth: usize, pair: &mut MaybeUninit<Pair>| {
             // SAFETY: a pair is two tiles of 16 rows, and its rows may be uninitialised as it may be.
             #[expect(unsafe_code, reason = "memory is not zeroed first only to be overwritten")]
             let halves: &mut [[MaybeUninit<[u16; DEEP]>; BLOCK / 2]; 2] = unsafe { &mut *pair.as_mut_ptr().cast() };
             let [first, second] = halves;
-            side.fill(first, order, outer, depth);
-            side.fill(second, order, outer + BLOCK / 2, depth);
+            side.fill(first, order, block * BLOCK, depth * DEEP);
+            side.fill(second, order, block * BLOCK + BLOCK / 2, depth * DEEP);
+        };
+        // Along what lies side by side in memory.
+        let fill_blocks = |(task, pairs): (usize, &mut [MaybeUninit<Pair>])| {
+            let first = blocks.start + task * TASK;
+            if side.depth_stride == 1 {
+                for (i, pair) in pairs.iter_mut().enumerate() {
+                    fill(first + i / deep, i % deep, pair);
+                }
+            } else {
+                for depth in 0..deep {
+                    for (block, pair) in pairs[depth..].iter_mut().step_by(deep).enumerate() {
+                        fill(first + block, depth, pair);
+                    }
+                }
+            }
         };
         let room = &mut tiles.spare_capacity_mut()[..n];
+        let each = (TASK * deep).max(1);
         match parallel {
-            true => room.par_iter_mut().with_min_len(TASK).enumerate().for_each(fill),
-            false => room.iter_mut().enumerate().for_each(fill),
+            true => room.par_chunks_mut(each).enumerate().for_each(fill_blocks),
+            false => room.chunks_mut(each).enumerate().for_each(fill_blocks),
         }
         // SAFETY: `fill` has written every row of all `n` pairs.
         #[expect(unsafe_code, reason = "as above")]
         unsafe {
             tiles.set_len(n);
         }
-        Self { tiles, deep }
+        Self { tiles, first: blocks.start, deep }
     }
 
     /// Tiles along the depth.
@@ -135,7 +155,7 @@ impl Packed {
 
     /// Some of those of a block.
     pub(super) fn tiles(&self, block: usize, deep: Range<usize>) -> &[Pair] {
-        &self.tiles[block * self.deep..][deep]
+        &self.tiles[(block - self.first) * self.deep..][deep]
     }
 }
 

@@ -1,4 +1,4 @@
-//! The C library's allocator, told to keep what a step frees for the next one.
+//! What a program that computes on the CPU sets once for all its process: where memory goes, and which threads compute.
 
 /// Keeps freed memory in the process instead of giving it back, so that the same pages are not asked for, zeroed and mapped
 /// again in every step. Call it once, before memory is used. It does something where the C library is glibc.
@@ -15,4 +15,12 @@ pub fn keep_freed_memory() {
             libc::mallopt(libc::M_TOP_PAD, 64 * MIB);
         }
     }
+}
+
+/// Makes the calling thread one of those that compute, so that it need not wake others and wait for them whenever something is
+/// computed: a step is thousands of small parts. Call it once, on the thread that trains or answers, before anything is computed; later
+/// calls do nothing.
+pub fn compute_on_this_thread() {
+    // Fails where the threads were started already.
+    let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
 }
