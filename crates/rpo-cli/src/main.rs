@@ -109,6 +109,12 @@ fn main() -> std::process::ExitCode {
     let parsed = Arguments::from_arg_matches(&commands.get_matches()).unwrap_or_else(|problem| problem.exit());
     let Arguments { verbose, quiet, color, command } = parsed;
     messages::show(verbose, quiet, color);
+    if matches!(
+        command,
+        Command::Demo(_) | Command::Train(_) | Command::Compare(_) | Command::Score(_) | Command::Verify(_)
+    ) {
+        rpo::compute_on_this_thread();
+    }
     let result = interrupt::listen().and_then(|()| match command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),

@@ -19,7 +19,6 @@ mod rotary;
 mod segments;
 mod select;
 
-pub use process::{compute_on_this_thread, keep_freed_memory};
 pub use attention::RelativeBias;
 pub use cpu::{AdamW, adamw, sum_of_squares};
 pub use elementwise::{linear, relu, rms_norm};
@@ -28,6 +27,7 @@ pub use layers::{cross_attention, gated_feed_forward, prefixed_self_attention, s
 pub use log_prob::{label_log_probs, segment_mean, segment_sum};
 pub use parameters::{Adapter, Affine, AttentionLayer, Compute, Gate, GatedFeedForward};
 pub use plan::{Prefixed, relative_position_bucket};
+pub use process::{compute_on_this_thread, keep_freed_memory};
 pub use rotary::Rotary;
 pub use segments::Segments;
 pub use select::{argmax, at_least, largest, log_sum_exp, quantile};

@@ -70,6 +70,15 @@ impl Precision {
     }
 }
 
+impl From<Compute> for Precision {
+    fn from(compute: Compute) -> Self {
+        match compute {
+            Compute::F32 => Self::F32,
+            Compute::Bf16 => Self::Bf16,
+        }
+    }
+}
+
 impl FromStr for Precision {
     type Err = String;
 

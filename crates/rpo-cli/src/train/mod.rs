@@ -198,7 +198,9 @@ pub fn prepare(settings: &mut Settings, resume: bool) -> Result<Data> {
         RunDir::check_new(&settings.out)?;
     }
     check(settings)?;
-    place::find(&settings.device, settings.precision, settings.columns.strict)?;
+    let (_, compute) = place::find(&settings.device, settings.precision, settings.columns.strict)?;
+    // What is saved says what was computed in.
+    settings.precision = compute.into();
     let origin = Checkpoint::find(&settings.model)?;
     if settings.train.lora.is_on() && origin.is_adapter() {
         let problem = format!(

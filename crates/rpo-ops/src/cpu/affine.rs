@@ -97,7 +97,7 @@ impl Affine {
     /// `residual + x weight^T + bias`.
     pub(super) fn forward_onto(self, inputs: &[FlexTensor], residual: &FlexTensor, x: &FlexTensor) -> FlexTensor {
         let (n, width) = rows_columns(residual);
-        let mut sum = residual.storage::<f32>().to_vec();
+        let mut sum = memory::copied(residual.storage());
         if let Some(bias) = self.bias {
             let bias: &[f32] = inputs[bias].storage();
             sum.chunks_exact_mut(width).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));

@@ -7,7 +7,8 @@ use std::ops::Range;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::memory::{self, Matrix, Store, Value, multiply, rows_columns, tensor};
+use super::memory::{Matrix, Store, Value, filled, multiply, rows_columns, tensor};
+use super::pointwise::task;
 use super::simd::{exp, exponentiate, sum, vectorised};
 use crate::Segments;
 use crate::parameters::Compute;
@@ -87,11 +88,12 @@ fn pairs(plan: &Plan) -> impl IndexedParallelIterator<Item = (usize, usize)> {
 /// Puts `(tokens, width)` parts, one for each of [`pairs`], together to `(tokens, heads * width)`.
 fn join<T: Value>(parts: &[Vec<f32>], segments: &Segments, heads: usize, width: usize) -> FlexTensor {
     let inner = heads * width;
-    let mut whole = vec![T::narrow(0.0); segments.total() * inner];
-    let outputs = memory::parts(&mut whole, segments.lengths(), inner).into_par_iter().zip(parts.par_chunks(heads));
-    outputs.for_each(|(output, parts)| {
-        for (i, row) in output.chunks_exact_mut(inner).enumerate() {
-            for (place, part) in row.chunks_exact_mut(width).zip(parts) {
+    // Which segment each token is of, and its place there.
+    let tokens: Vec<(usize, usize)> =
+        segments.lengths().enumerate().flat_map(|(segment, length)| (0..length).map(move |i| (segment, i))).collect();
+    let whole = filled(tokens.len() * inner, task(inner), |first, rows: &mut [T]| {
+        for (row, (segment, i)) in rows.chunks_exact_mut(inner).zip(&tokens[first / inner..]) {
+            for (place, part) in row.chunks_exact_mut(width).zip(&parts[segment * heads..]) {
                 place.iter_mut().zip(&part[i * width..][..width]).for_each(|(place, x)| *place = T::narrow(*x));
             }
         }

@@ -111,11 +111,34 @@ impl Value for bf16 {
     }
 
     fn of(values: &[f32]) -> Vec<Self> {
-        let mut narrow = vec![Self::ZERO; values.len()];
-        let tasks = narrow.par_chunks_mut(TASK).zip(values.par_chunks(TASK));
-        tasks.for_each(|(narrow, values)| narrow.convert_from_f32_slice(values));
-        narrow
+        filled(values.len(), TASK, |first, part| part.convert_from_f32_slice(&values[first..first + part.len()]))
     }
+}
+
+/// `n` values, made by `fill` on every core: it gets parts of at most `each` values with the place of their first. Nothing is zeroed
+/// that lies outside the cache by the time it is written.
+pub(super) fn filled<T: Value>(n: usize, each: usize, fill: impl Fn(usize, &mut [T]) + Sync) -> Vec<T> {
+    let mut values: Vec<T> = Vec::with_capacity(n);
+    values.spare_capacity_mut()[..n].par_chunks_mut(each).enumerate().for_each(|(task, part)| {
+        part.iter_mut().for_each(|value| {
+            value.write(T::narrow(0.0));
+        });
+        // SAFETY: all of the part was written just now.
+        #[expect(unsafe_code, reason = "memory is zeroed part by part")]
+        let part = unsafe { part.assume_init_mut() };
+        fill(task * each, part);
+    });
+    // SAFETY: the parts are all of it.
+    #[expect(unsafe_code, reason = "as above")]
+    unsafe {
+        values.set_len(n);
+    }
+    values
+}
+
+/// A copy, made on every core.
+pub(super) fn copied(values: &[f32]) -> Vec<f32> {
+    filled(values.len(), TASK, |first, part| part.copy_from_slice(&values[first..first + part.len()]))
 }
 
 /// Values of a matrix.
@@ -145,10 +168,9 @@ impl<'a> Values<'a> {
         match self {
             Self::Floats(values) => Cow::Borrowed(values),
             Self::Halves(values) => {
-                let mut wide = vec![0f32; values.len()];
-                let tasks = wide.par_chunks_mut(TASK).zip(values.par_chunks(TASK));
-                tasks.for_each(|(wide, values)| values.convert_to_f32_slice(wide));
-                Cow::Owned(wide)
+                let widen =
+                    |first: usize, part: &mut [f32]| values[first..first + part.len()].convert_to_f32_slice(part);
+                Cow::Owned(filled(values.len(), TASK, widen))
             }
         }
     }
@@ -304,17 +326,6 @@ unsafe fn multiply_into(a: Matrix<'_>, b: Matrix<'_>, c: *mut f32, row_stride: u
             if parallel { Parallelism::Rayon(0) } else { Parallelism::None },
         );
     }
-}
-
-/// Parts `values` into one slice for each of the given lengths, times `width`.
-pub(super) fn parts<T>(mut values: &mut [T], lengths: impl Iterator<Item = usize>, width: usize) -> Vec<&mut [T]> {
-    let mut parts = Vec::new();
-    for length in lengths {
-        let (part, rest) = values.split_at_mut(length * width);
-        parts.push(part);
-        values = rest;
-    }
-    parts
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::memory::{Value, rows_columns, tensor, widened};
+use super::memory::{Value, filled, rows_columns, tensor, widened};
 use super::node::{OfInputs, Operation};
 use super::simd::{sigmoid, sum, vectorised};
 use crate::parameters::Gate;
@@ -26,8 +26,8 @@ pub(crate) fn inverse_rms<T: Value>(x: &[T], epsilon: f32) -> f32 {
 pub(super) fn rms_norm<S: Value, T: Value>(x: &FlexTensor, weight: &FlexTensor, epsilon: f64) -> FlexTensor {
     let (xs, ws): (&[S], &[f32]) = (x.storage(), weight.storage());
     let width = ws.len();
-    let mut y = vec![T::narrow(0.0); xs.len()];
-    y.par_chunks_mut(task(width)).zip(xs.par_chunks(task(width))).for_each(|(y, x)| {
+    let y = filled(xs.len(), task(width), |first, y: &mut [T]| {
+        let x = &xs[first..first + y.len()];
         vectorised(
             #[inline(always)]
             || {
@@ -136,8 +136,8 @@ impl Operation for RmsNorm {
 pub(super) fn gated<T: Value>(activation: Gate, gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
     let [scale, cubic] = activation.coefficients();
     let (gs, us): (&[T], &[T]) = (gate.storage(), up.storage());
-    let mut y = vec![T::narrow(0.0); gs.len()];
-    y.par_chunks_mut(TASK).zip(gs.par_chunks(TASK)).zip(us.par_chunks(TASK)).for_each(|((y, g), u)| {
+    let y = filled(gs.len(), TASK, |first, y: &mut [T]| {
+        let [g, u] = [gs, us].map(|values| &values[first..first + y.len()]);
         vectorised(
             #[inline(always)]
             || {

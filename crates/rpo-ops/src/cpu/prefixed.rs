@@ -6,7 +6,8 @@ use std::ops::Range;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::memory::{Matrix, Store, Value, multiply, rows_columns, tensor};
+use super::memory::{Matrix, Store, Value, filled, multiply, rows_columns, tensor};
+use super::pointwise::task;
 use super::simd::{exp, exponentiate, sum, vectorised};
 use crate::parameters::Compute;
 use crate::plan::Prefixed;
@@ -274,11 +275,12 @@ fn join<T: Value, const N: usize>(
         group.places().enumerate().for_each(|(place, row)| source[row] = (i, place));
     }
     let inner = plan.key_heads * width;
-    let mut whole = vec![T::narrow(0.0); tokens * inner];
-    whole.par_chunks_exact_mut(inner).zip(source).for_each(|(row, (group, place))| {
-        for (key_head, row) in row.chunks_exact_mut(width).enumerate() {
-            let part = &parts[group * plan.key_heads + key_head][which][place * width..][..width];
-            row.iter_mut().zip(part).for_each(|(value, x)| *value = T::narrow(*x));
+    let whole = filled(tokens * inner, task(inner), |first, rows: &mut [T]| {
+        for (row, (group, place)) in rows.chunks_exact_mut(inner).zip(&source[first / inner..]) {
+            for (key_head, row) in row.chunks_exact_mut(width).enumerate() {
+                let part = &parts[group * plan.key_heads + key_head][which][place * width..][..width];
+                row.iter_mut().zip(part).for_each(|(value, x)| *value = T::narrow(*x));
+            }
         }
     });
     tensor(whole, [tokens, inner])

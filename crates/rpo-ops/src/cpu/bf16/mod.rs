@@ -288,34 +288,4 @@ mod tests {
             }
         }
     }
-
-    #[test]
-    #[ignore = "temporary"]
-    #[expect(unsafe_code, reason = "temporary")]
-    fn rates() {
-        crate::keep_freed_memory();
-        crate::compute_on_this_thread();
-        drop(std::hint::black_box(vec![1f32; 300 << 20]));
-        for (m, n, k) in [(2048, 384, 512), (2048, 512, 384), (2048, 1024, 512), (2048, 512, 1024), (1024, 512, 2048), (1024, 32128, 512), (32128, 512, 1024), (512, 512, 512)] {
-            let (a, b) = (values(m * k, 7), values(n * k, 11));
-            let mut c = vec![0f32; m * n];
-            let sides = |t: bool| {
-                if t { (Side::new(Values::Floats(&a), [m, k], [1, m]), Side::new(Values::Floats(&b), [n, k], [1, n])) }
-                else { (Side::new(Values::Floats(&a), [m, k], [k, 1]), Side::new(Values::Floats(&b), [n, k], [k, 1])) }
-            };
-            let time = |f: &mut dyn FnMut()| { f(); let t = std::time::Instant::now(); for _ in 0..8 { f(); } t.elapsed().as_secs_f64() / 8.0 };
-            let (x, y) = sides(false);
-            let (xt, yt) = sides(true);
-            let pa = time(&mut || { std::hint::black_box(Packed::new(x, Order::Rows, 0..x.blocks(), true)); });
-            let pb = time(&mut || { std::hint::black_box(Packed::new(y, Order::Pairs, 0..y.blocks(), true)); });
-            let pat = time(&mut || { std::hint::black_box(Packed::new(xt, Order::Rows, 0..xt.blocks(), true)); });
-            let pbt = time(&mut || { std::hint::black_box(Packed::new(yt, Order::Pairs, 0..yt.blocks(), true)); });
-            let unit = unit().unwrap();
-            let all = time(&mut || unsafe { multiply(unit, x, y, c.as_mut_ptr(), n, Store::Replace) });
-            let add = time(&mut || unsafe { multiply(unit, x, y, c.as_mut_ptr(), n, Store::Add) });
-            let g = 2.0 * (m * n * k) as f64 / 1e9;
-            println!("{m}x{n}x{k}: pack a {:.2} b {:.2} at {:.2} bt {:.2} ms; all {:.2} ms = {:.0} GF/s, compute {:.2} ms = {:.0} GF/s, add {:.2} ms; at peak {:.2} ms",
-                pa * 1e3, pb * 1e3, pat * 1e3, pbt * 1e3, all * 1e3, g / all, (all - pa - pb) * 1e3, g / (all - pa - pb), add * 1e3, g / 4970.0 * 1e3);
-        }
-    }
 }
