@@ -114,7 +114,9 @@ fn scores_are_kept_and_do_not_depend_on_what_is_computed_together() {
         assert!(near(number(alone, "log_prob"), number(&together, "log_prob")), "{alone} {together}");
     }
     // What training has computed of the same data is not computed again, and the other way round.
-    place.ok("train rpo --model model --data data.jsonl --out run --max-steps 1 --validation-fraction 0");
+    place.ok(
+        "train rpo --model model --data data.jsonl --out run --max-steps 1 --validation-fraction 0 --precision f32",
+    );
     let output = place.run("score --model model data.jsonl");
     assert!(String::from_utf8_lossy(&output.stderr).contains(found), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -42,9 +42,9 @@ pub fn find(name: &str) -> crate::Result<Device> {
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
     /// bfloat16 where that is faster than f32, which it is on processors with AMX or AVX-512 BF16.
+    #[default]
     Auto,
     /// They are not rounded.
-    #[default]
     F32,
     /// bfloat16; f32 where the device has no products of it.
     Bf16,

@@ -113,6 +113,7 @@ impl<'a> Arena<'a> {
         for settings in contestants.iter_mut().flat_map(|(_, candidates)| candidates).flatten() {
             with_equal_steps(settings, &split);
             settings.chat_date = first.chat_date;
+            settings.precision = first.precision;
             settings.train.check(settings.objective.build()?.needs(), &split)?;
             record::check_settings(settings)?;
         }

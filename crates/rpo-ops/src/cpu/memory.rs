@@ -87,7 +87,7 @@ impl Value for bf16 {
     #[inline(always)]
     fn narrow(value: f32) -> Self {
         let bits = value.to_bits();
-        let nearest = (bits + (0x7fff + ((bits >> 16) & 1))) >> 16;
+        let nearest = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
         // What is no number stays none.
         let bits = if value.is_nan() { (bits >> 16) | 0x40 } else { nearest };
         Self::from_bits(bits as u16)
@@ -351,6 +351,28 @@ mod tests {
                     assert_eq!(turned[j * m + i], want(i, j));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn rounding_to_bfloat16_is_to_the_nearest_and_keeps_what_is_no_number() {
+        let odd = [
+            0.0,
+            -0.0,
+            f32::MAX,
+            f32::MIN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::MIN_POSITIVE,
+            1.003_906_2,
+            1.011_718_8,
+        ];
+        let many = (0..10_000u32).map(|i| f32::from_bits(i.wrapping_mul(429_497)));
+        for x in odd.into_iter().chain(many).chain([f32::NAN, f32::from_bits(u32::MAX), f32::from_bits(0x7f80_0001)]) {
+            let got = <bf16 as Value>::narrow(x);
+            assert_eq!(got.is_nan(), x.is_nan(), "{x}");
+            assert!(x.is_nan() || got == bf16::from_f32(x), "{x}: {got}");
+            assert!(x.is_nan() || Value::widen(got) == got.to_f32(), "{x}");
         }
     }
 
