@@ -109,10 +109,8 @@ fn main() -> std::process::ExitCode {
     let parsed = Arguments::from_arg_matches(&commands.get_matches()).unwrap_or_else(|problem| problem.exit());
     let Arguments { verbose, quiet, color, command } = parsed;
     messages::show(verbose, quiet, color);
-    if matches!(
-        command,
-        Command::Demo(_) | Command::Train(_) | Command::Compare(_) | Command::Score(_) | Command::Verify(_)
-    ) {
+    // What computes on this thread alone.
+    if matches!(command, Command::Demo(_) | Command::Train(_) | Command::Compare(_) | Command::Score(_)) {
         rpo::compute_on_this_thread();
     }
     let result = interrupt::listen().and_then(|()| match command {

@@ -18,9 +18,13 @@ pub fn keep_freed_memory() {
 }
 
 /// Makes the calling thread one of those that compute, so that it need not wake others and wait for them whenever something is
-/// computed: a step is thousands of small parts. Call it once, on the thread that trains or answers, before anything is computed; later
-/// calls do nothing.
+/// computed: a step is thousands of small parts. Call it once, on the thread that trains or scores, before anything is computed; later
+/// calls do nothing. Where there is one thread only, it stays apart: others that ask for something could wait for it forever.
 pub fn compute_on_this_thread() {
-    // Fails where the threads were started already.
-    let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
+    let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
+    let threads = asked.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
+    if threads.is_some_and(|n| n > 1) {
+        // Fails where the threads were started already.
+        let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
+    }
 }
