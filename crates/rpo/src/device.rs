@@ -41,7 +41,7 @@ pub fn find(name: &str) -> crate::Result<Device> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
-    /// bfloat16 where that is faster than f32, which it is on processors with AMX or AVX-512 BF16.
+    /// bfloat16 where that was measured to be faster than f32, which it was on processors with AMX.
     #[default]
     Auto,
     /// They are not rounded.
@@ -57,7 +57,8 @@ impl Precision {
     /// What is computed in on `device`.
     pub fn on(self, device: &Device) -> Compute {
         match self {
-            Self::Auto | Self::Bf16 if rpo_ops::computes_bf16(device) => Compute::Bf16,
+            Self::Auto if rpo_ops::prefers_bf16(device) => Compute::Bf16,
+            Self::Bf16 if rpo_ops::computes_bf16(device) => Compute::Bf16,
             Self::Auto | Self::F32 | Self::Bf16 => Compute::F32,
         }
     }
@@ -65,7 +66,7 @@ impl Precision {
     /// What to say where it is not to be had on `device`.
     pub fn lack(self, device: &Device) -> Option<&'static str> {
         (self == Self::Bf16 && self.on(device) == Compute::F32).then_some(
-            "precision bf16: computed in f32, since this device has no products in bfloat16 (on CPUs they take AMX or AVX-512 BF16)",
+            "precision bf16: computed in f32, since this device has no products in bfloat16 (they take a CPU with AMX, or AMD's AVX-512 BF16)",
         )
     }
 }

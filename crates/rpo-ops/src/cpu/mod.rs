@@ -42,6 +42,11 @@ pub(crate) fn multiplies_bf16() -> bool {
     bf16::unit().is_some()
 }
 
+/// Whether it does by tiles, which was measured to be faster than f32 for all the shapes of a step.
+pub(crate) fn multiplies_tiles() -> bool {
+    bf16::unit() == Some(bf16::Unit::Tiles)
+}
+
 pub(crate) fn linear(x: Tensor<2>, map: Affine) -> Tensor<2> {
     let mut inputs = Inputs::new();
     let x = inputs.add(x);
