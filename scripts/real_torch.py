@@ -38,6 +38,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 LONGEST, TAU, STEP = 512, 5.0, 32
 PUBLISHED = options.loop == "published"
 torch.set_num_threads(options.threads)
+torch.set_flush_denormal(True)
 torch.manual_seed(42)
 
 tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{options.tokenizer}/tokenizer.json")

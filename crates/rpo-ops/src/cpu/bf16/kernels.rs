@@ -24,11 +24,11 @@ mod x86 {
     /// What this processor and its system offer that is worth it: Intel's dot products of pairs run at half the rate of its
     /// products in f32, AMD's at twice that rate.
     pub(in super::super) fn detect() -> Option<Unit> {
-        match () {
-            () if !has_pairs() => None,
-            () if tiles() => Some(Unit::Tiles),
-            () => is_amd().then_some(Unit::Pairs),
+        // Tiles are packed by the instructions that come with pairs.
+        if has_pairs() && tiles() {
+            return Some(Unit::Tiles);
         }
+        (has_pairs() && is_amd()).then_some(Unit::Pairs)
     }
 
     /// Whether there are dot products of pairs.
