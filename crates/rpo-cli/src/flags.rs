@@ -5,12 +5,12 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use chrono::NaiveDate;
 use rpo::chat::{Chat, UseTemplate};
+use rpo::device::{self, Precision};
 use rpo::feedback::ReadOptions;
 use rpo::tokenizer::Cut;
 use toml::Value;
 
 use crate::settings::{self, Given, Origin, schema};
-use rpo::device::{self, Precision};
 
 /// What is trained on what, and how long.
 #[derive(clap::Args)]

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use rpo::batch::Start;
 use rpo::burn::tensor::Device;
 use rpo::chat::{Chat, Prompt, UseTemplate};
+use rpo::device::{self, Precision};
 use rpo::feedback::{Limits, ReadSummary};
 use rpo::likelihood::{Given, Likelihoods, Reading, Row};
 use rpo::model::Compute;
@@ -21,7 +22,6 @@ use crate::flags::{ChatFlags, Layout};
 use crate::messages::quiet;
 use crate::remarks::{remarks, warnings};
 use crate::{interrupt, place, progress, settings};
-use rpo::device::{self, Precision};
 
 /// Say how likely given responses are under a model: `rpo score --model DIR FILE`
 ///

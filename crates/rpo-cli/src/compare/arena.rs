@@ -1,6 +1,7 @@
 //! Where contestants are trained and judged: what they all share, and what is found of each. It writes no report.
 
 use anyhow::{Context, Result, bail};
+use rpo::device;
 use rpo::evaluate::{Estimate, log_probs, mean_of_rows, mean_tau, of, pooled_spearman};
 use rpo::feedback::{Split, held_out_prompts};
 use rpo::generate::{Decoding, Engine, Request, Said, Texts};
@@ -19,7 +20,6 @@ use crate::judge::Judge;
 use crate::progress;
 use crate::settings::Settings;
 use crate::train::{prepare, train};
-use rpo::device;
 
 /// What all contestants share.
 pub struct Arena<'a> {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rpo::burn::tensor::Device;
+use rpo::device;
 use rpo::evaluate::metric::{About, Measured};
 use rpo::feedback::{Limits, ReadOptions, Source};
 use rpo::likelihood::{Given, Reading};
@@ -15,7 +16,6 @@ use super::arguments::Arguments;
 use super::measure::Metric;
 use super::prompts::Prompts;
 use crate::{interrupt, progress, settings};
-use rpo::device;
 
 /// Tokens computed at once.
 const BUDGET: usize = 4096;

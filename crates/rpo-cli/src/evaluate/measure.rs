@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
+use rpo::device;
 use rpo::evaluate::evaluation::{MetricDifference, MetricFound};
 use rpo::evaluate::metric::{
     About, BertScore, BertScoreOptions, Case, Files, Measured, Part, Toxicity, ToxicityPart, text,
@@ -15,7 +16,6 @@ use super::arguments::{Arguments, MetricFlags};
 use super::likelihoods;
 use super::prompts::Prompts;
 use crate::{interrupt, progress};
-use rpo::device;
 
 /// A metric of every model, prompt by prompt.
 pub struct Metric {

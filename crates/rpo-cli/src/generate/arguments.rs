@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use rpo::device;
 use rpo::feedback::Format;
 use rpo::generate::EarlyStopping;
 use rpo::model::Precision;
@@ -12,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use super::shard::Shard;
 use crate::flags::ChatFlags;
-use rpo::device;
 
 /// Let a model answer prompts: `rpo generate --model DIR "PROMPT"`
 ///

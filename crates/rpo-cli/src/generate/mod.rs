@@ -16,6 +16,7 @@ use std::io::IsTerminal;
 
 use anyhow::{Result, bail};
 use indicatif::ProgressBar;
+use rpo::device;
 use rpo::feedback::{Asked, prompts_fingerprint};
 use rpo::generate::{Engine, Finish, Request, Said, Texts};
 use rpo::model::checkpoint::Checkpoint;
@@ -32,7 +33,6 @@ use shard::Shard;
 use wanted::Wanted;
 
 use crate::{interrupt, progress};
-use rpo::device;
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rpo::device;
 use rpo::evaluate::judge::program::Allowed;
 use rpo::evaluate::judge::{
     Endpoint, EndpointSettings, Judge, Kind, Limits, Local, LocalSettings, Program, Store, Stored, Template,
@@ -13,7 +14,6 @@ use rpo::evaluate::judge::{
 use rpo::model::Precision;
 
 use super::Seat;
-use rpo::device;
 
 /// Who judges, and how it is asked.
 #[derive(clap::Args, Clone)]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser};
+use rpo::device;
 use rpo::feedback::{FeedbackSet, Source, Split, held_out_prompts};
 use rpo::model::Model;
 use rpo::model::checkpoint::{Checkpoint, StoredAs};
@@ -27,7 +28,6 @@ use crate::flags::{Flags, real, text, whole};
 use crate::progress::{self, TrainingProgress};
 use crate::settings::{Given, Origin, Settings, merge};
 use crate::{advice, interrupt, judge, outcome, place};
-use rpo::device;
 
 /// Train a model from rated responses: `rpo train rpo --model MODEL --data FILE --out DIR`
 ///

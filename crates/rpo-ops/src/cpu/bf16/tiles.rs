@@ -49,7 +49,7 @@ impl<'a> Side<'a> {
         Self { values, outer, depth, outer_stride, depth_stride }
     }
 
-    pub(in super::super) fn outer(&self) -> usize {
+    pub(super) fn outer(&self) -> usize {
         self.outer
     }
 
@@ -58,11 +58,11 @@ impl<'a> Side<'a> {
         self.outer.div_ceil(BLOCK)
     }
 
-    pub(in super::super) fn depth(&self) -> usize {
+    pub(super) fn depth(&self) -> usize {
         self.depth
     }
 
-    /// Fills tile `half` of `block` at depth `deep * DEEP` of a factor in `order`; what is missing is zero.
+    /// Fills the tile of a factor in `order` that begins at these places of `outer` and `depth`; what is missing is zero.
     fn fill(&self, tile: &mut [MaybeUninit<[u16; DEEP]>; BLOCK / 2], order: Order, outer: usize, depth: usize) {
         let part = Part {
             rows: self.outer.saturating_sub(outer).min(BLOCK / 2),
@@ -179,8 +179,8 @@ mod x86 {
     pub(super) trait Stored: Copy {
         /// 32 neighbours, of which the first `n` are there.
         unsafe fn neighbours(place: *const Self, n: usize) -> __m512i;
-        /// 16 neighbours in each of two places, of which the first `n` are there: pairs of one from each.
-        unsafe fn pairs(places: [Option<*const Self>; 2], n: usize) -> __m512i;
+        /// 16 neighbours in each of two places, of which the first `n` are there: pairs of one from each, or from the first and zero.
+        unsafe fn pairs(low: *const Self, high: Option<*const Self>, n: usize) -> __m512i;
     }
 
     /// A mask of the first `n` lanes of 16.
@@ -202,13 +202,14 @@ mod x86 {
 
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
         #[inline]
-        unsafe fn pairs(places: [Option<*const f32>; 2], n: usize) -> __m512i {
+        unsafe fn pairs(low: *const f32, high: Option<*const f32>, n: usize) -> __m512i {
             // SAFETY: lanes that are not there are not read.
             unsafe {
-                let [low, high] = places.map(|place| match place {
-                    Some(place) => _mm512_maskz_loadu_ps(first16(n), place),
+                let low = _mm512_maskz_loadu_ps(first16(n), low);
+                let high = match high {
+                    Some(high) => _mm512_maskz_loadu_ps(first16(n), high),
                     None => _mm512_setzero_ps(),
-                });
+                };
                 interleave(std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)))
             }
         }
@@ -225,13 +226,14 @@ mod x86 {
 
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
         #[inline]
-        unsafe fn pairs(places: [Option<*const bf16>; 2], n: usize) -> __m512i {
+        unsafe fn pairs(low: *const bf16, high: Option<*const bf16>, n: usize) -> __m512i {
             // SAFETY: lanes that are not there are not read.
             unsafe {
-                let [low, high] = places.map(|place| match place {
-                    Some(place) => _mm256_maskz_loadu_epi16(first16(n), place.cast()),
+                let low = _mm256_maskz_loadu_epi16(first16(n), low.cast());
+                let high = match high {
+                    Some(high) => _mm256_maskz_loadu_epi16(first16(n), high.cast()),
                     None => _mm256_setzero_si256(),
-                });
+                };
                 interleave(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1))
             }
         }
@@ -303,7 +305,7 @@ mod x86 {
                 for (i, vector) in vectors.iter_mut().enumerate().take(deep.div_ceil(2)) {
                     let first = place.add(2 * i * stride);
                     let second = (2 * i + 1 < deep).then(|| first.add(stride));
-                    *vector = T::pairs([Some(first), second], rows);
+                    *vector = T::pairs(first, second, rows);
                 }
             }
             if deep_first == (order == Order::Pairs) {
