@@ -65,6 +65,16 @@ pub struct Flags {
     /// Steps between validations, each of which also saves [default: a tenth of all]
     #[arg(long)]
     validate_every: Option<i64>,
+    /// Also save after so many steps (500), so much time (10m, 90s, 2h), or whichever comes first (500,10m); or never [default: 10m]
+    #[arg(long, value_name = "WHEN")]
+    save_every: Option<String>,
+    /// States that are kept to go on from: last/ and what was last/ before, in case it is damaged [default: 2]
+    #[arg(long, value_name = "N")]
+    keep: Option<i64>,
+    /// What becomes of a step whose loss or gradients are not finite: stop ends the run, skip learns nothing from it. Its prompts
+    /// are in bad-steps.jsonl either way [default: stop]
+    #[arg(long, value_name = "WHAT", value_parser = ["stop", "skip"])]
+    on_bad_step: Option<String>,
     /// Share of the prompts that is only scored; 0 for none [default: 0.1]
     #[arg(long)]
     validation_fraction: Option<f64>,
@@ -96,7 +106,8 @@ pub struct Flags {
     /// What computes; all but the CPU must be compiled in [default: cpu]
     #[arg(long, value_parser = device::NAMES)]
     device: Option<String>,
-    /// What the factors of matrix products are rounded to; auto is bf16 where that is faster (AMX) [default: auto]
+    /// What the factors of matrix products are rounded to; auto is bf16 where that is faster (AMX, AMD's AVX-512
+    /// BF16) [default: auto]
     #[arg(long, value_name = "FORMAT", value_parser = Precision::NAMES)]
     precision: Option<String>,
     /// Any other setting, as in the TOML file: --set train.optimizer.weight-decay=0 (may be repeated)
@@ -294,6 +305,9 @@ impl Flags {
             ("train.recompute", self.recompute.then_some(Value::Boolean(true))),
             ("train.warmup-steps", whole(self.warmup_steps)),
             ("train.validate-every", whole(self.validate_every)),
+            ("train.save-every", text(self.save_every)),
+            ("train.keep", whole(self.keep)),
+            ("train.on-bad-step", text(self.on_bad_step)),
             ("train.seed", whole(self.seed)),
             ("train.optimizer.learning-rate", real(self.learning_rate)),
             ("train.lora.rank", whole(self.lora_rank)),

@@ -49,6 +49,9 @@ struct Arguments {
     /// Colours in messages
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = MESSAGES)]
     color: ColorChoice,
+    /// Use the files of models and runs as they are, without comparing them with the checksums that were saved with them
+    #[arg(long, global = true, help_heading = "Files")]
+    no_verify: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -107,8 +110,11 @@ fn main() -> std::process::ExitCode {
     messages::end_with_the_reader();
     let commands = Arguments::command().color(messages::colour_of(std::env::args_os()));
     let parsed = Arguments::from_arg_matches(&commands.get_matches()).unwrap_or_else(|problem| problem.exit());
-    let Arguments { verbose, quiet, color, command } = parsed;
+    let Arguments { verbose, quiet, color, no_verify, command } = parsed;
     messages::show(verbose, quiet, color);
+    if no_verify {
+        rpo::store::checksums::do_not_verify();
+    }
     // What computes on this thread alone.
     if matches!(command, Command::Demo(_) | Command::Train(_) | Command::Compare(_) | Command::Score(_)) {
         rpo::compute_on_this_thread();

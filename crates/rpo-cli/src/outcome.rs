@@ -35,6 +35,13 @@ fn lines(settings: &Settings, templated: bool, summary: &Summary) -> Vec<String>
         (Some(first), _) => said.push(format!("held-out loss: {first:.5} before; not validated since")),
         (None, _) => {}
     }
+    if progress.skipped > 0 {
+        let n = progress.skipped;
+        said.push(format!(
+            "{n} of {} steps were bad, and nothing was learned from them: see {out}/bad-steps.jsonl",
+            progress.step
+        ));
+    }
     said.push(format!("last: {out}/last"));
     let chat = if templated { " --chat-template always" } else { "" };
     said.push(match better {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 use rpo::Result;
-use rpo::train::{Event, Means, Observer, StepReport};
+use rpo::train::{BadStep, Event, Means, Observer, StepReport};
 
 use crate::messages::quiet;
 
@@ -239,7 +239,7 @@ impl TrainingProgress {
 impl Observer for TrainingProgress {
     fn observe(&mut self, event: &Event<'_>) -> Result<()> {
         match event {
-            Event::Start { done, steps } => {
+            Event::Start { done, steps, .. } => {
                 (self.done, self.steps, self.began) = (*done, *steps, Instant::now());
                 self.bar.set_length(*steps as u64);
                 self.bar.set_position(*done as u64);
@@ -254,6 +254,12 @@ impl Observer for TrainingProgress {
                 self.tell(|display| display.step_line(report, display.began.elapsed()));
             }
             Event::Milestone { .. } | Event::Samples { .. } => {}
+            Event::Saving { step } => self.bar.set_message(format!("saving what was learned in {step} steps")),
+            Event::Bad(bad) => {
+                let BadStep { step, validation, problem, .. } = bad;
+                let what = if *validation { "validation after step" } else { "step" };
+                self.line(&format!("{what} {step} is bad: {problem}; it has {}, see bad-steps.jsonl", bad.prompts()));
+            }
             Event::Validating { done, total } => {
                 self.bar.set_message(format!("validating {done} of {total}"));
                 // The first step is told at once, and what comes before it only if it takes long.

@@ -86,7 +86,8 @@ pub struct Arguments {
     /// What computes; all but the CPU must be compiled in
     #[arg(long, default_value = "cpu", value_parser = device::NAMES)]
     device: String,
-    /// What the factors of matrix products are rounded to; auto is bf16 where that is faster (AMX)
+    /// What the factors of matrix products are rounded to; auto is bf16 where that is faster (AMX, AMD's AVX-512
+    /// BF16)
     #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = clap::value_parser!(Precision))]
     precision: Precision,
     #[command(flatten)]

@@ -76,14 +76,14 @@ fn divergence_is_told_and_leaves_only_numbers() {
 #[test]
 fn what_is_in_the_way_is_told_before_data_are_read() {
     let place = Place::with_model();
-    std::fs::create_dir(place.path("run")).expect("made");
+    place.write("run/notes", "mine");
     let said = place.complaint("train rpo --model model --data nowhere.jsonl --out run");
     assert!(said.contains("already exists") && !said.contains("nowhere"), "{said}");
     for flag in ["--max-prompt-tokens", "--max-response-tokens"] {
         let said = place.complaint(&format!("train rpo --model model --data data.jsonl --out new {flag} 0"));
         assert!(said.contains(&flag[2..]) && said.contains("at least 1"), "{said}");
     }
-    assert_eq!(names(&place.path("run")), Vec::<String>::new());
+    assert_eq!(names(&place.path("run")), ["notes"]);
 }
 
 #[cfg(unix)]

@@ -40,14 +40,10 @@ pub fn is_host(device: &Device) -> bool {
     cpu::supported(device)
 }
 
-/// Whether products of tensors on `device` can be computed in bfloat16: on CPUs with AMX, and on AMD's with AVX-512 BF16.
+/// Whether products of tensors on `device` can be computed in bfloat16, and faster than in f32: on CPUs with AMX, and on AMD's with
+/// AVX-512 BF16.
 pub fn computes_bf16(device: &Device) -> bool {
     is_host(device) && cpu::multiplies_bf16()
-}
-
-/// Whether that was measured to be faster than f32: it was on CPUs with AMX.
-pub fn prefers_bf16(device: &Device) -> bool {
-    is_host(device) && cpu::multiplies_tiles()
 }
 
 /// A one-dimensional index tensor of `values` on `device`.

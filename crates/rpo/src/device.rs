@@ -41,7 +41,7 @@ pub fn find(name: &str) -> crate::Result<Device> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
-    /// bfloat16 where that was measured to be faster than f32, which it was on processors with AMX.
+    /// bfloat16 where that was measured to be faster than f32, which it was on processors with AMX and on AMD's with AVX-512 BF16.
     #[default]
     Auto,
     /// They are not rounded.
@@ -57,8 +57,7 @@ impl Precision {
     /// What is computed in on `device`.
     pub fn on(self, device: &Device) -> Compute {
         match self {
-            Self::Auto if rpo_ops::prefers_bf16(device) => Compute::Bf16,
-            Self::Bf16 if rpo_ops::computes_bf16(device) => Compute::Bf16,
+            Self::Auto | Self::Bf16 if rpo_ops::computes_bf16(device) => Compute::Bf16,
             Self::Auto | Self::F32 | Self::Bf16 => Compute::F32,
         }
     }

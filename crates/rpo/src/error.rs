@@ -49,6 +49,14 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
+    /// Something that another program uses.
+    #[error("{} is in use by {who}; wait for it to end, or stop it", path.display())]
+    InUse {
+        /// The file or directory.
+        path: PathBuf,
+        /// Who uses it.
+        who: String,
+    },
     /// A model was not found locally or on the hub.
     #[error("no model `{name}`: {problem}")]
     NoModel {

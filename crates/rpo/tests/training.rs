@@ -12,16 +12,18 @@ use rpo::model::checkpoint::{Checkpoint, StoredAs, init};
 use rpo::model::lora::Lora;
 use rpo::model::{Config, NamedParameters};
 use rpo::objective::{
-    DroConfig, GroupCentredConfig, KtoConfig, Needs, ObjectiveConfig, RpoConfig, SftConfig, SftRows, SingleResponse,
+    DroConfig, GroupCentredConfig, KtoConfig, Loss, Needs, Objective, ObjectiveConfig, Preparation, RpoConfig,
+    SftConfig, SftRows, SingleResponse, Step,
 };
-use rpo::reference::{Cached, ReferenceCache, ReferenceScores};
-use rpo::score::LogProb;
+use rpo::reference::{Cached, ReferenceCache, ReferenceScores, References};
+use rpo::score::{LogProb, Scores, Seen};
 use rpo::stop::Stop;
 use rpo::tokenizer::word_level;
 use rpo::train::optim::{Adafactor, Algorithm, OptimizerConfig};
 use rpo::train::record::{MetricsLog, Reader};
 use rpo::train::{
-    Answered, BestBy, Event, Judge, Observer, Passes, RunDir, Saving, State, Summary, Task, TrainConfig, Trainer,
+    Answered, BestBy, Event, Judge, Observer, OnBadStep, Passes, RunDir, SaveEvery, Saving, State, Summary, Task,
+    TrainConfig, Trainer,
 };
 
 const WORDS: [&str; 12] = ["red", "blue", "green", "one", "two", "three", "say", "yes", "no", "and", "or", "not"];
@@ -29,12 +31,49 @@ const WORDS: [&str; 12] = ["red", "blue", "green", "one", "two", "three", "say",
 /// A directory with a tokenizer of whole words, data of 40 prompts with 1 to 3 responses, and a tiny fresh model.
 struct Bench {
     dir: tempfile::TempDir,
+    /// A row on which every objective's loss is infinite.
+    poisoned: Option<usize>,
+}
+
+/// An objective whose loss is infinite on a row.
+struct Poisoned(Box<dyn Objective>, usize);
+
+impl Objective for Poisoned {
+    fn needs(&self) -> Needs {
+        self.0.needs()
+    }
+
+    fn prepare(&mut self, split: &Split, references: &References) -> rpo::Result<Preparation> {
+        self.0.prepare(split, references)
+    }
+
+    fn uses(&self, row: usize) -> bool {
+        self.0.uses(row)
+    }
+
+    fn loss(&self, scores: &Scores, step: Step<'_>) -> rpo::Result<Loss> {
+        let loss = self.0.loss(scores, step)?;
+        let factor = if scores.rows.contains(&self.1) { f32::INFINITY } else { 1.0 };
+        Ok(Loss { sum: loss.sum * factor, ..loss })
+    }
+
+    fn follow(&mut self, policy: &[Seen]) {
+        self.0.follow(policy);
+    }
+
+    fn memory(&self) -> &[f32] {
+        self.0.memory()
+    }
+
+    fn recall(&mut self, memory: &[f32]) {
+        self.0.recall(memory);
+    }
 }
 
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let bench = Self { dir };
+        let bench = Self { dir, poisoned: None };
         std::fs::write(bench.path("tokenizer.json"), word_level(&WORDS)).expect("write");
         std::fs::write(bench.path("data.jsonl"), data()).expect("write");
         bench.init("model", 1);
@@ -106,10 +145,13 @@ impl Bench {
         let model = origin.load(&device).expect("model");
         let passes = |passes: &Passes<'_>| passes.compute(&model, 512);
         let mut task = Task::new(objective, split, 1, passes).expect("defined");
+        if let Some(row) = self.poisoned {
+            task.objective = Box::new(Poisoned(task.objective, row));
+        }
         let path = self.path(out);
         let (run, state) = if path.exists() {
-            let run = RunDir::open(&path).expect("run");
-            let state = run.resume(config, task.objective.as_mut(), model)?;
+            let run = RunDir::open(&path)?;
+            let state = run.resume(config, &mut task, model)?;
             (run, state)
         } else {
             let state = State::begin(model, &task, config).expect("valid");
@@ -317,6 +359,35 @@ fn a_pass_that_was_stopped_goes_on_where_it_was() {
     assert!(cached == Cached::Left && scores == whole, "the same bits as in one go");
     assert_eq!((kept("parts").len(), kept("safetensors").len()), (0, 1));
     assert!(ReferenceScores::are_cached(&split, &cache));
+    // What was damaged since is computed again, and so is what is not a number.
+    let [file] = &kept("safetensors")[..] else { panic!("one file") };
+    let good = std::fs::read(file).expect("read");
+    let mut flipped = good.clone();
+    let last = flipped.len() - 3;
+    flipped[last] ^= 1;
+    let nan = [&good[..good.len() - 4], &f32::NAN.to_le_bytes()].concat();
+    for damaged in [&flipped[..], &nan, &good[..good.len() - 4], b"", &[0; 4096]] {
+        std::fs::write(file, damaged).expect("write");
+        let (again, cached) = ReferenceScores::cached(&model, &split, 64, &cache, &mut |_| Ok(())).expect("scored");
+        assert!(cached == Cached::Left && again == whole);
+        assert_eq!(std::fs::read(file).expect("read"), good);
+        assert_eq!(kept("lock").len(), 0);
+    }
+}
+
+#[test]
+fn programs_that_want_the_same_scores_wait_for_the_first() {
+    let bench = Bench::new();
+    let (split, _) = bench.data();
+    let model = bench.checkpoint().load(&device()).expect("model");
+    let cache = ReferenceCache::new(&bench.path("cache"), &model).expect("hashed");
+    let one = || ReferenceScores::cached(&model, &split, 64, &cache, &mut |_| Ok(())).expect("scored");
+    let found = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..3).map(|_| scope.spawn(one)).collect();
+        all.into_iter().map(|each| each.join().expect("scored")).collect::<Vec<_>>()
+    });
+    assert_eq!(found.iter().filter(|(_, cached)| *cached == Cached::Left).count(), 1, "one computed");
+    assert!(found.iter().all(|(scores, _)| *scores == found[0].0));
 }
 
 #[test]
@@ -331,6 +402,154 @@ fn what_would_be_saved_is_finite_or_the_run_ends() {
         let finite = |values: Vec<f32>| values.iter().all(|v| v.is_finite());
         assert!(model.parameters().into_iter().all(|p| finite(p.values.into_data().try_to_vec().expect("f32"))));
     }
+}
+
+/// Flips the lowest bit of a byte in the middle of a file.
+fn flip(path: &Path) {
+    let mut bytes = std::fs::read(path).expect("read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).expect("write");
+}
+
+#[test]
+fn a_damaged_state_is_told_and_the_one_before_it_goes_on_to_the_same_end() {
+    let bench = Bench::new();
+    let dro = ObjectiveConfig::Dro(DroConfig { value_learning_rate: Some(1e-2), ..DroConfig::default() });
+    let config = TrainConfig { save_every: SaveEvery::steps(2), keep: 3, ..config(8) };
+    bench.train("whole", &dro, &config, None);
+    for name in [
+        "model.safetensors",
+        "resume/optimizer.safetensors",
+        "resume/value.safetensors",
+        "resume/progress.json",
+        "tokenizer.json",
+    ] {
+        let out = format!("run-{}", name.replace('/', "-"));
+        bench.train(&out, &dro, &config, Some(7));
+        let steps = |dir: PathBuf| {
+            let mut names: Vec<_> =
+                std::fs::read_dir(dir).expect("states").map(|e| e.expect("entry").file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(steps(bench.path(&out).join("earlier")), ["step-00000005", "step-00000006"], "{name}");
+        flip(&bench.path(&out).join("last").join(name));
+        let model = || Checkpoint::open(&bench.path(&out).join("last")).and_then(|c| c.load(&device())).map(drop);
+        let told = model().map_err(|problem| problem.to_string());
+        match name.contains('/') {
+            true => told.expect("the state is not the model's"),
+            false => assert!(told.expect_err("damaged").contains(&format!("{name}: damaged or changed"))),
+        }
+        bench.train(&out, &dro, &config, None);
+        assert_eq!(bench.weights(&format!("{out}/last")), bench.weights("whole/last"), "{name}");
+        assert_eq!(bench.metrics(&out), bench.metrics("whole"), "{name}");
+        assert!(bench.path(&out).join("last.damaged").is_dir(), "what is damaged stays");
+    }
+    // Where nothing is intact, nothing is begun anew either.
+    bench.train("lost", &dro, &TrainConfig { keep: 1, ..config.clone() }, Some(7));
+    assert_eq!(std::fs::read_dir(bench.path("lost/earlier")).expect("states").count(), 0);
+    flip(&bench.path("lost/last/model.safetensors"));
+    let said = bench.try_train("lost", &dro, &config, None, None).expect_err("damaged").to_string();
+    assert!(said.contains("model.safetensors: damaged") && bench.path("lost/last").is_dir(), "{said}");
+}
+
+#[test]
+fn a_run_is_saved_before_its_first_step_and_used_by_one_program() {
+    let bench = Bench::new();
+    let stop = Stop::new();
+    let mut observer = StopsInValidation { step: 0, stop: &stop, now: usize::MAX };
+    let micro = TrainConfig { micro_batch_tokens: 8, ..config(3) };
+    /// Looks whether there is a state when the first validation begins.
+    struct Looks<'a>(&'a Path, &'a mut dyn Observer);
+    impl Observer for Looks<'_> {
+        fn observe(&mut self, event: &Event<'_>) -> rpo::Result<()> {
+            if matches!(event, Event::Milestone { step: 0, .. }) {
+                assert!(self.0.join("last/resume/progress.json").is_file());
+                let said = RunDir::open(self.0).expect_err("in use").to_string();
+                assert!(said.contains(&format!("is in use by process {}", std::process::id())), "{said}");
+            }
+            self.1.observe(event)
+        }
+    }
+    let path = bench.path("run");
+    bench.watched_train("run", &rpo(), &micro, &stop, &mut Looks(&path, &mut observer), None).expect("stops");
+    bench.train("run", &rpo(), &micro, None);
+    bench.train("whole", &rpo(), &micro, None);
+    assert_eq!(bench.weights("run/last"), bench.weights("whole/last"));
+    // A run that was killed before it had saved anything goes on from the start, or begins again.
+    for begun in [true, false] {
+        let out = if begun { "begun" } else { "again" };
+        drop(RunDir::create(&bench.path(out)).expect("new"));
+        std::fs::write(bench.path(out).join("metrics.jsonl.partial"), "").expect("write");
+        match begun {
+            true => std::fs::write(bench.path(out).join("config.toml"), "").expect("write"),
+            false => {
+                drop(RunDir::create(&bench.path(out)).expect("nothing is lost"));
+                std::fs::remove_dir_all(bench.path(out)).expect("removed");
+            }
+        }
+        bench.train(out, &rpo(), &micro, None);
+        assert_eq!(bench.weights(&format!("{out}/last")), bench.weights("whole/last"));
+    }
+}
+
+#[test]
+fn a_bad_step_is_named_and_ends_the_run_or_is_skipped() {
+    let mut bench = Bench::new();
+    let group = bench.data().0.train.groups[5].clone();
+    bench.poisoned = Some(group.responses[0].row);
+    let config = TrainConfig { batch_size: 4, epochs: 1, max_steps: None, validate_every: Some(100), ..config(0) };
+    let said = bench.try_train("stops", &rpo(), &config, None, None).expect_err("bad").to_string();
+    assert!(said.contains("the loss is inf, with the prompts of rows "), "{said}");
+    assert!(said.contains("lower the learning rate"), "{said}");
+    let named = |out: &str| std::fs::read_to_string(bench.path(out).join("bad-steps.jsonl")).expect("bad steps");
+    let lines: Vec<serde_json::Value> =
+        named("stops").lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+    let row = |line: &serde_json::Value| line["row"].as_u64().map(|row| row as usize);
+    let bad = lines.iter().find(|line| row(line) == Some(group.first_row + 1)).expect("the prompt");
+    assert!(bad["prompt"].as_str().is_some_and(|p| p.starts_with("say")) && bad["response"].is_string(), "{bad}");
+    assert!(lines.len() >= 3 && said.contains(&format!("{}", group.first_row + 1)), "{said}: {lines:?}");
+    // What was good before it is saved.
+    let step = bad["step"].as_u64().expect("a step");
+    let progress = std::fs::read_to_string(bench.path("stops/last/resume/progress.json")).expect("saved");
+    let progress: serde_json::Value = serde_json::from_str(&progress).expect("JSON");
+    assert_eq!(progress["step"].as_u64(), Some(step - 1));
+    // The same run that skips goes on from there, and ends as one that skipped from the beginning.
+    let skips = TrainConfig { on_bad_step: OnBadStep::Skip, ..config.clone() };
+    let summary = bench.train("skips", &rpo(), &skips, None);
+    assert_eq!(summary.progress.skipped, 1);
+    assert_eq!(bench.lines("skips", "train").len(), summary.progress.step - 1);
+    bench.train("stops", &rpo(), &skips, None);
+    assert_eq!(bench.weights("stops/last"), bench.weights("skips/last"));
+    assert_eq!(named("stops"), named("skips"));
+
+    // A validation is looked at alike, before anything is saved of it.
+    bench.poisoned = Some(bench.data().0.validation.groups[0].responses[0].row);
+    let said = bench.try_train("held-out", &rpo(), &config, None, None).expect_err("bad").to_string();
+    assert!(said.starts_with("step 0: the held-out loss is inf, with the prompt"), "{said}");
+    assert!(!bench.path("held-out/best").exists() && bench.path("held-out/last").exists());
+    let summary = bench.train("held-out-skips", &rpo(), &skips, None);
+    assert!(summary.progress.best.is_none() && summary.progress.skipped == 0);
+    bench.train("held-out-skips", &rpo(), &skips, None);
+}
+
+#[test]
+fn a_run_that_is_lost_ends_though_bad_steps_are_skipped() {
+    let bench = Bench::new();
+    let optimizer = OptimizerConfig { learning_rate: 1e19, ..OptimizerConfig::default() };
+    let config = TrainConfig {
+        optimizer,
+        warmup_steps: Some(0),
+        on_bad_step: OnBadStep::Skip,
+        validate_every: Some(1000),
+        ..config(100)
+    };
+    let said = bench.try_train("lost", &rpo(), &config, None, None).expect_err("lost").to_string();
+    assert!(said.contains("the last of 10 bad steps in a row"), "{said}");
+    let saved = Checkpoint::open(&bench.path("lost/last")).and_then(|saved| saved.load(&device())).expect("loads");
+    let finite = |values: Vec<f32>| values.iter().all(|v| v.is_finite());
+    assert!(saved.parameters().into_iter().all(|p| finite(p.values.into_data().try_to_vec().expect("f32"))));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use rpo::model::Model;
 use rpo::model::checkpoint::Checkpoint;
 use rpo::stop::Stop;
 use rpo::tokenizer::Tokenizer;
+use rpo::train::{METRICS, RunDir};
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -242,7 +243,7 @@ impl<'a> Arena<'a> {
         let held_out = &self.split.validation;
         let budget = settings.train.micro_batch_tokens;
         let mut ranks = Ranks::new(held_out, &self.judging, &start.log_probs, budget, &settings.out, self.stop);
-        let resume = record::can_go_on(&settings.out)?;
+        let resume = RunDir::check_begun(&settings.out).is_ok();
         let summary = train(settings, self.trained_on(), resume, self.stop, &mut [&mut ranks])?;
         self.go_on()?;
         // What a user would deploy: the lowest held-out loss, where any step was better than the start. Where none was, a
@@ -343,7 +344,7 @@ fn log_ratios(runs: &[Judged]) -> Vec<&[f64]> {
 
 /// Wall time of a run's optimizer steps, all sessions together.
 fn seconds(settings: &Settings) -> Result<f64> {
-    let path = settings.out.join("metrics.jsonl");
+    let path = settings.out.join(METRICS);
     let log = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok());
     Ok(lines.filter_map(|line| line["seconds"].as_f64()).sum())

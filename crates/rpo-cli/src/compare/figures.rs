@@ -3,6 +3,7 @@
 use anyhow::Result;
 use rpo::evaluate::Estimate;
 use rpo::statistics::Interval;
+use rpo::train::METRICS;
 
 use super::arena::Verdict;
 use super::record::Draw;
@@ -82,7 +83,7 @@ pub fn training(page: &mut Page, verdicts: &[Verdict]) -> Result<()> {
     let mut runs = Vec::new();
     for v in verdicts {
         if let Some(settings) = &v.settings {
-            runs.push((v, Record::read(&settings.out.join("metrics.jsonl"))?));
+            runs.push((v, Record::read(&settings.out.join(METRICS))?));
         }
     }
     page.heading("Training");

@@ -1,13 +1,14 @@
 //! What a comparison leaves on disk so that it can go on after a stop: the start's part in `start.json`, each finished run's
-//! in its `judged.json`, an unfinished run's curve in its `ranks.json`. Also what must not be mixed, and what may be removed.
+//! in its `judged.json`, an unfinished run's curve in its `ranks.json`. Also what must not be mixed.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use chrono::NaiveDate;
 use rpo::generate::Decoding;
 use rpo::store::files::write_file;
+use rpo::train::SETTINGS;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::Table;
@@ -20,21 +21,6 @@ pub const START: &str = "start.json";
 pub const JUDGED: &str = "judged.json";
 /// In a run's directory: the curve so far.
 pub const RANKS: &str = "ranks.json";
-/// What a run leaves before it has saved a model.
-const BEFORE_A_MODEL: [&str; 11] = [
-    "config.toml",
-    "config.toml.partial",
-    "run.json",
-    "run.json.partial",
-    "metrics.jsonl",
-    "metrics.jsonl.partial",
-    "tensorboard",
-    RANKS,
-    "ranks.json.partial",
-    "best.partial",
-    "last.partial",
-];
-
 /// What all runs and all judgements of a comparison have in common.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -157,7 +143,7 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 /// # Errors
 /// If its saved settings are others, naming them.
 pub fn check_settings(settings: &Settings) -> Result<()> {
-    let path = settings.out.join("config.toml");
+    let path = settings.out.join(SETTINGS);
     if !path.is_file() {
         let judged = settings.out.join(JUDGED);
         return match judged.exists() {
@@ -167,7 +153,8 @@ pub fn check_settings(settings: &Settings) -> Result<()> {
     }
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let saved = Settings::from_table(text.parse().with_context(|| path.display().to_string())?, Origin::file(&path))?;
-    let moved = Settings { out: settings.out.clone(), cache: settings.cache.clone(), ..saved };
+    let train = saved.train.clone().saved_as(&settings.train);
+    let moved = Settings { out: settings.out.clone(), cache: settings.cache.clone(), train, ..saved };
     refuse(&differences(&moved.to_toml()?.parse()?, &settings.to_toml()?.parse()?), &path)
 }
 
@@ -182,56 +169,9 @@ fn refuse(differences: &[String], place: &Path) -> Result<()> {
     }
 }
 
-/// Whether the run in `dir` can go on where it stopped. If it stopped before it had saved a model, what it left is removed,
-/// so that it can begin again.
-///
-/// # Errors
-/// If something is there that such a run does not leave.
-pub fn can_go_on(dir: &Path) -> Result<bool> {
-    if ["last", "last.previous"].iter().any(|name| dir.join(name).is_dir()) {
-        return Ok(true);
-    }
-    if !dir.exists() {
-        return Ok(false);
-    }
-    let unreadable = || format!("cannot read {}", dir.display());
-    for entry in std::fs::read_dir(dir).with_context(unreadable)? {
-        let name = entry.with_context(unreadable)?.file_name();
-        if !BEFORE_A_MODEL.iter().any(|known| name == *known) {
-            bail!(
-                "{}: there is no last/ to go on from, and it holds {}, which is not removed for you; move the directory \
-                 away and repeat the command",
-                dir.display(),
-                PathBuf::from(name).display()
-            );
-        }
-    }
-    std::fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
-    Ok(false)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_a_run_leaves_before_its_first_model_is_removed() {
-        let place = tempfile::tempdir().expect("temporary directory");
-        let run = place.path().join("run");
-        assert!(!can_go_on(&run).expect("nothing there"));
-        std::fs::create_dir_all(run.join("tensorboard")).expect("create");
-        std::fs::write(run.join("config.toml"), "").expect("write");
-        for foreign in ["best", "notes"] {
-            std::fs::create_dir(run.join(foreign)).expect("create");
-            let said = can_go_on(&run).expect_err(foreign).to_string();
-            assert!(said.contains(foreign) && run.join("config.toml").is_file(), "{said}");
-            std::fs::remove_dir(run.join(foreign)).expect("remove");
-        }
-        std::fs::create_dir(run.join("last")).expect("create");
-        assert!(can_go_on(&run).expect("unfinished") && run.exists());
-        std::fs::remove_dir(run.join("last")).expect("remove");
-        assert!(!can_go_on(&run).expect("unusable") && !run.exists());
-    }
 
     #[test]
     fn another_judge_or_start_is_refused_by_name() {

@@ -19,7 +19,10 @@ use rpo::stop::Stop;
 use rpo::store::files::write_file;
 use rpo::tokenizer::Tokenizer;
 use rpo::train::record::{MetricsLog, Reader, TensorBoard};
-use rpo::train::{BestBy, Judge, Observer, RunDir, Saving, State, Summary, Task, Trainer, shown_prompts};
+use rpo::train::{
+    BestBy, Judge, METRICS, Observer, RunDir, SETTINGS, Saving, State, Summary, TENSORBOARD, Task, Trainer,
+    shown_prompts,
+};
 use toml::Value;
 
 use self::data::Data;
@@ -32,8 +35,9 @@ use crate::{advice, interrupt, judge, outcome, place};
 /// Train a model from rated responses: `rpo train rpo --model MODEL --data FILE --out DIR`
 ///
 /// Settings come from --config (TOML) and from flags; flags win, and what was resolved is saved as config.toml in the run's
-/// directory beside metrics.jsonl, tensorboard/ and the models best/ and last/. Ctrl-C saves
-/// before it stops, after the micro-batch at hand, and ends with status 130 (143 after SIGTERM); --resume goes on.
+/// directory beside metrics.jsonl, tensorboard/ and the models best/ and last/. The run is saved before its first step, at each
+/// validation and every ten minutes (--save-every), durably and with checksums. Ctrl-C saves before it stops, after the
+/// micro-batch at hand, and ends with status 130 (143 after SIGTERM); --resume goes on after that, and after a crash.
 #[derive(clap::Args)]
 #[command(
     allow_negative_numbers = true,
@@ -55,8 +59,8 @@ pub struct Arguments {
     /// steps of warm-up, 32 responses a step, one epoch. For comparison; other flags still win
     #[arg(long)]
     published: bool,
-    /// Go on with the run in DIR (or in --out) where it stopped, as it was begun: only --max-steps, --epochs, --device and where
-    /// things lie may change. `rpo train --resume DIR` is enough
+    /// Go on with the run in DIR (or in --out) where it was last saved, as it was begun: only --max-steps, --epochs, --device, how
+    /// it is saved and where things lie may change. `rpo train --resume DIR` is enough
     #[arg(long, value_name = "DIR")]
     #[allow(clippy::option_option)] // Not given, given without a directory, given with one.
     resume: Option<Option<PathBuf>>,
@@ -263,7 +267,7 @@ pub fn train(
     let resumed = resume.then(|| RunDir::open(&settings.out)).transpose()?;
     let (run, state) = match resumed {
         Some(run) => {
-            let state = run.resume(&settings.train, task.objective.as_mut(), model)?;
+            let state = run.resume(&settings.train, &mut task, model)?;
             (run, state)
         }
         // Made only now, so that unusable data leave no directory in the way of the next attempt.
@@ -276,10 +280,11 @@ pub fn train(
     if resume {
         println!("going on after step {}", state.progress.step);
     }
-    save_settings(settings, &run.path(resume::SETTINGS))?;
+    // The settings come last: where they are, a run has begun.
     begun_with.write(&run)?;
-    let mut log = MetricsLog::open(&run.path("metrics.jsonl"), &state.progress)?.with_answers(reader.clone());
-    let mut tensorboard = TensorBoard::create(&run.path("tensorboard"))?.with_answers(reader);
+    save_settings(settings, &run.path(SETTINGS))?;
+    let mut log = MetricsLog::open(&run.path(METRICS), &state.progress)?.with_answers(reader.clone());
+    let mut tensorboard = TensorBoard::create(&run.path(TENSORBOARD))?.with_answers(reader);
     let mut display = TrainingProgress::new();
     let saving = Some(Saving { run: &run, origin: &origin });
     let trainer =

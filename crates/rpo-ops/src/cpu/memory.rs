@@ -289,7 +289,7 @@ fn unit_for(a: Matrix<'_>, b: Matrix<'_>, compute: Compute) -> Option<rounded::U
     if compute == Compute::F32 {
         return None;
     }
-    rounded::unit().filter(|_| rounded::pays(a.rows, b.columns, a.columns))
+    rounded::unit().filter(|&unit| rounded::pays(unit, a.rows, b.columns, a.columns))
 }
 
 /// # Safety

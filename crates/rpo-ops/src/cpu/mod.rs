@@ -37,14 +37,9 @@ pub(crate) fn supported(device: &Device) -> bool {
     !cfg!(feature = "composed") && matches!(device.clone().inner().as_dispatch(), DispatchDevice::Flex(_))
 }
 
-/// Whether this processor multiplies matrices in bfloat16.
+/// Whether this processor multiplies matrices in bfloat16 faster than in f32.
 pub(crate) fn multiplies_bf16() -> bool {
     bf16::unit().is_some()
-}
-
-/// Whether it does by tiles, which was measured to be faster than f32 for all the shapes of a step.
-pub(crate) fn multiplies_tiles() -> bool {
-    bf16::unit() == Some(bf16::Unit::Tiles)
 }
 
 pub(crate) fn linear(x: Tensor<2>, map: Affine) -> Tensor<2> {

@@ -7,10 +7,12 @@ use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, Split};
 use crate::host::bytes;
 use crate::model::{Compute, Model, NamedParameters};
-use crate::store::tensors::{TensorFile, write_values};
+use crate::store::files::{make_dir, rename, sync};
+use crate::store::lock::Lock;
+use crate::store::tensors::{read_checked, write_checked};
 
 /// Version of the cache; raised when the same inputs give other results.
-const VERSION: &str = "rpo reference scores 1";
+const VERSION: &str = "rpo reference scores 2";
 
 /// Where what is computed under one reference is kept between runs. The weights are hashed once for all that is asked of it.
 #[derive(Clone, Debug)]
@@ -71,7 +73,7 @@ pub enum Cached {
 }
 
 /// Takes the `n` rows of `width` numbers of tensor `name` from the file at `path`, or lets `complete` compute what is missing
-/// and leaves them there.
+/// and leaves them there. One program computes at a time; others that want the same wait for it.
 pub(crate) fn kept(
     path: &Path,
     name: &str,
@@ -79,39 +81,62 @@ pub(crate) fn kept(
     width: usize,
     complete: impl FnOnce(&mut Parts) -> Result<()>,
 ) -> Result<(Vec<f32>, Cached)> {
-    if path.exists() {
-        let missing = || Error::file(path, format!("tensor `{name}` is missing"));
-        let found = TensorFile::open(path).and_then(|mut file| file.read(name, &[n * width])?.ok_or_else(missing));
-        match found {
-            Ok(values) => return Ok((values, Cached::Found)),
-            Err(e) => tracing::warn!("{e}; computing it again"),
-        }
+    let find =
+        || path.exists().then(|| read_checked(name, n * width, path).and_then(|values| finite(values, width, path)));
+    if let Some(Ok(values)) = find() {
+        return Ok((values, Cached::Found));
     }
     let dir = path.parent().unwrap_or(path);
-    let log = path.with_extension("parts");
-    let opened =
-        std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e)).and_then(|()| Parts::kept_in(&log, n, width));
-    let mut parts = opened.unwrap_or_else(|problem| {
-        tracing::warn!("{problem}; what is computed is not kept for other runs");
-        Parts::new(n, width)
+    let (log, locked) = (path.with_extension("parts"), path.with_extension("lock"));
+    let waits = |who: &str| tracing::warn!("{who} computes the same scores of the reference; waiting for it");
+    let opened = make_dir(dir).and_then(|()| Lock::wait(&locked, waits));
+    let lock =
+        opened.inspect_err(|problem| tracing::warn!("{problem}; what is computed is not kept for other runs")).ok();
+    match find() {
+        Some(Ok(values)) => return Ok((values, Cached::Found)),
+        Some(Err(problem)) => tracing::warn!("{problem}; computing it again"),
+        None => {}
+    }
+    let kept = lock.is_some().then(|| Parts::kept_in(&log, n, width)).and_then(|kept| {
+        kept.inspect_err(|problem| tracing::warn!("{problem}; what is computed is not kept for other runs")).ok()
     });
-    let writable = parts.is_kept();
+    let writable = kept.is_some();
+    let mut parts = kept.unwrap_or_else(|| Parts::new(n, width));
     complete(&mut parts)?;
-    let values = parts.into_values();
+    let values = finite(parts.into_values(), width, path).map_err(|_| {
+        // What is not a number is never taken up again.
+        let _ = std::fs::remove_file(&log);
+        Error::Data(
+            "the reference's scores of the data are not all finite numbers: its weights are damaged, or it cannot be computed in \
+             this precision; try --precision f32, or another copy of the model"
+                .into(),
+        )
+    })?;
     if !writable {
         return Ok((values, Cached::Failed));
     }
     let partial = path.with_extension("partial");
-    let written = write_values(name, &values, &partial)
-        .and_then(|()| std::fs::rename(&partial, path).map_err(|e| Error::write(path, e)));
+    let written =
+        write_checked(name, &values, &partial).and_then(|()| sync(&partial)).and_then(|()| rename(&partial, path));
     if let Err(problem) = written {
         tracing::warn!("{problem}; what was computed is not kept for other runs");
         let _ = std::fs::remove_file(&partial);
         return Ok((values, Cached::Failed));
     }
-    // Another program that computes the same may have removed it.
-    let _ = std::fs::remove_file(&log);
+    // Who waits for the lock finds the scores. The lock is still held while its file goes.
+    for done in [&log, &locked] {
+        let _ = std::fs::remove_file(done);
+    }
+    drop(lock);
     Ok((values, Cached::Left))
+}
+
+/// `values`, if all of them are finite.
+fn finite(values: Vec<f32>, width: usize, path: &Path) -> Result<Vec<f32>> {
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(values),
+        Some(at) => Err(Error::file(path, format!("row {} holds {}", at / width.max(1) + 1, values[at]))),
+    }
 }
 
 /// A hash of a model's weights and configuration, in hexadecimal: the same on every device.

@@ -75,11 +75,6 @@ impl Parts {
         }
     }
 
-    /// Whether a file takes up what comes.
-    pub(crate) fn is_kept(&self) -> bool {
-        self.file.is_some()
-    }
-
     /// Whether all of `rows` are known.
     pub(crate) fn have(&self, rows: &[usize]) -> bool {
         rows.iter().all(|&row| self.known[row])

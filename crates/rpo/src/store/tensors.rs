@@ -28,7 +28,13 @@ pub struct Parameter {
 
 /// Writes named tensors; transformers insists on the `format` entry.
 pub(crate) fn write_safetensors<V: View>(tensors: impl Iterator<Item = (String, V)>, path: &Path) -> Result<()> {
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    write_noted(tensors, ["format", "pt"], path)
+}
+
+/// Writes named tensors with a note and its name.
+fn write_noted<V: View>(tensors: impl Iterator<Item = (String, V)>, note: [&str; 2], path: &Path) -> Result<()> {
+    let [name, text] = note.map(str::to_string);
+    let metadata = HashMap::from([(name, text)]);
     // The library writes a temporary file that only its owner may read; give it the permissions of any new file.
     let ordinary = File::create(path).and_then(|f| f.metadata()).map_err(|e| Error::write(path, e))?.permissions();
     safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|e| match e {
@@ -43,6 +49,39 @@ pub(crate) fn write_values(name: &str, values: &[f32], path: &Path) -> Result<()
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     let view = TensorView::new(Dtype::F32, vec![values.len()], &bytes).map_err(|e| Error::file(path, e.to_string()))?;
     write_safetensors(std::iter::once((name.to_string(), view)), path)
+}
+
+/// [`write_values`] with a checksum, which [`read_checked`] compares.
+pub(crate) fn write_checked(name: &str, values: &[f32], path: &Path) -> Result<()> {
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F32, vec![values.len()], &bytes).map_err(|e| Error::file(path, e.to_string()))?;
+    write_noted(std::iter::once((name.to_string(), view)), [CHECKSUM, &checksum(values)], path)
+}
+
+/// The `n` numbers of [`write_checked`].
+///
+/// # Errors
+/// If they are not what was written.
+pub(crate) fn read_checked(name: &str, n: usize, path: &Path) -> Result<Vec<f32>> {
+    let mut file = TensorFile::open(path)?;
+    let missing = || Error::file(path, format!("tensor `{name}` is missing"));
+    let values = file.read(name, &[n])?.ok_or_else(missing)?;
+    let noted = file.metadata.metadata().as_ref().and_then(|notes| notes.get(CHECKSUM));
+    match noted == Some(&checksum(&values)) {
+        true => Ok(values),
+        false => Err(Error::file(path, format!("tensor `{name}` is damaged: its checksum is another"))),
+    }
+}
+
+/// The note that holds a checksum.
+const CHECKSUM: &str = "blake3";
+
+fn checksum(values: &[f32]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    values.iter().for_each(|value| {
+        hasher.update(&value.to_le_bytes());
+    });
+    hasher.finalize().to_hex().to_string()
 }
 
 /// Writes vectors that lie on a device, each read only when it is its turn.

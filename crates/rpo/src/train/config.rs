@@ -3,13 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Means;
+use super::{Means, SaveEvery};
 use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, PromptGroup, Split};
 use crate::model::checkpoint::StoredAs;
 use crate::model::lora::Lora;
 use crate::objective::Needs;
 use crate::train::optim::OptimizerConfig;
+
+/// Lines of steps in the record of a run, unless the settings ask for more.
+const MOST_LINES: usize = 20_000;
 
 /// By what one validation is better than another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -54,6 +57,17 @@ impl BestBy {
     }
 }
 
+/// What becomes of a step whose loss or gradients are not finite, and of a validation whose loss is not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnBadStep {
+    /// The run ends. What was good before it is saved.
+    #[default]
+    Stop,
+    /// Nothing is learned from it, and the run goes on; it ends when ten steps in a row are such.
+    Skip,
+}
+
 /// Settings of the loop.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
@@ -73,6 +87,15 @@ pub struct TrainConfig {
     pub warmup_steps: Option<usize>,
     /// Optimizer steps between validations, each of which also saves; by default a tenth of all steps.
     pub validate_every: Option<usize>,
+    /// Steps (`500`), time (`10m`, `90s`, `2h`) or both (`500,10m`) after which the run is saved apart from validations; `never`
+    /// for validations alone. Changes nothing else.
+    pub save_every: SaveEvery,
+    /// States that are kept to go on from, the newest ones: `last/` and, where it is damaged, what was `last/` before.
+    pub keep: usize,
+    /// What becomes of a step that must not be applied.
+    pub on_bad_step: OnBadStep,
+    /// Optimizer steps that a line of the record tells together; by default 1, and more where the run has over 20,000 steps.
+    pub log_every: Option<usize>,
     /// By what validations are compared: the start, which is the first of them, with what comes after it.
     pub best_by: BestBy,
     /// Stop after this many validations in a row without a new best.
@@ -100,6 +123,10 @@ impl Default for TrainConfig {
             recompute: false,
             warmup_steps: None,
             validate_every: None,
+            save_every: SaveEvery::default(),
+            keep: 2,
+            on_bad_step: OnBadStep::Stop,
+            log_every: None,
             best_by: BestBy::Loss,
             patience: None,
             sample_every: None,
@@ -122,9 +149,21 @@ impl TrainConfig {
         self.validate_every.unwrap_or(steps.div_ceil(10)).max(1)
     }
 
+    /// Optimizer steps that a line of the record tells together where there are `steps` in all.
+    pub fn logs_every(&self, steps: usize) -> usize {
+        self.log_every.unwrap_or(steps.div_ceil(MOST_LINES)).max(1)
+    }
+
     /// Optimizer steps of a run on `responses` responses that the objective uses.
     pub fn steps(&self, responses: usize) -> usize {
         self.max_steps.unwrap_or(self.epochs * responses.div_ceil(self.batch_size))
+    }
+
+    /// The same run, saved and told as `other` says: what may change while it goes on.
+    #[must_use]
+    pub fn saved_as(self, other: &Self) -> Self {
+        let &Self { save_every, keep, on_bad_step, log_every, .. } = other;
+        Self { save_every, keep, on_bad_step, log_every, ..self }
     }
 
     /// Checks the ranges.
@@ -138,6 +177,8 @@ impl TrainConfig {
             ("max-steps", self.max_steps.unwrap_or(1)),
             ("validate-every", self.validate_every.unwrap_or(1)),
             ("micro-batch-tokens", self.micro_batch_tokens),
+            ("keep", self.keep),
+            ("log-every", self.log_every.unwrap_or(1)),
             ("patience", self.patience.unwrap_or(1)),
             ("sample-every", self.sample_every.unwrap_or(1)),
         ] {

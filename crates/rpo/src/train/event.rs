@@ -51,6 +51,9 @@ pub struct Progress {
     /// Validations since the best one.
     #[serde(default)]
     pub waited: usize,
+    /// Steps from which nothing was learned, since they were bad.
+    #[serde(default)]
+    pub skipped: usize,
     /// What was left to do when the run stopped: something only if it stopped in the midst of it. Runs that were saved before
     /// this was noted were never stopped there.
     #[serde(default = "Pending::nothing")]
@@ -69,6 +72,7 @@ impl Default for Progress {
             start: None,
             best_by: BestBy::default(),
             waited: 0,
+            skipped: 0,
             pending: Pending::ALL,
         }
     }
@@ -100,9 +104,18 @@ pub enum Event<'a> {
         done: usize,
         /// Steps in all.
         steps: usize,
+        /// Steps that a line of the record tells together.
+        log_every: usize,
     },
     /// An optimizer step.
     Step(&'a StepReport),
+    /// A step, or a validation, whose numbers are not finite: nothing is learned from it.
+    Bad(&'a BadStep),
+    /// The run is being saved.
+    Saving {
+        /// Steps done.
+        step: usize,
+    },
     /// A good moment to look at the policy, which is outside any graph: before the first step, and wherever validation is
     /// due.
     Milestone {
@@ -171,6 +184,53 @@ pub struct StepReport {
     pub tokens: usize,
     /// Wall time.
     pub seconds: f64,
+}
+
+/// What was in a step, or in a part of a validation, whose numbers are not finite.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BadStep {
+    /// Number of the step, from 1; of a validation, how many steps were before it.
+    pub step: usize,
+    /// Whether it was a validation.
+    pub validation: bool,
+    /// What is not finite.
+    pub problem: String,
+    /// The responses, first those whose own log-probability is not finite.
+    pub responses: Vec<Suspect>,
+}
+
+impl BadStep {
+    /// Where its prompts stand in the data, for people: the numbers of their rows from 1, the first few of them.
+    pub fn prompts(&self) -> String {
+        const NAMED: usize = 8;
+        let mut rows: Vec<usize> = Vec::new();
+        for suspect in &self.responses {
+            if !rows.contains(&suspect.row) {
+                rows.push(suspect.row);
+            }
+        }
+        let named: Vec<String> = rows.iter().take(NAMED).map(|row| (row + 1).to_string()).collect();
+        match rows.len() {
+            1 => format!("the prompt of row {}", named[0]),
+            n if n > NAMED => format!("the prompts of rows {} and {} more", named.join(", "), n - NAMED),
+            _ => format!("the prompts of rows {}", named.join(", ")),
+        }
+    }
+}
+
+/// A response of a bad step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Suspect {
+    /// The row of the data that brought its prompt, in reading order from 0.
+    pub row: usize,
+    /// Token ids of its prompt.
+    pub prompt: Vec<u32>,
+    /// Its own token ids.
+    pub response: Vec<u32>,
+    /// Its reward.
+    pub reward: f64,
+    /// What the policy gives to it, if that was computed: the sum of its tokens' log-probabilities.
+    pub log_prob: Option<f32>,
 }
 
 /// Hears of everything that happens.

@@ -3,8 +3,8 @@
 use burn::module::Module;
 
 use super::answers;
-use super::step::Total;
-use super::{BestBy, Event, Means, Progress, Trainer};
+use super::step::{Total, suspects};
+use super::{BadStep, BestBy, Event, Means, Progress, Trainer};
 use crate::batch::{PackedBatch, length_buckets};
 use crate::diagnostics::{Diagnostics, Metrics};
 use crate::error::Result;
@@ -86,7 +86,7 @@ impl Trainer<'_> {
         tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
     ) -> Result<bool> {
         tell(Event::Milestone { step: progress.step, policy: &learner.policy.inference() })?;
-        let Some(means) = self.validate(learner, known, watched, tell)? else { return Ok(false) };
+        let Some(means) = self.validate(progress.step, learner, known, watched, tell)? else { return Ok(false) };
         let best = progress.consider(&means);
         tell(Event::Validation { step: progress.step, means: &means, best })?;
         Ok(best)
@@ -116,6 +116,7 @@ impl Trainer<'_> {
     /// `known` are not computed.
     fn validate(
         &self,
+        step: usize,
         learner: &Learner,
         known: &References,
         watched: &Watched,
@@ -126,7 +127,7 @@ impl Trainer<'_> {
             return Ok(None);
         }
         let learner = learner.valid();
-        let (total, mut seen) = self.held_out_loss(&learner, known, tell)?;
+        let (total, mut seen) = self.held_out_loss(step, &learner, known, tell)?;
         match &known.matched {
             // Not what was computed again: at the start all log-ratios are 0, and rounding must not rank them.
             Some(known) => {
@@ -151,6 +152,7 @@ impl Trainer<'_> {
 
     fn held_out_loss(
         &self,
+        step: usize,
         learner: &Learner,
         known: &References,
         tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
@@ -165,6 +167,7 @@ impl Trainer<'_> {
         let whole = Step { rows: &rows, mismatched: &mismatched };
         let mut total = Total::default();
         let mut seen = Vec::with_capacity(rows.len());
+        let mut bad = None;
         for spans in batches {
             self.stop.check()?;
             let batch = PackedBatch::pack(data, &spans, learner.policy.start());
@@ -174,7 +177,15 @@ impl Trainer<'_> {
             };
             total.add(&self.task.objective.loss(&scores, whole)?)?;
             seen.extend(scores.seen()?);
+            if !total.loss.is_finite() && bad.is_none() {
+                let responses = suspects(data, &spans, &seen);
+                let problem = format!("the held-out loss is {}", total.loss);
+                bad = Some(BadStep { step, validation: true, problem, responses });
+            }
             tell(Event::Validating { done: total.count, total: rows.len() })?;
+        }
+        if let Some(bad) = bad {
+            self.hear_of(&bad, tell)?;
         }
         Ok((total, seen))
     }

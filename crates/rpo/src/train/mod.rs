@@ -12,6 +12,7 @@ mod packing;
 pub mod recompute;
 pub mod record;
 mod run;
+mod saves;
 mod step;
 mod task;
 
@@ -20,11 +21,13 @@ use std::time::Instant;
 use burn::tensor::Tensor;
 
 pub use answers::{Answered, Judge, shown_prompts};
-pub use config::{BestBy, TrainConfig};
-pub use event::{Event, Means, Observer, Pending, Progress, StepReport, Summary};
+pub use config::{BestBy, OnBadStep, TrainConfig};
+pub use event::{BadStep, Event, Means, Observer, Pending, Progress, StepReport, Summary, Suspect};
 pub use measure::Costs;
-pub use run::{RunDir, Saving};
-use step::Computed;
+pub use run::{BEGUN_WITH, METRICS, RunDir, SETTINGS, Saving, TENSORBOARD};
+use saves::SaveClock;
+pub use saves::SaveEvery;
+use step::{Computed, Outcome};
 pub use task::{Passes, State, Task, learner};
 
 use crate::error::{Error, Result};
@@ -58,6 +61,8 @@ pub fn fit(
 
 /// What to do when losses, gradients or weights are no longer numbers.
 const DIVERGED: &str = "lower the learning rate or look at the rewards. What was saved is unharmed";
+/// So many bad steps in a row end a run that skips them: nothing is learned any more.
+const BAD_IN_A_ROW: usize = 10;
 
 /// Whether work was left because somebody wished to stop.
 fn stopped(work: Result<()>) -> Result<bool> {
@@ -85,8 +90,8 @@ impl Trainer<'_> {
     /// Goes on from `state` to the end of the run, and saves what it comes to; returns the state in which it ends.
     ///
     /// # Errors
-    /// If a setting asks for what is not there, a loss is not finite, a parameter gets no gradient, or a file cannot be
-    /// written. What was saved stays.
+    /// If a setting asks for what is not there, numbers are not finite and the settings do not say to go on, a parameter gets no
+    /// gradient, or a model cannot be saved. What was saved stays.
     pub fn run(mut self, state: State, observers: &mut [&mut dyn Observer]) -> Result<(State, Summary)> {
         let State { mut learner, mut optimizer, mut progress } = state;
         self.check()?;
@@ -96,13 +101,19 @@ impl Trainer<'_> {
         let steps = self.steps();
         let (warmup, every) = (self.config.warmup(steps), self.config.validates_every(steps));
         let due = |step: usize| step > 0 && (step.is_multiple_of(every) || step == steps);
+        let log_every = self.config.logs_every(steps);
         let mut tell = |event: Event<'_>| observers.iter_mut().try_for_each(|o| o.observe(&event));
-        tell(Event::Start { done: progress.step, steps })?;
+        tell(Event::Start { done: progress.step, steps, log_every })?;
         if progress.step == 0 {
             progress.best_by = self.config.best_by;
         }
+        if self.saving.is_some_and(|saving| !saving.run.has_saved()) {
+            self.save(&learner, &optimizer, &progress, &mut tell)?;
+        }
+        let mut clock = SaveClock::new(self.config.save_every, progress.step);
+        let mut bad_in_a_row = 0;
         loop {
-            let saves = due(progress.step) && progress.pending != Pending::NOTHING;
+            let saves = due(progress.step) && progress.pending != Pending::NOTHING || clock.is_due(progress.step);
             if saves {
                 self.check_finite(&learner, &optimizer, progress.step)?;
             }
@@ -110,18 +121,44 @@ impl Trainer<'_> {
                 break;
             }
             if saves {
-                self.save(&learner, &optimizer, &progress)?;
+                self.save(&learner, &optimizer, &progress, &mut tell)?;
+                clock.saved(progress.step);
             }
             if self.complete(&progress, steps) {
                 break;
             }
             let step = progress.step + 1;
             let share = linear_schedule(step, warmup, steps);
-            let computed = self.gradients(&learner, step);
-            let Computed { gradients, norms, seen, mut report } = match computed {
+            let outcome = match self.gradients(&learner, step) {
                 Err(Error::Stopped) => break,
-                computed => computed?,
+                outcome => outcome?,
             };
+            let Computed { gradients, norms, seen, mut report } = match outcome {
+                Outcome::Good(computed) => computed,
+                Outcome::Bad(bad) => {
+                    bad_in_a_row += 1;
+                    let ends = bad_in_a_row == BAD_IN_A_ROW;
+                    let heard = self.hear_of(&bad, &mut tell);
+                    // What was good before it is saved, if it was.
+                    let ending = heard.is_err() || ends;
+                    if ending && clock.is_stale(progress.step) && self.check_finite(&learner, &optimizer, step).is_ok()
+                    {
+                        self.save(&learner, &optimizer, &progress, &mut tell)?;
+                    }
+                    heard?;
+                    if ends {
+                        let problem =
+                            format!("the last of {BAD_IN_A_ROW} bad steps in a row: {}; {DIVERGED}", bad.problem);
+                        return Err(Error::Step { step, problem });
+                    }
+                    optimizer.skip();
+                    progress.step = step;
+                    progress.skipped += 1;
+                    progress.pending = Pending { validation: due(step), samples: true };
+                    continue;
+                }
+            };
+            bad_in_a_row = 0;
             let started = Instant::now();
             learner = optimizer.update(learner, gradients, norms, largest.map(|rate| rate * share));
             self.task.objective.follow(&seen);
@@ -135,7 +172,7 @@ impl Trainer<'_> {
         let interrupted = !self.complete(&progress, steps);
         if interrupted {
             self.check_finite(&learner, &optimizer, progress.step)?;
-            self.save(&learner, &optimizer, &progress)?;
+            self.save(&learner, &optimizer, &progress, &mut tell)?;
         }
         let ran_out_of_patience = !interrupted && progress.step < steps;
         let summary = Summary { progress: progress.clone(), interrupted, ran_out_of_patience };
@@ -197,8 +234,33 @@ impl Trainer<'_> {
         self.task.objective.needs().whole_prompts
     }
 
-    fn save(&self, learner: &Learner, optimizer: &Optimizer, progress: &Progress) -> Result<()> {
-        let objective = self.task.objective.as_ref();
-        self.saving.map_or(Ok(()), |saving| saving.last(learner, optimizer, objective, progress, self.config))
+    /// Tells of a bad step.
+    ///
+    /// # Errors
+    /// What is wrong, if the settings say that the run ends.
+    fn hear_of(&self, bad: &BadStep, tell: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Result<()> {
+        tell(Event::Bad(bad))?;
+        let BadStep { step, problem, .. } = bad;
+        match self.config.on_bad_step {
+            OnBadStep::Skip => Ok(()),
+            OnBadStep::Stop => {
+                let problem = format!("{problem}, with {}; {DIVERGED}", bad.prompts());
+                Err(Error::Step { step: *step, problem })
+            }
+        }
+    }
+
+    fn save(
+        &self,
+        learner: &Learner,
+        optimizer: &Optimizer,
+        progress: &Progress,
+        tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let Some(saving) = self.saving else { return Ok(()) };
+        tell(Event::Saving { step: progress.step })?;
+        saving.last(learner, optimizer, self.task.objective.as_ref(), progress, self.config)?;
+        tracing::info!("saved after step {}", progress.step);
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use burn::tensor::Tensor;
 
-use super::{DIVERGED, Means, StepReport, Trainer, order};
+use super::{BadStep, Means, StepReport, Suspect, Trainer, order};
 use crate::batch::{PackedBatch, Span, split_evenly};
 use crate::error::{Error, Result};
 use crate::feedback::{FeedbackSet, Split};
@@ -15,6 +15,14 @@ use crate::objective::{Loss, Step};
 use crate::score::{Learner, Scores, Seen, score};
 use crate::train::optim::GradientSum;
 use crate::train::recompute;
+
+/// What came of a step before it is taken.
+pub(super) enum Outcome {
+    /// It can be taken.
+    Good(Computed),
+    /// It must not be taken.
+    Bad(BadStep),
+}
 
 /// What a step needs to be taken.
 pub(super) struct Computed {
@@ -46,10 +54,9 @@ impl Trainer<'_> {
         Ok(rows.iter().map(|row| f64::from(found[row])).collect())
     }
 
-    /// Gradients of the mean loss of a step, which are finite.
-    pub(super) fn gradients(&self, learner: &Learner, step: usize) -> Result<Computed> {
+    /// Gradients of the mean loss of a step, which are finite, or what is wrong with it.
+    pub(super) fn gradients(&self, learner: &Learner, step: usize) -> Result<Outcome> {
         let started = Instant::now();
-        let bad = |problem: String| Error::Step { step, problem };
         let data = &self.task.data.train;
         let spans = order::batch(data, self.config, step, self.whole_prompts());
         let rows: Vec<usize> = spans
@@ -63,9 +70,13 @@ impl Trainer<'_> {
         let mut total = Total::default();
         let mut seen = Vec::with_capacity(rows.len());
         let mut tokens = 0;
-        for piece in pieces {
+        let bad = |problem, seen: &[Seen]| {
+            let responses = suspects(data, &spans, seen);
+            Ok(Outcome::Bad(BadStep { step, validation: false, problem, responses }))
+        };
+        for piece in &pieces {
             self.stop.check()?;
-            let batch = PackedBatch::pack(data, &piece, learner.policy.start());
+            let batch = PackedBatch::pack(data, piece, learner.policy.start());
             tokens += batch.tokens();
             let mean = |scores: &Scores| -> Result<Tensor<1>> {
                 let loss = self.task.objective.loss(scores, whole)?;
@@ -73,16 +84,19 @@ impl Trainer<'_> {
                 seen.extend(scores.seen()?);
                 match total.loss.is_finite() {
                     true => Ok(loss.sum.div_scalar(rows.len() as f64)),
-                    false => Err(bad(format!("the loss is {}; {DIVERGED}", total.loss))),
+                    false => Err(Error::Step { step, problem: format!("the loss is {}", total.loss) }),
                 }
             };
-            self.backward(learner, &batch, mean, &mut gradients)?;
+            match self.backward(learner, &batch, mean, &mut gradients) {
+                Err(Error::Step { problem, .. }) => return bad(problem, &seen),
+                computed => computed?,
+            }
         }
-        gradients.complete(learner).map_err(bad)?;
+        gradients.complete(learner).map_err(|problem| Error::Step { step, problem })?;
         let norms = gradients.norms();
         if norms.iter().any(|norm| !norm.is_finite()) {
             let whose = if norms[0].is_finite() { " of the value network" } else { "" };
-            return Err(bad(format!("the gradients{whose} are not finite; {DIVERGED}")));
+            return bad(format!("the gradients{whose} are not finite"), &seen);
         }
         let report = StepReport {
             step,
@@ -93,7 +107,7 @@ impl Trainer<'_> {
             tokens,
             seconds: started.elapsed().as_secs_f64(),
         };
-        Ok(Computed { gradients, norms, seen, report })
+        Ok(Outcome::Good(Computed { gradients, norms, seen, report }))
     }
 
     /// Adds to `sum` the gradients of the loss that `loss` makes of the scores of `batch`, in little memory if the settings say
@@ -115,10 +129,28 @@ impl Trainer<'_> {
     }
 }
 
+/// The responses of `spans`, of which the policy said what is in `seen`: first those whose own log-probability is not finite.
+pub(super) fn suspects(data: &FeedbackSet, spans: &[Span], seen: &[Seen]) -> Vec<Suspect> {
+    let known: HashMap<usize, f32> = seen.iter().map(|seen| (seen.row, seen.log_prob)).collect();
+    let mut found: Vec<Suspect> = Vec::new();
+    for span in spans {
+        let group = &data.groups[span.group];
+        found.extend(group.responses[span.responses.clone()].iter().map(|response| Suspect {
+            row: group.first_row,
+            prompt: group.prompt.clone(),
+            response: response.ids.clone(),
+            reward: response.reward,
+            log_prob: known.get(&response.row).copied(),
+        }));
+    }
+    found.sort_by_key(|suspect| suspect.log_prob.is_none_or(f32::is_finite));
+    found
+}
+
 /// Running sums over responses.
 #[derive(Default)]
 pub(super) struct Total {
-    loss: f64,
+    pub loss: f64,
     pub count: usize,
     metrics: Vec<(&'static str, f64)>,
 }

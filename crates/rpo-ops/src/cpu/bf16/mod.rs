@@ -45,9 +45,14 @@ pub(super) fn unit() -> Option<Unit> {
     *UNIT.get_or_init(kernels::detect)
 }
 
-/// Whether a product of these dimensions is faster than in f32: small ones do not pay for packing.
-pub(super) fn pays(rows: usize, columns: usize, depth: usize) -> bool {
-    rows * columns * depth >= 1 << 15 && depth >= 32 && rows.min(columns) >= 8
+/// Whether a product of these dimensions is faster on `unit` than in f32: small ones do not pay for packing, the less so the
+/// slower the unit is.
+pub(super) fn pays(unit: Unit, rows: usize, columns: usize, depth: usize) -> bool {
+    let (deep, wide) = match unit {
+        Unit::Tiles => (32, 8),
+        Unit::Pairs => (64, 32),
+    };
+    rows * columns * depth >= 1 << 15 && depth >= deep && rows.min(columns) >= wide
 }
 
 /// The result of a product: row-major, `stride` values from one row to the next.

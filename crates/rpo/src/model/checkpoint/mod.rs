@@ -13,12 +13,14 @@ use burn::tensor::Device;
 use find::{download, is_hub_id, is_model, what_directory, what_file};
 use names::{CONFIG, TOKENIZER, TOKENIZER_CONFIG};
 pub use save::{init, save, save_adapter};
+pub(crate) use save::{write_adapter, write_whole};
 
 use super::packed::{Hashed, PackedModel, Precision, fingerprint};
 use super::peft::{self, Adapter};
 use super::{Config, Init, Model, Weights};
 use crate::chat::{Chat, ChatTemplate, UseTemplate, Writing};
 use crate::error::{Error, Result};
+use crate::store::checksums;
 use crate::store::files::previous;
 pub use crate::store::shards::StoredAs;
 use crate::store::shards::{self, Shards};
@@ -205,7 +207,8 @@ impl Checkpoint {
     /// `tie_word_embeddings` says: so does transformers 5, which writes `true` for models with a head of their own.
     ///
     /// # Errors
-    /// If a tensor is missing, unexpected, of another shape or type, or cut short; the message names it.
+    /// If a tensor is missing, unexpected, of another shape or type, or cut short, or a file is not what its checksum says; the
+    /// message names it.
     pub fn load(&self, device: &Device) -> Result<Model> {
         self.load_as(device, false)
     }
@@ -219,7 +222,16 @@ impl Checkpoint {
         self.load_as(device, true)
     }
 
+    /// [`Self::load`] of what was compared with its checksums already.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`].
+    pub(crate) fn load_verified(&self, device: &Device) -> Result<Model> {
+        self.read(false, |config, weights| Model::new(config, weights, device))
+    }
+
     fn load_as(&self, device: &Device, rounded: bool) -> Result<Model> {
+        self.verify()?;
         if let Some(base) = &self.base {
             return Adapter::open(&self.dir)?.merge(base.load_as(device, rounded)?);
         }
@@ -236,11 +248,17 @@ impl Checkpoint {
             let model = self.load(&Device::flex())?;
             return Ok((PackedModel::of(&model, precision)?, model.config(), fingerprint(&model)?));
         }
+        self.verify()?;
         self.read(false, |config, weights| {
             let mut weights = Hashed::new(weights);
             let model = PackedModel::new(config, &mut weights, precision)?;
             Ok((model, config.clone(), weights.fingerprint(config)))
         })
+    }
+
+    /// Compares what a model is made of with its checksums, where this program saved it.
+    fn verify(&self) -> Result<()> {
+        checksums::verify(&self.dir, |name| !name.contains('/'))
     }
 
     /// What `build` makes of the stored weights, all of which it must take.

@@ -10,6 +10,7 @@ use super::{Checkpoint, check_vocabulary};
 use crate::error::{Error, Result};
 use crate::model::lora::{self, Lora};
 use crate::model::{Config, Model, NamedParameters, RandomWeights};
+use crate::store::checksums;
 use crate::store::files::{replace_dir, write_file};
 use crate::store::shards::{self, StoredAs};
 use crate::tokenizer::Tokenizer;
@@ -32,7 +33,8 @@ pub fn init(config: &Config, tokenizer: &Path, seed: u64, stored_as: StoredAs, o
             let json = fs::read(tokenizer).map_err(|e| Error::read(tokenizer, e))?;
             write_file(&dir.join(TOKENIZER), &json)?;
         }
-        write_model(&model, stored_as, dir)
+        write_model(&model, stored_as, dir)?;
+        checksums::write(dir)
     })?;
     Ok(model.parameters().iter().map(|p| p.shape.iter().product::<usize>()).sum())
 }
@@ -49,11 +51,21 @@ pub fn save(
     out: &Path,
     more: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
-    replace_dir(out, |dir| {
-        copy_companions(origin, dir)?;
-        write_model(model, stored_as, dir)?;
-        more(dir)
-    })
+    replace_dir(out, |dir| write_whole(model, origin, stored_as, dir, more))
+}
+
+/// Fills the new directory `dir` as [`save`] does, with the checksums of all that is in it.
+pub(crate) fn write_whole(
+    model: &Model,
+    origin: &Checkpoint,
+    stored_as: StoredAs,
+    dir: &Path,
+    more: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    copy_companions(origin, dir)?;
+    write_model(model, stored_as, dir)?;
+    more(dir)?;
+    checksums::write(dir)
 }
 
 fn write_model(model: &Model, stored_as: StoredAs, dir: &Path) -> Result<()> {
@@ -82,11 +94,21 @@ pub fn save_adapter(
     out: &Path,
     more: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
-    replace_dir(out, |dir| {
-        copy_companions(origin, dir)?;
-        lora.write(model, origin.name(), dir)?;
-        more(dir)
-    })
+    replace_dir(out, |dir| write_adapter(model, lora, origin, dir, more))
+}
+
+/// Fills the new directory `dir` as [`save_adapter`] does, with the checksums of all that is in it.
+pub(crate) fn write_adapter(
+    model: &Model,
+    lora: &Lora,
+    origin: &Checkpoint,
+    dir: &Path,
+    more: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    copy_companions(origin, dir)?;
+    lora.write(model, origin.name(), dir)?;
+    more(dir)?;
+    checksums::write(dir)
 }
 
 /// Copies the tokenizer that `from` uses, with all that belongs to it, and its generation settings into `dir`: of an adapter its

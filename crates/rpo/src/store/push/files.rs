@@ -4,9 +4,8 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use crate::error::{Error, Result};
+use crate::store::checksums::sha256;
 
 /// A file to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,21 +97,16 @@ impl File {
     /// # Errors
     /// If it cannot be read, or has another length than when it was listed.
     pub(super) fn sha256(&self, read: &mut dyn FnMut(u64)) -> Result<String> {
-        let mut file = self.open()?;
-        let (mut hasher, mut buffer, mut length) = (Sha256::new(), vec![0; 1 << 20], 0);
-        loop {
-            let n = file.read(&mut buffer).map_err(|e| Error::read(&self.path, e))?;
-            if n == 0 {
-                break;
-            }
-            hasher.update(&buffer[..n]);
-            length += n as u64;
-            read(n as u64);
-        }
+        let mut length = 0;
+        let mut counted = |n| {
+            length += n;
+            read(n);
+        };
+        let sum = sha256(self.open()?, &mut counted).map_err(|e| Error::read(&self.path, e))?;
         if length != self.size {
             return Err(Error::file(&self.path, "it changes while it is read; wait until it is written"));
         }
-        Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(sum)
     }
 }
 

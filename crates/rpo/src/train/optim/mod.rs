@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::model::NamedParameters;
 use crate::score::Learner;
 use crate::store::tensors::{TensorFile, write_flat};
+use crate::train::Progress;
 
 /// How gradients become updates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -240,6 +241,11 @@ impl Optimizer {
         })
     }
 
+    /// Counts a step that is not applied.
+    pub fn skip(&mut self) {
+        self.step += 1;
+    }
+
     /// What is remembered of every parameter, by its name.
     pub(crate) fn state(&self) -> impl Iterator<Item = (&str, &Tensor<1>)> {
         self.state.iter().flat_map(|(name, state)| state.iter().map(move |values| (name.as_str(), values)))
@@ -258,16 +264,17 @@ impl Optimizer {
         write_flat(named.collect(), path)
     }
 
-    /// Continues from the state in `path` after `step` steps.
+    /// Continues from the state in `path` of a run that is so far.
     ///
     /// # Errors
     /// If the file is unreadable or belongs to another model or algorithm.
-    pub fn resume(config: OptimizerConfig, step: usize, learner: &Learner, path: &Path) -> Result<Self> {
+    pub fn resume(config: OptimizerConfig, progress: &Progress, learner: &Learner, path: &Path) -> Result<Self> {
         let mut file = TensorFile::open(path)?;
         let device = learner.policy.device().inner();
         let mut state = BTreeMap::new();
-        // A run that was stopped before its first step has no state yet.
-        let parameters = if step == 0 { Vec::new() } else { learner.trained() };
+        // A run that has not learned anything has no state yet.
+        let learned = progress.step > progress.skipped;
+        let parameters = if learned { learner.trained() } else { Vec::new() };
         for parameter in parameters {
             let read = |(kind, n): (&str, usize)| -> Result<Tensor<1>> {
                 let name = format!("{kind}.{}", parameter.name);
@@ -277,7 +284,7 @@ impl Optimizer {
             let moments = config.algorithm.state(&parameter.shape).into_iter().map(read).collect::<Result<_>>()?;
             state.insert(parameter.name.clone(), moments);
         }
-        Ok(Self { step, state, ..Self::new(config)? })
+        Ok(Self { step: progress.step, state, ..Self::new(config)? })
     }
 }
 

@@ -3,20 +3,21 @@
 //! A few message types with a dozen fields in all, so they are encoded by hand rather than by a protocol buffer compiler. The
 //! numbers of the fields are those of `event.proto`, `summary.proto`, `tensor.proto` and `types.proto` of TensorFlow.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 use super::Reader;
-use crate::error::{Error, Result};
-use crate::train::{Event, Means, Observer};
+use super::log::Log;
+use super::window::Window;
+use crate::error::Result;
+use crate::store::files::make_dir;
+use crate::train::{Event, Means, Observer, StepReport};
 
 /// Writes scalars `train/...` and `validation/...` and texts `sample/...` that TensorBoard shows. Every start of a run makes a new file, as
 /// TensorBoard expects; where steps overlap it shows the newer one.
 pub struct TensorBoard {
-    path: PathBuf,
-    file: File,
+    log: Log,
+    window: Window,
     reader: Option<Reader>,
 }
 
@@ -26,12 +27,11 @@ impl TensorBoard {
     /// # Errors
     /// If it cannot be written.
     pub fn create(dir: &Path) -> Result<Self> {
-        std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
-        let path = dir.join(format!("events.out.tfevents.{:.6}.rpo", now()));
-        let file = File::create(&path).map_err(|e| Error::write(&path, e))?;
-        let mut log = Self { path, file, reader: None };
-        log.record(&[double(1, now()), bytes(3, b"brain.Event:2")].concat())?;
-        Ok(log)
+        make_dir(dir)?;
+        let log = Log::open(&dir.join(format!("events.out.tfevents.{:.6}.rpo", now())))?;
+        let mut board = Self { log, window: Window::new(), reader: None };
+        board.record(&[double(1, now()), bytes(3, b"brain.Event:2")].concat());
+        Ok(board)
     }
 
     /// Also writes answers; without a reader they are left out.
@@ -40,39 +40,47 @@ impl TensorBoard {
         Self { reader: Some(reader), ..self }
     }
 
-    fn scalars(&mut self, step: usize, scalars: &[(String, f64)]) -> Result<()> {
+    fn scalars(&mut self, step: usize, scalars: &[(String, f64)]) {
         let value =
             |(tag, value): &(String, f64)| bytes(1, &[bytes(1, tag.as_bytes()), float(2, *value as f32)].concat());
-        self.summary(step, &scalars.iter().flat_map(value).collect::<Vec<u8>>())
+        self.summary(step, &scalars.iter().flat_map(value).collect::<Vec<u8>>());
     }
 
     /// An event with a summary, whose values are encoded already.
-    fn summary(&mut self, step: usize, summary: &[u8]) -> Result<()> {
-        self.record(&[double(1, now()), varint(2, step as u64), bytes(5, summary)].concat())
+    fn summary(&mut self, step: usize, summary: &[u8]) {
+        self.record(&[double(1, now()), varint(2, step as u64), bytes(5, summary)].concat());
     }
 
     /// One TFRecord: length, its checksum, the message, its checksum.
-    fn record(&mut self, message: &[u8]) -> Result<()> {
+    fn record(&mut self, message: &[u8]) {
         let length = (message.len() as u64).to_le_bytes();
-        let record = [&length[..], &checksum(&length), message, &checksum(message)].concat();
-        self.file.write_all(&record).map_err(|e| Error::write(&self.path, e))
+        self.log.add(&[&length[..], &checksum(&length), message, &checksum(message)].concat());
+    }
+
+    fn steps(&mut self, report: &StepReport) {
+        let mut scalars = named("train", &report.means);
+        scalars.push(("train/learning_rate".into(), report.learning_rate));
+        scalars.push(("train/grad_norm".into(), report.grad_norm));
+        scalars.push(("train/responses_per_second".into(), report.responses as f64 / report.seconds));
+        self.scalars(report.step, &scalars);
     }
 }
 
 impl Observer for TensorBoard {
     fn observe(&mut self, event: &Event<'_>) -> Result<()> {
-        let named = |split: &str, means: &Means| -> Vec<(String, f64)> {
-            let all = std::iter::once(("loss", means.loss)).chain(means.metrics.iter().copied());
-            all.map(|(name, value)| (format!("{split}/{name}"), value)).collect()
-        };
         match event {
-            Event::Start { .. } | Event::Milestone { .. } | Event::Validating { .. } => Ok(()),
+            Event::Milestone { .. } | Event::Validating { .. } | Event::Bad(_) => {}
+            Event::Start { steps, log_every, .. } => self.window.begin(*steps, *log_every),
             Event::Step(report) => {
-                let mut scalars = named("train", &report.means);
-                scalars.push(("train/learning_rate".into(), report.learning_rate));
-                scalars.push(("train/grad_norm".into(), report.grad_norm));
-                scalars.push(("train/responses_per_second".into(), report.responses as f64 / report.seconds));
-                self.scalars(report.step, &scalars)
+                if let Some(report) = self.window.add(report) {
+                    self.steps(&report);
+                }
+            }
+            Event::Saving { .. } => {
+                if let Some(report) = self.window.flush() {
+                    self.steps(&report);
+                }
+                self.log.sync();
             }
             Event::Validation { step, means, .. } => self.scalars(*step, &named("validation", means)),
             Event::Samples { step, prompts, answers } => {
@@ -86,10 +94,17 @@ impl Observer for TensorBoard {
                     );
                     summary.extend(text(&format!("sample/{}", i + 1), &said));
                 }
-                self.summary(*step, &summary)
+                self.summary(*step, &summary);
             }
         }
+        Ok(())
     }
+}
+
+/// Loss and metrics by the names that TensorBoard shows.
+fn named(split: &str, means: &Means) -> Vec<(String, f64)> {
+    let all = std::iter::once(("loss", means.loss)).chain(means.metrics.iter().copied());
+    all.map(|(name, value)| (format!("{split}/{name}"), value)).collect()
 }
 
 /// A value of a summary for TensorBoard's text plugin: `Summary.Value` with tag (1), tensor (8) and metadata (9). The tensor
@@ -170,7 +185,8 @@ mod tests {
         let mut log = TensorBoard::create(dir.path()).expect("created");
         let means = Means { loss: 1.5, metrics: vec![("log_ratio", 0.25)] };
         log.observe(&Event::Validation { step: 7, means: &means, best: true }).expect("written");
-        let mut rest = &std::fs::read(&log.path).expect("read")[..];
+        let file = std::fs::read_dir(dir.path()).expect("listing").next().expect("a file").expect("entry");
+        let mut rest = &std::fs::read(file.path()).expect("read")[..];
         let mut messages = Vec::new();
         while !rest.is_empty() {
             let length = u64::from_le_bytes(rest[..8].try_into().expect("8 bytes")) as usize;
