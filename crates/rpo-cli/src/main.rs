@@ -6,6 +6,7 @@ mod compare;
 mod config;
 mod convert;
 mod demo;
+mod doctor;
 mod evaluate;
 mod flags;
 mod generate;
@@ -74,6 +75,7 @@ enum Command {
     Card(card::Arguments),
     Push(push::Arguments),
     Config(config::Arguments),
+    Doctor(doctor::Arguments),
     Verify(verify::Arguments),
     /// Print what makes a shell complete rpo's commands and flags: `rpo completions bash`
     Completions {
@@ -134,6 +136,7 @@ fn main() -> std::process::ExitCode {
         Command::Card(arguments) => card::run(&arguments),
         Command::Push(arguments) => push::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Completions { shell } => {
             let mut script = Vec::new();

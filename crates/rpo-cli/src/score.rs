@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use rpo::batch::Start;
 use rpo::burn::tensor::Device;
 use rpo::chat::{Chat, Prompt, UseTemplate};
-use rpo::device::{self, Precision};
+use rpo::device::{self, Precision, Subject};
 use rpo::feedback::{Limits, ReadSummary};
 use rpo::likelihood::{Given, Likelihoods, Reading, Row};
 use rpo::model::Compute;
@@ -192,6 +192,7 @@ fn score(
     what: &'static str,
     (device, compute): &(Device, Compute),
 ) -> Result<Likelihoods> {
+    place::trust(&arguments.device, &Subject::of(checkpoint.config()?).with_compute(*compute))?;
     let model = checkpoint.load(device)?.with_compute(*compute);
     let dir = arguments.cache.clone().unwrap_or_else(settings::cache).join("reference");
     let cache = (!arguments.no_cache).then(|| ReferenceCache::new(&dir, &model)).transpose()?;

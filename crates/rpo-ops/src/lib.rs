@@ -20,7 +20,7 @@ mod segments;
 mod select;
 
 pub use attention::RelativeBias;
-pub use cpu::{AdamW, adamw, sum_of_squares};
+pub use cpu::{AdamW, adamw, composed as with_composed, instructions, sum_of_squares};
 pub use elementwise::{linear, relu, rms_norm};
 pub use encoder::{LayerNorm, add_norm, best_matches, gelu, scaled_attention};
 pub use layers::{cross_attention, gated_feed_forward, prefixed_self_attention, self_attention};
@@ -35,7 +35,7 @@ pub use select::{argmax, at_least, largest, log_sum_exp, quantile};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// Whether tensors on `device` lie in this program's memory and have kernels of our own, and these are not switched off (feature
-/// `composed`).
+/// `composed`, [`with_composed`]).
 pub fn is_host(device: &Device) -> bool {
     cpu::supported(device)
 }

@@ -95,6 +95,17 @@ pub enum Error {
     /// A device that failed to compute or to return numbers.
     #[error("cannot read a tensor back from its device: {0}")]
     Device(String),
+    /// A device whose numbers are not those of the CPU.
+    #[error(
+        "{device} does not compute what the CPU does: {problem}. Nothing was computed with it; see all with `rpo doctor --device \
+         {device}`, update its driver, or use --device cpu"
+    )]
+    Untrusted {
+        /// Its name.
+        device: String,
+        /// What differs, by how much, and how much would be rounding.
+        problem: String,
+    },
     /// A pass or a run was stopped from outside (see [`crate::stop::Stop`]) before it was done.
     #[error("stopped")]
     Stopped,

@@ -1,7 +1,7 @@
 //! Where contestants are trained and judged: what they all share, and what is found of each. It writes no report.
 
 use anyhow::{Context, Result, bail};
-use rpo::device;
+use rpo::device::{self, Subject};
 use rpo::evaluate::{Estimate, log_probs, mean_of_rows, mean_tau, of, pooled_spearman};
 use rpo::feedback::{Split, held_out_prompts};
 use rpo::generate::{Decoding, Engine, Request, Said, Texts};
@@ -18,9 +18,9 @@ use super::ranks::Ranks;
 use super::record::{self, Basis, Draw, JUDGED, Judged, Point, START, SavedModel, Start};
 use super::{Candidate, Comparison};
 use crate::judge::Judge;
-use crate::progress;
 use crate::settings::Settings;
 use crate::train::{prepare, train};
+use crate::{place, progress};
 
 /// What all contestants share.
 pub struct Arena<'a> {
@@ -330,7 +330,9 @@ fn with_equal_steps(settings: &mut Settings, split: &Split) {
 
 fn load(checkpoint: &Checkpoint, settings: &Settings) -> Result<Model> {
     let device = device::find(&settings.device)?;
-    Ok(checkpoint.load(&device)?.with_compute(settings.precision.on(&device)))
+    let compute = settings.precision.on(&device);
+    place::trust(&settings.device, &Subject::of(checkpoint.config()?).with_compute(compute))?;
+    Ok(checkpoint.load(&device)?.with_compute(compute))
 }
 
 /// The mean reward of each prompt over the draws; empty without draws.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rpo::burn::tensor::Device;
-use rpo::device;
+use rpo::device::{self, Subject};
 use rpo::evaluate::metric::{About, Measured};
 use rpo::feedback::{Limits, ReadOptions, Source};
 use rpo::likelihood::{Given, Reading};
@@ -15,7 +15,7 @@ use super::answers::Answered;
 use super::arguments::Arguments;
 use super::measure::Metric;
 use super::prompts::Prompts;
-use crate::{interrupt, progress, settings};
+use crate::{interrupt, place, progress, settings};
 
 /// Tokens computed at once.
 const BUDGET: usize = 4096;
@@ -26,6 +26,7 @@ pub fn metrics(arguments: &Arguments, prompts: &Prompts, answered: &[Answered]) 
     let Some(name) = &arguments.metrics.reference_model else { return Ok(Vec::new()) };
     let reference = Checkpoint::find(name).context("--reference-model")?;
     let device = device::find(&arguments.how.device)?;
+    place::trust(&arguments.how.device, &Subject::of(reference.config()?))?;
     let ratios = Ratios { arguments, reference, device };
     let (mut own, mut rated) = (Vec::new(), Vec::new());
     for answered in answered {

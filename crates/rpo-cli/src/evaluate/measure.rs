@@ -4,18 +4,20 @@ use std::collections::HashSet;
 
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
-use rpo::device;
+use rpo::burn::tensor::Device;
+use rpo::device::{self, Subject};
 use rpo::evaluate::evaluation::{MetricDifference, MetricFound};
 use rpo::evaluate::metric::{
     About, BertScore, BertScoreOptions, Case, Files, Measured, Part, Toxicity, ToxicityPart, text,
 };
 use rpo::model::checkpoint::Checkpoint;
+use rpo::model::encoder;
 
 use super::answers::Answered;
 use super::arguments::{Arguments, MetricFlags};
 use super::likelihoods;
 use super::prompts::Prompts;
-use crate::{interrupt, progress};
+use crate::{interrupt, place, progress};
 
 /// A metric of every model, prompt by prompt.
 pub struct Metric {
@@ -124,6 +126,13 @@ fn heard(bar: ProgressBar) -> impl Fn(usize, usize) -> rpo::Result<()> {
     }
 }
 
+/// The device, on which an encoder such as `name` is tried.
+fn trusted(arguments: &Arguments, name: &str) -> Result<Device> {
+    let device = device::find(&arguments.how.device)?;
+    place::trust(&arguments.how.device, &Subject::encoder(encoder::Files::find(name)?.config().clone()))?;
+    Ok(device)
+}
+
 fn bertscore(arguments: &Arguments, cases: &[Vec<Case>]) -> Result<Vec<Metric>> {
     let flags = &arguments.metrics;
     let Some(name) = &flags.bertscore else { return Ok(Vec::new()) };
@@ -132,7 +141,8 @@ fn bertscore(arguments: &Arguments, cases: &[Vec<Case>]) -> Result<Vec<Metric>> 
         idf: flags.bertscore_idf,
         baseline: flags.bertscore_baseline.clone(),
     };
-    let score = BertScore::load(name, &options, &device::find(&arguments.how.device)?).context("--bertscore")?;
+    let device = trusted(arguments, name).context("--bertscore")?;
+    let score = BertScore::load(name, &options, &device).context("--bertscore")?;
     let bar = progress::bar("BERTScore: texts", 0);
     let score = score.heard_by(heard(bar.clone()));
     let parts = cases.iter().map(|cases| score.measure_parts(cases)).collect::<rpo::Result<Vec<_>>>()?;
@@ -144,7 +154,7 @@ fn bertscore(arguments: &Arguments, cases: &[Vec<Case>]) -> Result<Vec<Metric>> 
 fn toxicity(arguments: &Arguments, cases: &[Vec<Case>]) -> Result<Vec<Metric>> {
     let flags = &arguments.metrics;
     let Some(name) = &flags.toxicity else { return Ok(Vec::new()) };
-    let device = device::find(&arguments.how.device)?;
+    let device = trusted(arguments, name).context("--toxicity")?;
     let classifier = Toxicity::load(name, flags.toxicity_label.as_deref(), &device).context("--toxicity")?;
     let bar = progress::bar("toxicity: texts", 0);
     let classifier = classifier.heard_by(heard(bar.clone()));

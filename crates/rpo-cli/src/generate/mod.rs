@@ -16,7 +16,7 @@ use std::io::IsTerminal;
 
 use anyhow::{Result, bail};
 use indicatif::ProgressBar;
-use rpo::device;
+use rpo::device::{self, Subject};
 use rpo::feedback::{Asked, prompts_fingerprint};
 use rpo::generate::{Engine, Finish, Request, Said, Texts};
 use rpo::model::checkpoint::Checkpoint;
@@ -32,7 +32,7 @@ use row::{Form, Key};
 use shard::Shard;
 use wanted::Wanted;
 
-use crate::{interrupt, progress};
+use crate::{interrupt, place, progress};
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -135,6 +135,7 @@ fn texts<'a>(
     arguments: &Arguments,
 ) -> Result<(Texts<'a>, String)> {
     let device = device::find(&arguments.how.device)?;
+    place::trust(&arguments.how.device, &Subject::of(checkpoint.config()?))?;
     let (engine, fingerprint) =
         Engine::load(checkpoint, &device, arguments.how.weights.into(), arguments.how.batch_size)?;
     Ok((Texts::new(engine, tokenizer, &wanted.stops)?, fingerprint))

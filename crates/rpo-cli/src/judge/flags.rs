@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rpo::device;
+use rpo::device::{self, Subject};
 use rpo::evaluate::judge::program::Allowed;
 use rpo::evaluate::judge::{
     Endpoint, EndpointSettings, Judge, Kind, Limits, Local, LocalSettings, Program, Store, Stored, Template,
     key_of_environment,
 };
 use rpo::model::Precision;
+use rpo::model::checkpoint::Checkpoint;
 
 use super::Seat;
+use crate::place;
 
 /// Who judges, and how it is asked.
 #[derive(clap::Args, Clone)]
@@ -216,6 +218,7 @@ impl JudgeFlags {
     }
 
     fn local(&self, model: &str) -> Result<Local> {
+        place::trust(&self.judge_device, &Subject::of(Checkpoint::find(model)?.config()?))?;
         let settings = LocalSettings {
             model: model.into(),
             name: self.judge_name.clone(),

@@ -1,6 +1,7 @@
 //! What a run is, in a few lines at the head of its log.
 
-use rpo::model::{Compute, Model, NamedParameters};
+use rpo::device::Arithmetic;
+use rpo::model::{Model, NamedParameters};
 use rpo::objective::ObjectiveConfig;
 use rpo::train::Task;
 use rpo::train::optim::Algorithm;
@@ -20,11 +21,9 @@ fn model_line(settings: &Settings, model: &Model) -> String {
         true => format!(", frozen but for adapters of rank {} ({})", lora.rank, short(lora.parameters(model))),
         false => String::new(),
     };
-    let products = match model.compute() {
-        Compute::Bf16 => ", products in bf16",
-        // Burn's kernels take the tensor cores for products of f32.
-        Compute::F32 if settings.device == "cuda" => ", products in TF32",
-        Compute::F32 => "",
+    let products = match Arithmetic::on(&settings.device, model.compute()) {
+        Arithmetic::F32 => String::new(),
+        other => format!(", products in {}", other.name()),
     };
     format!("model: {}, {} parameters{adapters}, on {}{products}", settings.model, short(parameters), settings.device)
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use rpo::device;
+use rpo::device::{self, Subject};
 use rpo::feedback::{FeedbackSet, Source, Split, held_out_prompts};
 use rpo::model::Model;
 use rpo::model::checkpoint::{Checkpoint, StoredAs};
@@ -303,7 +303,10 @@ fn load(settings: &Settings, origin: &Checkpoint) -> Result<Model> {
     let device = device::find(&settings.device)?;
     let compute = settings.precision.on(&device);
     let train = &settings.train;
-    let model = match train.lora.is_on() && train.store == StoredAs::Bf16 {
+    let rounded = train.lora.is_on() && train.store == StoredAs::Bf16;
+    let subject = Subject::of(origin.config()?).with_compute(compute);
+    place::trust(&settings.device, &if train.lora.is_on() { subject.with_adapters(rounded) } else { subject })?;
+    let model = match rounded {
         true => origin.load_rounded(&device.autodiff())?,
         false => origin.load(&device.autodiff())?,
     };

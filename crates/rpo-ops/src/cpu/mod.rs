@@ -16,6 +16,8 @@ mod simd;
 mod tests;
 mod update;
 
+use std::cell::Cell;
+
 use burn::backend::DispatchDevice;
 use burn::tensor::{Device, Tensor};
 use head::LabelLogProbs;
@@ -32,9 +34,41 @@ pub use update::{AdamW, adamw, sum_of_squares};
 
 use crate::parameters::{Affine, Compute};
 
-/// Whether tensors on `device` have kernels of our own, and they are not switched off (feature `composed`).
+thread_local! {
+    /// Whether the kernels are switched off on this thread; see [`composed`].
+    static OFF: Cell<bool> = const { Cell::new(cfg!(feature = "composed")) };
+}
+
+/// Whether tensors on `device` have kernels of our own, and they are not switched off.
 pub(crate) fn supported(device: &Device) -> bool {
-    !cfg!(feature = "composed") && matches!(device.clone().inner().as_dispatch(), DispatchDevice::Flex(_))
+    !OFF.get() && matches!(device.clone().inner().as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// Does `work` in terms of Burn's operations alone, on the CPU too, as the feature `composed` makes a whole program do: to compare our
+/// kernels with them while a program runs. It holds for what this thread builds meanwhile; tensors from outside may be used.
+pub fn composed<R>(work: impl FnOnce() -> R) -> R {
+    struct Restored(bool);
+    impl Drop for Restored {
+        fn drop(&mut self) {
+            OFF.set(self.0);
+        }
+    }
+    let _restored = Restored(OFF.replace(true));
+    work()
+}
+
+/// Instructions of this processor that make our kernels fast, by name; none on processors that are not x86-64.
+pub fn instructions() -> Vec<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    let found = [
+        ("AVX2", is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")),
+        ("AVX-512", is_x86_feature_detected!("avx512f")),
+        ("AVX-512 BF16", is_x86_feature_detected!("avx512bf16")),
+        ("AMX BF16", multiplies_tiles()),
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let found: [(&str, bool); 0] = [];
+    found.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
 }
 
 /// Whether this processor multiplies matrices in bfloat16 faster than in f32.

@@ -1,4 +1,4 @@
-//! Where tensors live, the CPU or a GPU that this program was built for, and how precisely matrices are multiplied there.
+//! How precisely matrices are multiplied, and how far that moves results.
 
 use std::str::FromStr;
 
@@ -6,35 +6,8 @@ use burn::tensor::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use super::compare::Kind;
 use crate::model::Compute;
-
-/// What a program may be built for; all but the first by a cargo feature of the same name.
-pub const NAMES: [&str; 5] = ["cpu", "cuda", "rocm", "metal", "vulkan"];
-
-/// The device called `name`: `cpu`, or the first of `cuda`, `rocm`, `metal`, `vulkan` where compiled in.
-///
-/// # Errors
-///
-/// [`Error::Setting`] for another name, and for a device that this program was built without.
-pub fn find(name: &str) -> crate::Result<Device> {
-    let problem = match name {
-        "cpu" => return Ok(Device::flex()),
-        #[cfg(feature = "cuda")]
-        "cuda" => return Ok(Device::cuda(0)),
-        #[cfg(feature = "rocm")]
-        "rocm" => return Ok(Device::rocm(0)),
-        #[cfg(feature = "metal")]
-        "metal" => return Ok(Device::metal(burn::tensor::DeviceKind::DefaultDevice)),
-        #[cfg(feature = "vulkan")]
-        "vulkan" => return Ok(Device::vulkan(burn::tensor::DeviceKind::DefaultDevice)),
-        _ if NAMES.contains(&name) => {
-            format!("this program was built without {name}; build it with `cargo build --release --features {name}`")
-        }
-        other => format!("no device `{other}`; there are cpu, cuda, rocm, metal and vulkan"),
-    };
-    Err(Error::Setting { field: "device", problem })
-}
 
 /// What the factors of matrix products are rounded to; sums are in f32, as are weights, norms, softmaxes, losses and the
 /// optimizer.
@@ -88,6 +61,53 @@ impl FromStr for Precision {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
             other => Err(format!("no precision `{other}`; there are {}", Self::NAMES.join(", "))),
+        }
+    }
+}
+
+/// What the factors of products end up in on a device, which decides how far its results are from exact ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// Single precision: 24 bits.
+    F32,
+    /// What NVIDIA's tensor cores make of f32: 11 bits.
+    Tf32,
+    /// bfloat16: 8 bits.
+    Bf16,
+}
+
+impl Arithmetic {
+    /// What products in `compute` are made in on the device called `device`.
+    pub fn on(device: &str, compute: Compute) -> Self {
+        match compute {
+            Compute::Bf16 => Self::Bf16,
+            // Burn's kernels take the tensor cores for products of f32.
+            Compute::F32 if device == "cuda" => Self::Tf32,
+            Compute::F32 => Self::F32,
+        }
+    }
+
+    /// As people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Tf32 => "TF32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// The largest relative difference that rounding explains, for tokens the largest share that may differ: at least ten times what
+    /// was measured of kernels that are right, and far below 1, about which wrong ones are off.
+    pub(super) fn tolerance(self, kind: Kind) -> f64 {
+        match (self, kind) {
+            (Self::F32, Kind::Value) => 1e-4,
+            (Self::F32, Kind::Gradient) => 1e-3,
+            (Self::F32, Kind::Tokens) => 0.0,
+            (Self::Tf32, Kind::Value) => 1e-2,
+            (Self::Tf32, Kind::Gradient) => 5e-2,
+            (Self::Bf16, Kind::Value) => 5e-2,
+            (Self::Bf16, Kind::Gradient) => 0.2,
+            (Self::Tf32 | Self::Bf16, Kind::Tokens) => f64::INFINITY,
         }
     }
 }
