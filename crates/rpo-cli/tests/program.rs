@@ -18,7 +18,10 @@ fn train_generate_and_resume() {
         assert!(config.contains(set), "{set}: {config}");
     }
     assert!(said.contains("held-out loss:") && said.contains("reference scores: computed and cached"), "{said}");
-    assert_eq!(names(&place.path("run")), ["best", "config.toml", "last", "metrics.jsonl", "run.json", "tensorboard"]);
+    assert_eq!(
+        names(&place.path("run")),
+        ["best", "config.toml", "earlier", "last", "metrics.jsonl", "run.json", "run.lock", "tensorboard"]
+    );
     let answer = place.ok("generate --model run/best --max-new-tokens 5 say");
     assert!(!answer.trim().is_empty());
     assert_eq!(answer, place.ok("generate --model run/best --max-new-tokens 5 say"), "the same every time");
@@ -121,7 +124,10 @@ fn harm_is_shown_and_the_start_may_win() {
     }
     assert!(!said.contains("try it") && !said.contains("(best)"), "{said}");
     assert!(said.lines().filter(|line| line.starts_with("step ")).all(|line| line.len() <= 120), "{said}");
-    assert_eq!(names(&place.path("run")), ["config.toml", "last", "metrics.jsonl", "run.json", "tensorboard"]);
+    assert_eq!(
+        names(&place.path("run")),
+        ["config.toml", "earlier", "last", "metrics.jsonl", "run.json", "run.lock", "tensorboard"]
+    );
     let record = std::fs::read_to_string(place.path("run/metrics.jsonl")).expect("record");
     assert_eq!(record.lines().filter(|line| line.contains("\"split\":\"sample\"")).count(), 3 * 2);
     let events: Vec<u8> = names(&place.path("run/tensorboard"))
@@ -296,6 +302,7 @@ fn a_comparison_goes_on_after_a_stop() {
     std::fs::remove_file(place.path("result/compare.json")).expect("remove");
     // A run that was stopped before it had saved anything.
     std::fs::create_dir_all(place.path("result/rpo-42/tensorboard")).expect("create");
+    place.write("result/rpo-42/run.lock", "");
     let said = place.ok(&format!("{command} --resume"));
     assert_eq!(said.matches("trained and judged before").count(), 1, "{said}");
     assert_eq!(figures(&place.path("result/compare.json")), whole);

@@ -73,6 +73,6 @@ mod tests {
         compared.iter_mut().for_each(|quantity| quantity.difference = f64::INFINITY);
         assert_eq!(shown(&compared, false).len(), 11);
         let said = row(&compared[0], 8);
-        assert_eq!(said, "loss        1.5000e0   -2.0000e0         inf       1e-3  WRONG");
+        assert_eq!(said, "loss         1.5000e0    -2.0000e0         inf       1e-3  WRONG");
     }
 }

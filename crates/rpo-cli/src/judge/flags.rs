@@ -218,15 +218,18 @@ impl JudgeFlags {
     }
 
     fn local(&self, model: &str) -> Result<Local> {
-        place::trust(&self.judge_device, &Subject::of(Checkpoint::find(model)?.config()?))?;
-        let settings = LocalSettings {
-            model: model.into(),
-            name: self.judge_name.clone(),
-            device: device::find(&self.judge_device)?,
-            precision: Precision::F32,
-            rows: self.judge_parallel,
+        let load = || {
+            place::trust(&self.judge_device, &Subject::of(Checkpoint::find(model)?.config()?))?;
+            let settings = LocalSettings {
+                model: model.into(),
+                name: self.judge_name.clone(),
+                device: device::find(&self.judge_device)?,
+                precision: Precision::F32,
+                rows: self.judge_parallel,
+            };
+            Ok::<_, anyhow::Error>(Local::load(settings)?)
         };
-        Local::load(settings).with_context(|| {
+        load().with_context(|| {
             format!("--judge-model {model}: without --judge-url it is a model directory or hub id that judges on this machine")
         })
     }

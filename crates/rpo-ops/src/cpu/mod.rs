@@ -64,7 +64,7 @@ pub fn instructions() -> Vec<&'static str> {
         ("AVX2", is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")),
         ("AVX-512", is_x86_feature_detected!("avx512f")),
         ("AVX-512 BF16", is_x86_feature_detected!("avx512bf16")),
-        ("AMX BF16", multiplies_tiles()),
+        ("AMX BF16", bf16::unit() == Some(bf16::Unit::Tiles)),
     ];
     #[cfg(not(target_arch = "x86_64"))]
     let found: [(&str, bool); 0] = [];

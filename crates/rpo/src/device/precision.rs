@@ -104,8 +104,7 @@ impl Arithmetic {
             (Self::F32, Kind::Gradient) => 1e-3,
             (Self::F32, Kind::Tokens) => 0.0,
             (Self::Tf32, Kind::Value) => 1e-2,
-            (Self::Tf32, Kind::Gradient) => 5e-2,
-            (Self::Bf16, Kind::Value) => 5e-2,
+            (Self::Tf32, Kind::Gradient) | (Self::Bf16, Kind::Value) => 5e-2,
             (Self::Bf16, Kind::Gradient) => 0.2,
             (Self::Tf32 | Self::Bf16, Kind::Tokens) => f64::INFINITY,
         }

@@ -126,7 +126,7 @@ impl Subject {
         let weights: Vec<f32> = (0..scores.rows.len()).map(|i| -0.5 - 0.25 * ((i * 3) % 5) as f32).collect();
         let loss: Tensor<1> = (scores.ell(LogProb::Mean) * scores.constant(&weights)).sum();
         found.value("loss", loss.clone())?;
-        found.gradients(&model, loss)?;
+        found.gradients(&model, &loss)?;
 
         let prompts: Vec<Vec<u32>> = data.groups.iter().map(|group| group.prompt.clone()).collect();
         found.decoding(&model.inference(), &prompts)?;
@@ -173,7 +173,7 @@ impl Found {
     }
 
     /// The gradients of what is trained, and their norm as the optimizer computes it.
-    fn gradients(&mut self, model: &Model, loss: Tensor<1>) -> Result<()> {
+    fn gradients(&mut self, model: &Model, loss: &Tensor<1>) -> Result<()> {
         let trained = model.trained();
         let mut squares = 0.0;
         for (name, gradient) in model.gradients(&mut loss.backward()) {

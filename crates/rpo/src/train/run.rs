@@ -232,8 +232,11 @@ fn read_progress(state: &Path) -> Result<Progress> {
 
 /// Gives a damaged directory a name under which it is not taken for a state.
 fn set_aside(dir: &Path) -> Result<PathBuf> {
-    let name = |n: usize| dir.with_added_extension(if n == 1 { "damaged".into() } else { format!("damaged-{n}") });
-    let free = (1..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0));
+    let (mut n, mut free) = (1, dir.with_added_extension("damaged"));
+    while free.exists() {
+        n += 1;
+        free = dir.with_added_extension(format!("damaged-{n}"));
+    }
     rename(dir, &free)?;
     Ok(free)
 }

@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::store::checksums::sha256;
+use crate::store::checksums::{self, sha256};
 
 /// A file to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,8 @@ pub struct File {
 pub struct Listing {
     /// Those to send, by their names.
     pub files: Vec<File>,
-    /// Names of those that stay: hidden ones, half-written ones, the state that a run resumes from, and what was excluded.
+    /// Names of those that stay: hidden ones, half-written ones, the state that a run resumes from, checksums of all that, and what was
+    /// excluded.
     pub left_out: Vec<String>,
 }
 
@@ -57,7 +58,7 @@ fn walk(dir: &Path, below: &str, excluded: &[glob::Pattern], listing: &mut Listi
         // Follows links, as the hub's local cache is made of them.
         let about = fs::metadata(&path).map_err(|e| Error::read(&path, e))?;
         let half_written = [".partial", ".previous", ".tmp", "~"].iter().any(|end| last.ends_with(end));
-        let state = about.is_dir() && ["resume", "__pycache__"].contains(&last);
+        let state = about.is_dir() && ["resume", "__pycache__"].contains(&last) || last == checksums::NAME;
         if last.starts_with('.') || half_written || state || excluded.iter().any(|pattern| pattern.matches(&name)) {
             listing.left_out.push(if about.is_dir() { format!("{name}/") } else { name });
         } else if about.is_dir() {
