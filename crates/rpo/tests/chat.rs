@@ -211,6 +211,15 @@ fn a_broken_template_is_told_with_file_and_line() {
         ),
         (json!("{{ 'x' * 100000000 }}"), "the chat template writes 95 MiB for one conversation; at most 64 are read"),
         (json!("{{ 'x' * 100000000000 }}"), "of the chat template does not end, or makes more than"),
+        (json!("{{ ([['x' * 1000] * 1000] * 1000) | tojson }}"), "tojson: it is longer than 64 MiB"),
+        (
+            json!(
+                "{% set ns = namespace(x=[]) %}{% for i in range(300) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}"
+            ),
+            "tojson: more than 200 lists and dictionaries lie in each other",
+        ),
+        (json!("{{ messages | tojson(indent=' ' * 65) }}"), "tojson: indent is longer than 64 bytes"),
+        (json!("{{ messages[0].content.rsplit('i', 18446744073709551615)[3].x.y }}"), "fails: undefined value"),
         (json!("{{ strftime_now('%Q') }}"), "strftime_now: not all of `%Q` is known"),
         (json!([{"name": "rag", "template": "x"}]), "none called `default`; there are: rag"),
         (json!(7), "neither a text nor a list"),

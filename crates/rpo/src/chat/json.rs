@@ -7,6 +7,13 @@ use minijinja::{Error, ErrorKind};
 
 use super::python::number;
 
+/// So deep may lists and dictionaries lie in each other; Python gives up at about a thousand.
+const DEEPEST: usize = 200;
+/// So many bytes are written of one value.
+const LONGEST: usize = 64 << 20;
+/// So long may what a level is indented by be.
+const INDENT: usize = 64;
+
 /// How it is written.
 struct Style {
     ensure_ascii: bool,
@@ -20,14 +27,15 @@ struct Style {
 /// `value` as JSON. `options` are `ensure_ascii`, `indent`, `separators` and `sort_keys`, as for `json.dumps`.
 ///
 /// # Errors
-/// If an option is unknown or not what it should be, or something in the value has no JSON.
+/// If an option is unknown or not what it should be, something in the value has no JSON, or it is too deep or too long.
 pub(super) fn tojson(value: &Value, options: &Kwargs) -> Result<String, Error> {
     let wrong = |problem: &'static str| Error::new(ErrorKind::InvalidOperation, format!("tojson: {problem}"));
     let indent = match options.get::<Option<Value>>("indent")?.filter(|indent| !indent.is_none()) {
         None => None,
         Some(indent) => Some(match (indent.as_str(), indent.as_i64()) {
+            (Some(text), _) if text.len() > INDENT => return Err(wrong("indent is longer than 64 bytes")),
             (Some(text), _) => text.to_string(),
-            (None, Some(n)) => " ".repeat(n.clamp(0, 64) as usize),
+            (None, Some(n)) => " ".repeat(n.clamp(0, INDENT as i64) as usize),
             _ => return Err(wrong("indent is neither a number nor a text")),
         }),
     };
@@ -48,6 +56,15 @@ pub(super) fn tojson(value: &Value, options: &Kwargs) -> Result<String, Error> {
 }
 
 fn write(value: &Value, style: &Style, level: usize, out: &mut String) -> Result<(), Error> {
+    // What a template can make in a few steps, such as a list that holds another a thousand times, may be of any size.
+    let too_much = match () {
+        () if level > DEEPEST => Some(format!("more than {DEEPEST} lists and dictionaries lie in each other")),
+        () if out.len() > LONGEST => Some(format!("it is longer than {} MiB", LONGEST >> 20)),
+        () => None,
+    };
+    if let Some(problem) = too_much {
+        return Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: {problem}")));
+    }
     match value.kind() {
         ValueKind::None => out.push_str("null"),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),

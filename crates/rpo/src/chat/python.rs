@@ -15,7 +15,7 @@ pub(super) fn method(state: &mut State<'_, '_>, value: &Value, method: &str, arg
     Ok(match method {
         "rsplit" => {
             let (mark, most): (&str, Option<usize>) = from_args(arguments)?;
-            let most = most.map_or(usize::MAX, |most| most + 1);
+            let most = most.map_or(usize::MAX, |most| most.saturating_add(1));
             let mut parts: Vec<String> = text.rsplitn(most, mark).map(str::to_string).collect();
             parts.reverse();
             Value::from(parts)
