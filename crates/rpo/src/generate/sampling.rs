@@ -155,6 +155,10 @@ fn keep_probable(kept: &mut Kept, bound: impl Fn(f32) -> f32) {
 }
 
 #[cfg(test)]
+#[path = "sampling_properties.rs"]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;

@@ -435,5 +435,8 @@ fn mean_variance(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
 }
 
 #[cfg(test)]
+#[path = "rpo_properties.rs"]
+mod properties;
+#[cfg(test)]
 #[path = "rpo_tests.rs"]
 mod tests;
