@@ -1,6 +1,7 @@
 //! Hugging Face directories in and out: `config.json`, `model.safetensors` (or shards), tokenizer files; and adapters in PEFT's
 //! format beside the model that they change.
 
+mod companions;
 mod find;
 mod names;
 mod save;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
+use companions::Companions;
 use find::{download, is_hub_id, is_model, what_directory, what_file};
 use names::{CONFIG, TOKENIZER, TOKENIZER_CONFIG};
 pub use save::{init, save, save_adapter};
@@ -37,6 +39,8 @@ pub struct Checkpoint {
     dir: PathBuf,
     /// What the adapter in `dir` changes, if that is what it holds.
     base: Option<Box<Checkpoint>>,
+    /// The small files in `dir`, as they were when it was opened.
+    companions: Arc<Companions>,
 }
 
 impl Checkpoint {
@@ -88,15 +92,19 @@ impl Checkpoint {
         let name = path.display().to_string();
         let adapter = dir.join(peft::CONFIG);
         let has = |name: &str| dir.join(name).is_file();
+        let whole = |name, dir: PathBuf| {
+            let companions = Arc::new(Companions::read(&dir)?);
+            Ok(Self { name, dir, base: None, companions })
+        };
         match (has(CONFIG), has(peft::CONFIG)) {
             (true, true) if [shards::SINGLE, shards::INDEX].iter().any(|name| has(name)) => {
                 tracing::warn!(
                     "{}: it holds a whole model, which is used, and an adapter, which is not",
                     dir.display()
                 );
-                return Ok(Self { name, dir, base: None });
+                return whole(name, dir);
             }
-            (true, false) => return Ok(Self { name, dir, base: None }),
+            (true, false) => return whole(name, dir),
             (_, true) => {}
             (false, false) => {
                 return Err(Error::NoModel { name: dir.display().to_string(), problem: what_directory(&dir) });
@@ -119,7 +127,8 @@ impl Checkpoint {
             Error::NoModel { .. } => bad(problem.to_string()),
             other => other,
         })?;
-        Ok(Self { name, dir, base: Some(Box::new(found)) })
+        let companions = Arc::new(Companions::read(&dir)?);
+        Ok(Self { name, dir, base: Some(Box::new(found)), companions })
     }
 
     /// Whether `dir` looks like the directory of a model or of an adapter.
@@ -171,7 +180,7 @@ impl Checkpoint {
     /// Whose tokenizer is used: the adapter's, if it has one of its own, or that of what it changes.
     fn with_tokenizer(&self) -> &Self {
         match &self.base {
-            Some(base) if !self.dir.join(TOKENIZER).is_file() => base.with_tokenizer(),
+            Some(base) if !self.companions.has(TOKENIZER) => base.with_tokenizer(),
             _ => self,
         }
     }
@@ -461,6 +470,21 @@ mod tests {
 
         let none = complaint(|dir| fs::remove_file(dir.join(SINGLE)).expect("remove"));
         assert!(none.contains("no model.safetensors"), "{none}");
+    }
+
+    #[test]
+    fn what_is_saved_has_a_tokenizer_whatever_became_of_the_directory_that_it_came_from() {
+        let (dir, out) = (tempfile::tempdir().expect("directory"), tempfile::tempdir().expect("directory"));
+        write(dir.path(), StoredAs::F32, usize::MAX);
+        let files = [(TOKENIZER, "{}"), ("chat_template.jinja", "{{ messages }}"), ("generation_config.json", "{ }")];
+        files.iter().for_each(|(name, text)| fs::write(dir.path().join(name), text).expect("write"));
+        let origin = Checkpoint::open(dir.path()).expect("a model");
+        drop(dir);
+        let saved = out.path().join("saved");
+        save(&model(), &origin, StoredAs::F32, &saved, |_| Ok(())).expect("saved");
+        for (name, text) in files {
+            assert_eq!(fs::read_to_string(saved.join(name)).expect("there"), text, "{name}");
+        }
     }
 
     #[test]

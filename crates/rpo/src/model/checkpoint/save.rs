@@ -5,7 +5,8 @@ use std::path::Path;
 
 use burn::tensor::Device;
 
-use super::names::{COMPANIONS, CONFIG, GENERATION, TOKENIZER, TOKENIZER_CONFIG};
+use super::companions::Companions;
+use super::names::{CONFIG, GENERATION, TOKENIZER};
 use super::{Checkpoint, check_vocabulary};
 use crate::error::{Error, Result};
 use crate::model::lora::{self, Lora};
@@ -26,9 +27,10 @@ pub fn init(config: &Config, tokenizer: &Path, seed: u64, stored_as: StoredAs, o
     let source =
         if tokenizer.is_dir() { tokenizer.to_path_buf() } else { tokenizer.parent().unwrap_or(tokenizer).into() };
     check_vocabulary(&Tokenizer::load(tokenizer)?, config, tokenizer)?;
+    let companions = Companions::read(&source)?;
     let model = Model::new(config, &mut RandomWeights::new(seed), &Device::flex())?;
     replace_dir(out, |dir| {
-        copy_files(&source, &COMPANIONS, dir)?;
+        companions.write(dir)?;
         if tokenizer.is_file() {
             let json = fs::read(tokenizer).map_err(|e| Error::read(tokenizer, e))?;
             write_file(&dir.join(TOKENIZER), &json)?;
@@ -62,7 +64,7 @@ pub(crate) fn write_whole(
     dir: &Path,
     more: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
-    copy_companions(origin, dir)?;
+    write_companions(origin, dir)?;
     write_model(model, stored_as, dir)?;
     more(dir)?;
     checksums::write(dir)
@@ -105,75 +107,20 @@ pub(crate) fn write_adapter(
     dir: &Path,
     more: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
-    copy_companions(origin, dir)?;
+    write_companions(origin, dir)?;
     lora.write(model, origin.name(), dir)?;
     more(dir)?;
     checksums::write(dir)
 }
 
-/// Copies the tokenizer that `from` uses, with all that belongs to it, and its generation settings into `dir`: of an adapter its
-/// own or, failing that, those of what it changes.
+/// Writes the tokenizer that `from` uses, with all that belongs to it, and its generation settings to `dir`, as they were when it was
+/// opened: of an adapter its own or, failing that, those of what it changes.
 ///
 /// # Errors
-/// If a file cannot be copied.
-fn copy_companions(from: &Checkpoint, dir: &Path) -> Result<()> {
-    copy_files(&from.with_tokenizer().dir, &COMPANIONS, dir)?;
+/// If a file cannot be written.
+fn write_companions(from: &Checkpoint, dir: &Path) -> Result<()> {
+    from.with_tokenizer().companions.write(dir)?;
     let mut chain = std::iter::successors(Some(from), |checkpoint| checkpoint.base.as_deref());
-    let settled = chain.find(|checkpoint| checkpoint.dir.join(GENERATION).is_file());
-    settled.map_or(Ok(()), |checkpoint| copy_files(&checkpoint.dir, &[GENERATION], dir))
-}
-
-fn copy_files(from: &Path, names: &[&str], to: &Path) -> Result<()> {
-    for &name in names {
-        let (from, to) = (from.join(name), to.join(name));
-        if from.is_file() {
-            let bytes = fs::read(&from).map_err(|e| Error::read(&from, e))?;
-            let bytes = if name == TOKENIZER_CONFIG { readable_by_all(bytes) } else { bytes };
-            write_file(&to, &bytes)?;
-        }
-    }
-    Ok(())
-}
-
-/// A `tokenizer_config.json` that transformers 4 and 5 both read: 5 writes class names and lists that stop 4.
-fn readable_by_all(bytes: Vec<u8>) -> Vec<u8> {
-    let Ok(serde_json::Value::Object(mut settings)) = serde_json::from_slice(&bytes) else { return bytes };
-    let mut changed = Vec::new();
-    if settings.get("tokenizer_class").and_then(|c| c.as_str()) == Some("TokenizersBackend") {
-        settings.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
-        changed.push("tokenizer_class");
-    }
-    if settings.get("extra_special_tokens").is_some_and(serde_json::Value::is_array)
-        && let Some(tokens) = settings.remove("extra_special_tokens")
-    {
-        settings.insert("additional_special_tokens".into(), tokens);
-        changed.push("extra_special_tokens");
-    }
-    match (changed.is_empty(), serde_json::to_vec_pretty(&settings)) {
-        (false, Ok(written)) => {
-            tracing::debug!(
-                "{TOKENIZER_CONFIG}: {} written so that transformers 4 reads it too",
-                changed.join(" and ")
-            );
-            written
-        }
-        _ => bytes,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_of_a_tokenizer_are_written_for_all_versions_of_transformers() {
-        let new =
-            br#"{"tokenizer_class":"TokenizersBackend","extra_special_tokens":["<extra_id_0>"],"eos_token":"</s>"}"#;
-        let written: serde_json::Value = serde_json::from_slice(&readable_by_all(new.to_vec())).expect("JSON");
-        assert_eq!(written["tokenizer_class"], "PreTrainedTokenizerFast");
-        assert_eq!(written["additional_special_tokens"][0], "<extra_id_0>");
-        assert!(written.get("extra_special_tokens").is_none() && written["eos_token"] == "</s>");
-        let old = br#"{"tokenizer_class": "T5Tokenizer"}"#.to_vec();
-        assert_eq!(readable_by_all(old.clone()), old);
-    }
+    let settled = chain.find(|checkpoint| checkpoint.companions.has(GENERATION));
+    settled.map_or(Ok(()), |checkpoint| checkpoint.companions.write_one(GENERATION, dir))
 }
