@@ -136,3 +136,10 @@ fn tables_that_are_wrong_are_told_with_the_line() {
     let open = place.file("x.csv", "prompt,\"response,reward\na,b,1\n").expect_err("open");
     assert!(open.contains("header, line 1: a quote that opens on line 1"), "{open}");
 }
+
+/// Looked through once for each of its bytes it would take minutes.
+#[test]
+fn a_long_line_is_looked_through_once() {
+    let problem = Place::new().file("notes.txt", "word ".repeat(50_000)).expect_err("no table");
+    assert!(problem.contains("neither content nor name say the format"), "{problem}");
+}

@@ -50,7 +50,8 @@ pub(super) fn records(mut text: Text, tabs: bool) -> Result<Records, Problem> {
 /// Whether a text that no name calls a table begins with a header: several short names.
 pub(super) fn has_header(head: &[u8]) -> bool {
     let Some(first) = head.split(|b| *b == b'\n' || *b == b'\r').next() else { return false };
-    let fields = first.split(|b| *b == separator(head, false));
+    let separator = separator(head, false);
+    let fields = first.split(|b| *b == separator);
     let is_name = |field: &[u8]| (1..=64).contains(&field.len()) && !field.contains(&b'.');
     fields.clone().count() > 1 && fields.clone().all(is_name)
 }
