@@ -71,6 +71,9 @@ pub mod diagnostics;
 pub mod error;
 pub mod evaluate;
 pub mod feedback;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod generate;
 mod host;
 pub mod inspect;

@@ -20,7 +20,7 @@ const READER: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("RPO_READER"))
 const BUFFER: usize = 1 << 20;
 
 /// A data set and its counts.
-pub(super) type Data = (FeedbackSet, ReadSummary);
+pub(crate) type Data = (FeedbackSet, ReadSummary);
 
 /// Where the data of `files` are kept; `None` if they cannot be read twice, as standard input.
 pub(super) fn place(
@@ -54,7 +54,7 @@ pub(super) fn place(
 }
 
 /// What is kept at `path`; nothing if there is no whole file, which is told if there is a damaged one.
-pub(super) fn find(path: &Path) -> Option<Data> {
+pub(crate) fn find(path: &Path) -> Option<Data> {
     let file = File::open(path).ok()?;
     let found = parse(file);
     if found.is_none() {
@@ -64,7 +64,7 @@ pub(super) fn find(path: &Path) -> Option<Data> {
 }
 
 /// Keeps data at `path`.
-pub(super) fn keep(path: &Path, set: &FeedbackSet, summary: &ReadSummary) -> Result<()> {
+pub(crate) fn keep(path: &Path, set: &FeedbackSet, summary: &ReadSummary) -> Result<()> {
     let dir = path.parent().unwrap_or(path);
     fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
     let json = serde_json::to_vec(summary).map_err(|e| Error::Data(e.to_string()))?;

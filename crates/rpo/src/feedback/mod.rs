@@ -15,7 +15,7 @@
 //! ```
 
 mod grouping;
-mod kept;
+pub(crate) mod kept;
 mod layout;
 mod notes;
 mod prompts;

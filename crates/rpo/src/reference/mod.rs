@@ -3,7 +3,7 @@
 
 mod cache;
 mod features;
-mod parts;
+pub(crate) mod parts;
 mod scores;
 mod tokens;
 

@@ -17,7 +17,7 @@
 //! # Ok::<(), rpo::Error>(())
 //! ```
 
-mod completion;
+pub(crate) mod completion;
 mod court;
 mod endpoint;
 mod local;
