@@ -77,7 +77,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let run = Run::of(dir)?;
     let settings = run.as_ref().map(|run| &run.settings);
-    let base = base_model.clone().or_else(|| settings.map(|s| s.model.clone()).filter(|model| is_hub_id(model)));
+    let of_hub =
+        |settings: &Settings| Some(without_revision(&settings.model).to_string()).filter(|model| is_hub_id(model));
+    let base = base_model.clone().or_else(|| settings.and_then(of_hub));
     let evaluation = evaluation.as_deref().map(|path| evaluated(path, &model)).transpose()?;
     let license = license.clone().or_else(|| license_of_base(base.as_deref(), settings));
     let card = Card {
@@ -205,7 +207,7 @@ fn public(mut table: Table) -> Table {
 /// Leaves of paths their last part.
 fn shorten(value: &mut toml::Value) {
     match value {
-        toml::Value::String(text) if data_set(text).is_none() && !is_hub_id(text) => {
+        toml::Value::String(text) if data_set(text).is_none() && !is_hub_id(without_revision(text)) => {
             let name = Path::new(text.as_str()).file_name().map(|name| name.to_string_lossy().into_owned());
             *text = name.unwrap_or_default();
         }
@@ -215,6 +217,11 @@ fn shorten(value: &mut toml::Value) {
 }
 
 /// Whether it is meant for a model on the hub: `owner/name` that is no path here.
+/// A model's id without the commit that a run has fixed.
+fn without_revision(model: &str) -> &str {
+    model.split_once('@').map_or(model, |(id, _)| id)
+}
+
 fn is_hub_id(name: &str) -> bool {
     push::check_repo(name).is_ok() && !Path::new(name).exists()
 }

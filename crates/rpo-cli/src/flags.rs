@@ -16,7 +16,7 @@ use crate::settings::{self, Given, Origin, schema};
 #[derive(clap::Args)]
 #[command(next_help_heading = "Data, loop and output")]
 pub struct Flags {
-    /// Model directory or hub id to start from, which is also the reference
+    /// Model directory or hub id (owner/name, owner/name@revision) to start from, which is also the reference
     #[arg(long)]
     model: Option<String>,
     /// Rated responses: files (JSON, CSV, Parquet, Arrow), directories, patterns or a data set of the hub; several are one

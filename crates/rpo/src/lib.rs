@@ -65,6 +65,7 @@
 
 pub mod advice;
 pub mod batch;
+mod border;
 pub mod chat;
 pub mod device;
 pub mod diagnostics;

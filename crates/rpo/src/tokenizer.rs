@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 pub use stream::TextStream;
 use tokenizers::Tokenizer as Inner;
 
+use crate::border::guarded;
 use crate::chat::Writing;
 use crate::error::{Error, Result};
+use crate::store::within;
 
 const PAD: &str = "<pad>";
 const EOS: &str = "</s>";
@@ -63,6 +65,8 @@ const PIECE: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: Inner,
+    /// The largest id of a token.
+    largest: u32,
     eos: u32,
     /// What ends an answer to a prompt that the chat template wrote.
     turn_end: u32,
@@ -91,15 +95,15 @@ struct Names {
 
 impl Names {
     /// Those of the settings beside `path`; none if there are none.
-    fn beside(path: &Path) -> Self {
-        let settings = std::fs::read(path.with_file_name("tokenizer_config.json")).ok();
+    fn beside(path: &Path) -> Result<Self> {
+        let settings = within::read_if_there(&path.with_file_name("tokenizer_config.json"), within::SETTINGS)?;
         let settings: serde_json::Value =
             settings.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         let name = |field: &str| {
             let value = &settings[field];
             value.as_str().or_else(|| value["content"].as_str()).map(str::to_string)
         };
-        Self { pad: name("pad_token"), bos: name("bos_token"), eos: name("eos_token") }
+        Ok(Self { pad: name("pad_token"), bos: name("bos_token"), eos: name("eos_token") })
     }
 }
 
@@ -110,10 +114,12 @@ impl Tokenizer {
     /// If the file is missing or malformed, or has no token that ends a text: `</s>`, or the `eos_token` of the
     /// `tokenizer_config.json` beside it.
     pub fn load(path: &Path) -> Result<Self> {
-        let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
+        let (path, bytes) = match path.join("tokenizer.json") {
+            inside if path.is_dir() => (inside.clone(), within::read(&inside, within::VOCABULARY)?),
+            _ => (path.to_path_buf(), within::given(path, within::VOCABULARY)?),
+        };
         let bad = |problem: String| Error::file(&path, format!("not a usable tokenizer.json: {problem}"));
-        let bytes = std::fs::read(&path).map_err(|e| bad(e.to_string()))?;
-        Self::of_bytes(&bytes, Names::beside(&path)).map_err(bad)
+        Self::of_bytes(&bytes, Names::beside(&path)?).map_err(bad)
     }
 
     /// A tokenizer from the text of a `tokenizer.json`.
@@ -126,7 +132,7 @@ impl Tokenizer {
     }
 
     fn of_bytes(bytes: &[u8], names: Names) -> std::result::Result<Self, String> {
-        let mut inner = Inner::from_bytes(bytes).map_err(|e| e.to_string())?;
+        let mut inner = guarded(|| Inner::from_bytes(bytes))?.map_err(|e| e.to_string())?;
         // Length limits stored in the file would cut in front of `</s>` and add it back; ours must not fake an end.
         inner.with_truncation(None).map_err(|e| e.to_string())?;
         inner.with_padding(None);
@@ -134,14 +140,27 @@ impl Tokenizer {
         let eos = inner.token_to_id(&end).ok_or_else(|| format!("it has no token `{end}`"))?;
         let pad = names.pad.unwrap_or_else(|| PAD.into());
         let unk = inner.token_to_id("<unk>");
-        let of_nothing = inner.encode_fast("", true).map_err(|e| e.to_string())?.get_ids().to_vec();
+        let of_nothing = guarded(|| inner.encode_fast("", true))?.map_err(|e| e.to_string())?.get_ids().to_vec();
+        let largest = inner.get_vocab(true).into_values().max().unwrap_or_default();
         let begin = of_nothing.strip_suffix(&[eos]).unwrap_or(&of_nothing).to_vec();
         let added = inner.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special).map(|(id, _)| id);
         let special = added.chain([eos]).chain(inner.token_to_id(&pad)).filter(|id| Some(*id) != unk).collect();
         let fingerprint = *blake3::Hasher::new().update(bytes).update(&eos.to_le_bytes()).finalize().as_bytes();
         let ends = [pad, end].into_iter().chain(names.bos).collect();
         let (writing, fingerprint) = (Writing::Plain, fingerprint.into());
-        Ok(Self { inner, eos, turn_end: eos, unk, begin, ends_prompts: true, special, ends, writing, fingerprint })
+        Ok(Self {
+            inner,
+            largest,
+            eos,
+            turn_end: eos,
+            unk,
+            begin,
+            ends_prompts: true,
+            special,
+            ends,
+            writing,
+            fingerprint,
+        })
     }
 
     /// The same tokenizer for a model that continues its prompts: these begin as the tokenizer begins texts and do not end.
@@ -205,7 +224,8 @@ impl Tokenizer {
     fn ids(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         for piece in pieces(text, PIECE) {
-            let encoding = self.inner.encode_fast(piece, false).map_err(|e| Error::Text(e.to_string()))?;
+            let encoding = guarded(|| self.inner.encode_fast(piece, false)).map_err(Error::Text)?;
+            let encoding = encoding.map_err(|e| Error::Text(e.to_string()))?;
             ids.extend_from_slice(encoding.get_ids());
         }
         Ok(ids)
@@ -216,7 +236,7 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(|e| Error::Text(e.to_string()))
+        guarded(|| self.inner.decode(ids, true)).map_err(Error::Text)?.map_err(|e| Error::Text(e.to_string()))
     }
 
     /// The text of `ids` with special tokens spelled out.
@@ -224,7 +244,7 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer's decoder fails.
     pub fn decode_with_special(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, false).map_err(|e| Error::Text(e.to_string()))
+        guarded(|| self.inner.decode(ids, false)).map_err(Error::Text)?.map_err(|e| Error::Text(e.to_string()))
     }
 
     /// A hash of the file that it was loaded from and of how it writes prompts.
@@ -235,6 +255,11 @@ impl Tokenizer {
     /// Number of tokens, added ones included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
+    }
+
+    /// The largest id of a token, which need not be their number less one.
+    pub fn largest_id(&self) -> u32 {
+        self.largest
     }
 
     /// Id of what ends a response.

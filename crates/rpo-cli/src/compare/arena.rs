@@ -115,6 +115,7 @@ impl<'a> Arena<'a> {
             with_equal_steps(settings, &split);
             settings.chat_date = first.chat_date;
             settings.precision = first.precision;
+            settings.model.clone_from(&first.model);
             settings.train.check(settings.objective.build()?.needs(), &split)?;
             record::check_settings(settings)?;
         }

@@ -214,6 +214,10 @@ pub fn prepare(settings: &mut Settings, resume: bool) -> Result<Data> {
         );
         return Err(rpo::Error::Setting { field: "lora.rank", problem }.into());
     }
+    // A model of the hub stays the one that it is now.
+    if let Some(pinned) = origin.pinned() {
+        settings.model = pinned;
+    }
     settings.settle_day(&origin)?;
     let data = data::read(settings, &origin.tokenizer(settings.chat())?)?;
     let split = &data.split;

@@ -12,6 +12,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{Turn, json, python};
 use crate::error::{Error, Result};
+use crate::store::within;
 
 const FILE: &str = "chat_template.jinja";
 const SETTINGS: &str = "tokenizer_config.json";
@@ -43,11 +44,12 @@ impl ChatTemplate {
     /// the one called `default`. None if there is none. What is wrong with it is said when it is used. If it asks what day it
     /// is, it hears `today`; without, there is no `strftime_now`, which many templates meet with a date of their own.
     pub fn find(dir: &Path, today: Option<NaiveDate>) -> Option<Self> {
-        let settings = std::fs::read(dir.join(SETTINGS)).ok();
+        // What is wrong with the settings themselves, the tokenizer tells, which reads them too.
+        let settings = within::read_if_there(&dir.join(SETTINGS), within::SETTINGS).ok().flatten();
         let settings: Json = settings.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         let path = dir.join(FILE);
         let (path, source) = match path.exists() {
-            true => (path.clone(), std::fs::read_to_string(&path).map_err(|e| format!("cannot be read: {e}"))),
+            true => (path.clone(), within::text(&path, within::SETTINGS).map_err(|e| format!("cannot be read: {e}"))),
             false => (dir.join(SETTINGS), of_settings(settings.get("chat_template")?)),
         };
         let tokens = tokens(&settings);

@@ -18,6 +18,7 @@ mod grouping;
 pub(crate) mod kept;
 mod layout;
 mod notes;
+mod opened;
 mod prompts;
 mod records;
 mod rows;

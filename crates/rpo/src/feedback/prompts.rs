@@ -5,8 +5,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::layout::{find, messages};
+use super::opened;
 use super::records::{self, Format, Records, kind, of_json, records};
-use super::source::{STANDARD_INPUT, Source};
+use super::source::Source;
 use crate::chat::Prompt;
 use crate::error::{Error, Result};
 
@@ -21,6 +22,8 @@ pub struct Asked {
     pub place: String,
 }
 
+/// Most bytes of a file that is not read row by row.
+const WHOLE: u64 = 1 << 30;
 /// Where the names of prompts are looked for if nobody says.
 const ID: &str = "id";
 
@@ -111,11 +114,7 @@ fn read(path: &Path, column: &str, ids: Option<&str>, format: Option<Format>) ->
         let named: Vec<String> = [column].into_iter().chain(ids).map(str::to_string).collect();
         return of_records(path, column, ids, records(path, format, &named)?);
     }
-    let text = match path == Path::new(STANDARD_INPUT) {
-        true => std::io::read_to_string(std::io::stdin()),
-        false => std::fs::read_to_string(path),
-    };
-    let text = text.map_err(|cause| Error::Read { path: path.into(), cause })?;
+    let text = opened::text(path, WHOLE)?;
     match holds_json(&text) {
         true => of_records(path, column, ids, of_json(&text).map_err(bad)?),
         false => Ok(lines(path, &text)),

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Decoding, EarlyStopping};
 use crate::error::{Error, Result};
+use crate::store::within;
 
 /// What a `generation_config.json` asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,11 +50,8 @@ impl StoredDecoding {
     /// If it cannot be read, or a field has another type than it should; the message names it.
     pub fn read(dir: &Path, base: &Decoding) -> Result<Option<Self>> {
         let path = dir.join("generation_config.json");
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::read(&path, e))?;
-        let fields: Map<String, Value> = serde_json::from_str(&text)
+        let Some(text) = within::read_if_there(&path, within::SETTINGS)? else { return Ok(None) };
+        let fields: Map<String, Value> = serde_json::from_slice(&text)
             .map_err(|e| Error::File { path: path.clone(), problem: format!("not a JSON object: {e}") })?;
         Self::of(&fields, base).map(Some).map_err(|problem| Error::File { path, problem })
     }

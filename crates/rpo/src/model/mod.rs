@@ -6,6 +6,7 @@
 
 pub mod checkpoint;
 pub mod encoder;
+mod limits;
 mod linear;
 pub mod llama;
 pub mod lora;
@@ -38,6 +39,7 @@ pub use weights::{Init, RandomWeights, Weights};
 
 use crate::batch::{PackedBatch, Start};
 use crate::error::{Error, Result};
+use crate::store::within;
 
 /// A language model with its head.
 #[derive(Module, Debug)]
@@ -212,13 +214,22 @@ impl Cache {
 }
 
 impl Config {
-    /// Reads `config.json` at `path`.
+    /// Reads the file at `path`, a `config.json` that the user named.
     ///
     /// # Errors
     /// If the file cannot be read, is not JSON, lacks a field, or describes a model that is not supported; the message names the
     /// file and the field.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
+        let text = within::given_text(path, within::SETTINGS)?;
+        Self::parse(&text).map_err(|problem| Error::file(path, problem))
+    }
+
+    /// Reads the `config.json` at `path` in the directory of a model.
+    ///
+    /// # Errors
+    /// Those of [`Self::read`], and if it is no plain file of that directory.
+    fn of_model(path: &Path) -> Result<Self> {
+        let text = within::text(path, within::SETTINGS)?;
         Self::parse(&text).map_err(|problem| Error::file(path, problem))
     }
 

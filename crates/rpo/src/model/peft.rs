@@ -1,7 +1,6 @@
 //! PEFT's format of adapters, as they are read: a directory with settings and the matrices of each adapted map.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
@@ -9,7 +8,9 @@ use serde_json::{Map, Value};
 
 use super::{Init, Model, NamedParameters, Weights};
 use crate::error::{Error, Result};
-use crate::store::tensors::TensorFile;
+use crate::host::host;
+use crate::store::tensors::{TensorFile, bad_number};
+use crate::store::within;
 
 /// Settings of an adapter.
 pub(crate) const CONFIG: &str = "adapter_config.json";
@@ -59,7 +60,7 @@ impl Adapter {
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let settings = settings(dir)?;
         let path = dir.join(TENSORS);
-        if !path.is_file() && dir.join("adapter_model.bin").is_file() {
+        if !within::is_there(&path) && dir.join("adapter_model.bin").is_file() {
             let problem =
                 format!("no {TENSORS}; it has an adapter_model.bin, which must be converted to safetensors first");
             return Err(Error::file(dir, problem));
@@ -125,13 +126,23 @@ impl Adapter {
                 return Err(Error::file(&path, problem));
             }
             let values = self.file.read(key, &shape)?.unwrap_or_default();
-            if let Some(bad) = values.iter().find(|value| !value.is_finite()) {
-                return Err(Error::file(&path, format!("tensor `{key}` holds {bad}: the adapter is broken")));
+            if let Some((place, bad)) = bad_number(&values, &shape) {
+                return Err(Error::file(
+                    &path,
+                    format!("tensor `{key}` holds {bad} at {place}: the adapter is broken"),
+                ));
             }
             Ok(Tensor::from_data(TensorData::new(values, shape), device))
         };
-        let (a, b) = (read(&a, [rank, inputs])?, read(&b, [outputs, rank])?);
-        Ok(Some(flat(b.matmul(a).mul_scalar(scale))))
+        let change = flat(read(&b, [outputs, rank])?.matmul(read(&a, [rank, inputs])?).mul_scalar(scale));
+        // Finite factors may have a product that is not.
+        match bad_number(&host(change.clone())?, shape) {
+            None => Ok(Some(change)),
+            Some((place, bad)) => {
+                let problem = format!("what it adds to `{name}` is {bad} at {place}: the adapter is broken");
+                Err(Error::file(self.dir.join(TENSORS), problem))
+            }
+        }
     }
 
     /// By what the product of the matrices of `map` is multiplied.
@@ -159,7 +170,7 @@ impl Weights for Adapter {
 
 fn settings(dir: &Path) -> Result<Map<String, Value>> {
     let path = dir.join(CONFIG);
-    let text = fs::read_to_string(&path).map_err(|e| Error::read(&path, e))?;
+    let text = within::text(&path, within::SETTINGS)?;
     serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("not a JSON object: {e}")))
 }
 

@@ -7,3 +7,4 @@ pub(crate) mod lock;
 pub mod push;
 pub(crate) mod shards;
 pub(crate) mod tensors;
+pub(crate) mod within;

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Tensor;
@@ -12,7 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::files::write_file;
-use super::tensors::{Parameter, TensorFile, Unread, write_safetensors};
+use super::tensors::{Parameter, TensorFile, Unread, bad_number, write_safetensors};
+use super::within;
 use crate::error::{Error, Result};
 use crate::host::host;
 
@@ -23,6 +23,8 @@ pub(crate) const CONVERT: &str = "Weights in PyTorch's own format must be conver
     them with transformers' class for the model, .from_pretrained(NAME), and save them, .save_pretrained(DIR)";
 /// Files larger than this are split, as transformers does.
 const SHARD_BYTES: usize = 5_000_000_000;
+/// Most files that an index may list, all of which are open together.
+const SHARDS: usize = 1000;
 
 /// Number format of stored weights. Computation is in `f32` whatever the file holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -164,11 +166,12 @@ impl Shards {
     /// # Errors
     /// If there is no file of tensors, or one that cannot be read.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
-        let names = match (dir.join(SINGLE).is_file(), dir.join(INDEX).is_file()) {
+        let is_there = |name| within::is_there(&dir.join(name));
+        let names = match (is_there(SINGLE), is_there(INDEX)) {
             (true, _) => vec![SINGLE.to_string()],
             (false, true) => names(&dir.join(INDEX))?,
             (false, false) => {
-                let old = if dir.join("pytorch_model.bin").is_file() {
+                let old = if is_there("pytorch_model.bin") {
                     format!("; it has a pytorch_model.bin. {CONVERT}")
                 } else {
                     String::new()
@@ -177,7 +180,15 @@ impl Shards {
             }
         };
         let files = names.iter().map(|name| TensorFile::open(&dir.join(name))).collect::<Result<Vec<_>>>()?;
-        let left = files.iter().enumerate().flat_map(|(i, f)| f.names().into_iter().map(move |n| (n, i))).collect();
+        let mut left: BTreeMap<String, usize> = BTreeMap::new();
+        for (i, file) in files.iter().enumerate() {
+            for name in file.names() {
+                if let Some(first) = left.insert(name.clone(), i) {
+                    let problem = format!("tensor `{name}` is also in {}; which one is meant?", names[first]);
+                    return Err(Error::file(file.path(), problem));
+                }
+            }
+        }
         Ok(Self { dir: dir.into(), files, left })
     }
 
@@ -187,19 +198,30 @@ impl Shards {
     }
 
     /// Values of `name`, if it is stored; it stays to be taken.
+    ///
+    /// # Errors
+    /// If it has another shape, cannot be read, or holds a value that is no finite number.
     pub(crate) fn read(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
-        self.left.get(name).map_or(Ok(None), |&file| self.files[file].read(name, shape))
+        let Some(&file) = self.left.get(name) else { return Ok(None) };
+        let values = self.files[file].read(name, shape)?;
+        match values.as_ref().and_then(|values| bad_number(values, shape)) {
+            None => Ok(values),
+            Some((place, value)) => {
+                let problem =
+                    format!("tensor `{name}` holds {value} at {place}: the model is broken; get it once more");
+                Err(Error::file(self.files[file].path(), problem))
+            }
+        }
     }
 
     /// Takes the first of `names` that is stored.
     ///
     /// # Errors
-    /// If none is, or it has another shape.
+    /// If none is, and those of [`Self::read`].
     pub(crate) fn take(&mut self, names: &[&str], shape: &[usize]) -> Result<Vec<f32>> {
         for name in names {
-            if let Some(file) = self.left.remove(*name)
-                && let Some(values) = self.files[file].read(name, shape)?
-            {
+            if let Some(values) = self.read(name, shape)? {
+                self.left.remove(*name);
                 return Ok(values);
             }
         }
@@ -223,17 +245,29 @@ impl Shards {
     }
 }
 
-/// The names of the files that an index lists.
+/// The names of the files that an index lists, which lie beside it.
+///
+/// # Errors
+/// If it cannot be read, lists nothing or too many, or names what is no file of tensors beside it.
 pub(crate) fn names(index: &Path) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let text = fs::read_to_string(index).map_err(|e| Error::read(index, e))?;
+    let text = within::read(index, within::VOCABULARY)?;
     let parsed: Index =
-        serde_json::from_str(&text).map_err(|e| Error::file(index, format!("not an index of shards: {e}")))?;
+        serde_json::from_slice(&text).map_err(|e| Error::file(index, format!("not an index of shards: {e}")))?;
     let mut names: Vec<String> = parsed.weight_map.into_values().collect();
     names.sort();
     names.dedup();
-    Ok(names)
+    if let Some(name) = names.iter().find(|name| !within::is_plain_name(name) || !name.ends_with(".safetensors")) {
+        let shown: String = name.chars().take(80).flat_map(char::escape_default).collect();
+        let problem = format!("weight_map names `{shown}`, where only files NAME.safetensors beside it may be named");
+        return Err(Error::file(index, problem));
+    }
+    match names.len() {
+        0 => Err(Error::file(index, "weight_map names no file")),
+        n if n > SHARDS => Err(Error::file(index, format!("weight_map names {n} files; at most {SHARDS} are read"))),
+        _ => Ok(names),
+    }
 }

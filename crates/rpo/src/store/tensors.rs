@@ -12,8 +12,16 @@ use half::{bf16, f16};
 use safetensors::tensor::{Metadata, TensorInfo, TensorView};
 use safetensors::{Dtype, View};
 
+use super::within;
 use crate::error::{Error, Result};
 use crate::host::bytes;
+
+/// Most bytes of a header, as safetensors' own library has it.
+const HEADER: u64 = 100_000_000;
+/// Most dimensions of a tensor.
+const RANK: usize = 8;
+/// Most bytes of a tensor's name.
+const NAME: usize = 1024;
 
 /// One parameter, outside any graph.
 #[derive(Clone, Debug)]
@@ -140,6 +148,24 @@ impl View for Flat<'_> {
     }
 }
 
+/// Whether a tensor may be called so.
+fn is_name(name: &str) -> bool {
+    (1..=NAME).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
+/// Where the first of `values` that is no finite number stands in a tensor of this shape, as `[row, column]`, and what it is.
+pub(crate) fn bad_number(values: &[f32], shape: &[usize]) -> Option<(String, f32)> {
+    let mut at = values.iter().position(|value| !value.is_finite())?;
+    let value = values[at];
+    let mut place: Vec<usize> = Vec::new();
+    for size in shape.iter().rev() {
+        place.push(at % size);
+        at /= size;
+    }
+    place.reverse();
+    Some((format!("{place:?}"), value))
+}
+
 /// The tensors of a safetensors file, found by name and read one at a time.
 pub(crate) struct TensorFile {
     path: PathBuf,
@@ -150,10 +176,15 @@ pub(crate) struct TensorFile {
 }
 
 impl TensorFile {
+    /// Opens the file at `path`, a plain one of its directory, and reads what tensors it holds.
+    ///
+    /// # Errors
+    /// If it is no such file, has a header that is malformed or too large, or if its tensors are not laid end to end through all of
+    /// it, each as large as its shape and type say; the message names the tensor where it is one.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let io = |e| Error::read(path, e);
         let bad = |problem: String| Error::file(path, problem);
-        let mut file = File::open(path).map_err(io)?;
+        let mut file = within::open(path)?;
         let size = file.metadata().map_err(io)?.len();
         let mut length = [0; 8];
         file.read_exact(&mut length).map_err(|_| bad("not a safetensors file: shorter than its header".into()))?;
@@ -163,12 +194,26 @@ impl TensorFile {
                 "not a safetensors file, or cut short: a header of {header} bytes in a file of {size}"
             )));
         }
+        if header > HEADER {
+            return Err(bad(format!("a header of {header} bytes, of which a safetensors file has at most {HEADER}")));
+        }
         let mut text = Vec::new();
         file.by_ref().take(header).read_to_end(&mut text).map_err(io)?;
+        // Reading it so, the library checks that tensors follow each other without gap or overlap, and that each has as many bytes as
+        // its shape and type say.
         let metadata: Metadata = serde_json::from_slice(&text).map_err(|e| bad(format!("unreadable header: {e}")))?;
         let start = 8 + header;
-        let end = |info: &TensorInfo| start + info.data_offsets.1 as u64;
+        let end = |info: &TensorInfo| start.saturating_add(info.data_offsets.1 as u64);
         let tensors = metadata.tensors();
+        if let Some(name) = tensors.keys().find(|name| !is_name(name)) {
+            let shown: String = name.chars().take(40).flat_map(char::escape_default).collect();
+            return Err(bad(format!(
+                "a tensor is called `{shown}`, which is no name: empty, too long, or not to be shown"
+            )));
+        }
+        if let Some((name, info)) = tensors.iter().find(|(_, info)| info.shape.len() > RANK) {
+            return Err(bad(format!("tensor `{name}` has {} dimensions; at most {RANK} are read", info.shape.len())));
+        }
         if let Some((name, info)) = tensors.iter().filter(|(_, i)| end(i) > size).min_by_key(|(_, i)| i.data_offsets.0)
         {
             return Err(bad(format!(
@@ -176,7 +221,18 @@ impl TensorFile {
                 end(info)
             )));
         }
+        let last = start.saturating_add(metadata.data_len() as u64);
+        if last < size {
+            return Err(bad(format!(
+                "its tensors end at byte {last} but the file has {size}: what follows belongs to none; copy or download it again"
+            )));
+        }
         Ok(Self { path: path.into(), file, metadata, start })
+    }
+
+    /// Where it lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -196,7 +252,11 @@ impl TensorFile {
             return Err(Error::file(&self.path, problem));
         }
         let (from, to) = info.data_offsets;
-        let mut bytes = vec![0; to - from];
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(to - from).map_err(|_| {
+            Error::file(&self.path, format!("tensor `{name}` has {} bytes, for which there is no memory", to - from))
+        })?;
+        bytes.resize(to - from, 0);
         let io = |e| Error::read(&self.path, e);
         self.file.seek(SeekFrom::Start(self.start + from as u64)).map_err(io)?;
         self.file.read_exact(&mut bytes).map_err(io)?;

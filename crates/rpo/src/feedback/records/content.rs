@@ -3,11 +3,14 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
 
 use super::{Problem, encoding, foreign};
 use crate::error::{Error, Result};
+use crate::feedback::opened;
 
 /// What a file holds.
 pub(super) enum Content {
@@ -36,6 +39,11 @@ pub(super) struct Text {
 
 /// How many bytes are looked at to tell what they are.
 const HEAD: usize = 1 << 18;
+
+/// What is compressed may become so many times as large, beyond [`FREE`] bytes. Texts become 3 to 20 times as large, rows that share
+/// long prompts some hundred times.
+const RATIO: u64 = 1000;
+const FREE: u64 = 1 << 30;
 
 /// How many bytes are read at once.
 const CHUNK: usize = 1 << 16;
@@ -84,7 +92,7 @@ impl Text {
 pub(super) fn open(path: &Path) -> Result<Content> {
     let unreadable = |cause| Error::Read { path: path.into(), cause };
     let bad = |problem| Error::File { path: path.into(), problem };
-    let mut file = File::open(path).map_err(unreadable)?;
+    let mut file = opened::open(path)?;
     let head = peek(&mut file).map_err(unreadable)?;
     if head.is_empty() {
         return Err(bad("the file is empty; there is no rated response in it".into()));
@@ -99,13 +107,15 @@ pub(super) fn open(path: &Path) -> Result<Content> {
     let is_zstd =
         head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || matches!(head.as_slice(), [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]);
     let cannot_be = foreign::is(&head, path);
-    let whole = BufReader::with_capacity(CHUNK, Cursor::new(head.clone()).chain(file));
+    let taken = Arc::new(AtomicU64::new(0));
+    let counted = Counted { reader: Cursor::new(head.clone()).chain(file), taken: taken.clone() };
+    let whole = BufReader::with_capacity(CHUNK, counted);
     let (head, bytes) = match (is_gzip, is_zstd) {
-        (true, _) => decompressed(MultiGzDecoder::new(whole), "gzip", path)?,
+        (true, _) => decompressed(MultiGzDecoder::new(whole), "gzip", taken, path)?,
         (_, true) => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(whole).map_err(unreadable)?;
             decoder.window_log_max(31).map_err(unreadable)?;
-            decompressed(decoder, "zstd", path)?
+            decompressed(decoder, "zstd", taken, path)?
         }
         _ => match cannot_be {
             Some(problem) => return Err(bad(problem)),
@@ -116,9 +126,14 @@ pub(super) fn open(path: &Path) -> Result<Content> {
 }
 
 /// Content behind a compression, which must be text.
-fn decompressed(decoder: impl Read + Send + 'static, method: &'static str, path: &Path) -> Result<(Vec<u8>, Bytes)> {
+fn decompressed(
+    decoder: impl Read + Send + 'static,
+    method: &'static str,
+    taken: Arc<AtomicU64>,
+    path: &Path,
+) -> Result<(Vec<u8>, Bytes)> {
     let bad = |problem| Error::File { path: path.into(), problem };
-    let mut decoder = Decompressed { decoder, method };
+    let mut decoder = Decompressed { decoder, method, taken, given: 0, free: FREE };
     let head = peek(&mut decoder).map_err(|e| bad(e.to_string()))?;
     if head.is_empty() {
         return Err(bad(format!("there is nothing in it but {method} compression")));
@@ -186,15 +201,47 @@ impl Table {
     }
 }
 
-/// A decoder whose errors name the compression.
+/// A reader that counts the bytes that are taken from it.
+struct Counted<R> {
+    reader: R,
+    taken: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.reader.read(buffer)?;
+        self.taken.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}
+
+/// A decoder whose errors name the compression, and which ends where no data could be.
 struct Decompressed<R> {
     decoder: R,
     method: &'static str,
+    /// Compressed bytes that it was given.
+    taken: Arc<AtomicU64>,
+    /// Bytes that it gave.
+    given: u64,
+    /// So many it may give, whatever it was given.
+    free: u64,
 }
 
 impl<R: Read> Read for Decompressed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.decoder.read(buffer).map_err(|e| {
+        let read = self.decoder.read(buffer);
+        self.given += *read.as_ref().unwrap_or(&0) as u64;
+        if self.given > self.free && self.given / RATIO > self.taken.load(Ordering::Relaxed) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "its {} compression holds more than {RATIO} times its size, as no data do; if they are real, decompress them \
+                     first",
+                    self.method
+                ),
+            ));
+        }
+        read.map_err(|e| {
             let method = self.method;
             let what = match e.kind() {
                 io::ErrorKind::UnexpectedEof => "ends in the middle: the file was cut off",
@@ -202,5 +249,29 @@ impl<R: Read> Read for Decompressed<R> {
             };
             io::Error::new(e.kind(), format!("its {method} compression {what} ({e}); get the file once more"))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_compressed_beyond_measure_is_refused() {
+        let read = |text: &[u8], free| {
+            let bytes = zstd::encode_all(text, 3).expect("compressed");
+            let taken = Arc::new(AtomicU64::new(0));
+            let counted = BufReader::new(Counted { reader: Cursor::new(bytes), taken: taken.clone() });
+            let decoder = zstd::stream::read::Decoder::with_buffer(counted).expect("decoder");
+            let mut all = Vec::new();
+            let mut decoder = Decompressed { decoder, method: "zstd", taken, given: 0, free };
+            decoder.read_to_end(&mut all).map(|n| n == text.len()).map_err(|e| e.to_string())
+        };
+        let blanks = vec![b' '; 4 << 20];
+        let problem = read(&blanks, 1 << 20).expect_err("a bomb");
+        assert!(problem.contains("more than 1000 times its size"), "{problem}");
+        assert_eq!(read(&blanks, 4 << 20), Ok(true), "so much is free");
+        let text: String = (0..100_000).map(|i| format!("{{\"prompt\":\"{i}\"}}\n")).collect();
+        assert_eq!(read(text.as_bytes(), 0), Ok(true), "data");
     }
 }

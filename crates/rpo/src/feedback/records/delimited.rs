@@ -3,6 +3,7 @@
 //! Around it stand what that leaves out: the separator is found in the header, a quote that is never closed is an error, and
 //! a record has the number of the line where it begins, whatever ends the lines.
 
+use std::collections::HashSet;
 use std::io::{BufRead, Read};
 
 use csv_core::ReadRecordResult;
@@ -14,6 +15,9 @@ use super::{LONGEST, Problem, Records, encoding};
 
 /// Separators, the likeliest first.
 const SEPARATORS: [u8; 4] = [b',', b';', b'\t', b'|'];
+
+/// Most fields of a record.
+const WIDEST: usize = 1 << 16;
 
 /// The records of a table with a header.
 ///
@@ -94,8 +98,9 @@ fn header(names: Vec<String>) -> Result<Vec<String>, Problem> {
         name => name.to_string(),
     };
     let names: Vec<String> = names.into_iter().enumerate().map(named).collect();
-    match (1..names.len()).find(|i| names[..*i].contains(&names[*i])) {
-        Some(i) => Err(format!("two columns are called `{}`; rename or remove one of them", names[i])),
+    let mut seen = HashSet::new();
+    match names.iter().find(|name| !seen.insert(name.as_str())) {
+        Some(twice) => Err(format!("two columns are called `{twice}`; rename or remove one of them")),
         None => Ok(names),
     }
 }
@@ -195,6 +200,9 @@ impl Table {
                 }
                 ReadRecordResult::OutputFull if self.fields.len() > LONGEST => return Err(too_long("record")),
                 ReadRecordResult::OutputFull => self.fields.resize(2 * self.fields.len(), 0),
+                ReadRecordResult::OutputEndsFull if self.ends.len() >= WIDEST => {
+                    return Err(format!("a record of more than {WIDEST} fields, as no table of rated responses has"));
+                }
                 ReadRecordResult::OutputEndsFull => self.ends.resize(2 * self.ends.len(), 0),
                 ReadRecordResult::InputEmpty | ReadRecordResult::End => {}
             }

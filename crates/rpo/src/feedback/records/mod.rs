@@ -2,6 +2,7 @@
 //!
 //! What a file is, its content says; its name and a format that the user sets decide only where the content leaves it open.
 
+mod announced;
 mod columns;
 mod content;
 mod delimited;

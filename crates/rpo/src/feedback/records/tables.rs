@@ -1,16 +1,17 @@
 //! Parquet and Arrow: columns in batches, read as rows.
 
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow_array::RecordBatch;
 use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_schema::{ArrowError, Schema};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::{Problem, Record, Records, columns};
+use super::{Problem, Record, Records, announced, columns};
+use crate::border;
 
 /// Rows that are decoded at once; texts may be long.
 const BATCH: usize = 256;
@@ -42,7 +43,8 @@ pub(super) fn parquet(mut file: File) -> Result<Records, Problem> {
 ///
 /// # Errors
 /// If the file is not whole or not Arrow.
-pub(super) fn arrow_file(file: File) -> Result<Records, Problem> {
+pub(super) fn arrow_file(mut file: File) -> Result<Records, Problem> {
+    announced::check_file(&mut file)?;
     let reader = guarded(|| FileReader::try_new(BufReader::new(file), None));
     let reader =
         reader.map_err(|e| format!("an Arrow file that is damaged or was cut off ({e}); write or get it once more"))?;
@@ -62,6 +64,7 @@ pub(super) fn arrow_stream(mut file: File) -> Result<Records, Problem> {
     if end != [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0] {
         tracing::warn!("an Arrow stream lacks the mark of its end: rows at its end may be missing");
     }
+    announced::check_stream(&mut file)?;
     let reader = guarded(|| StreamReader::try_new(BufReader::new(file), None));
     let reader = reader
         .map_err(|e| format!("an Arrow stream that is damaged or was cut off ({e}); write or get it once more"))?;
@@ -70,19 +73,16 @@ pub(super) fn arrow_stream(mut file: File) -> Result<Records, Problem> {
 }
 
 fn distinct(schema: &Schema) -> Result<(), Problem> {
-    let names: Vec<&String> = schema.fields().iter().map(|f| f.name()).collect();
-    match (1..names.len()).find(|i| names[..*i].contains(&names[*i])) {
-        Some(i) => Err(format!("two columns are called `{}`; rename or remove one of them", names[i])),
+    let mut seen = HashSet::new();
+    match schema.fields().iter().find(|field| !seen.insert(field.name())) {
+        Some(twice) => Err(format!("two columns are called `{}`; rename or remove one of them", twice.name())),
         None => Ok(()),
     }
 }
 
 /// What `read` gives. The readers of both formats panic on some damaged files, where an error belongs.
 fn guarded<T, E: Display>(read: impl FnOnce() -> Result<T, E>) -> Result<T, Problem> {
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(read) => read.map_err(|e| e.to_string()),
-        Err(_) => Err("its parts do not fit together".into()),
-    }
+    border::guarded(read)?.map_err(|e| e.to_string())
 }
 
 /// Rows with their numbers, up to the first batch that cannot be read.

@@ -2,12 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use hf_hub::{Cache, Repo, RepoType};
-
 use super::super::records::is_data;
 use super::choose::{choose, listed, naturally};
 use super::list;
-use crate::store::hub;
+use crate::store::hub::{self, Cache, Hub, Kind, Repo};
 
 /// What a name says of a data set.
 #[derive(Debug, PartialEq)]
@@ -80,21 +78,26 @@ impl DataSet {
         let said = said.unwrap_or_else(|| format!("reading {}", listed(&names)));
         let origin = if found.is_cached { " in the local cache, which need not hold all of it" } else { "" };
         tracing::info!("{id} at revision {}{origin}: {said}", found.commit);
-        let snapshot = self.repo_in(&hub::cache()).pointer_path(&found.commit);
-        if names.iter().all(|name| snapshot.join(name).exists()) {
-            return Ok(names.iter().map(|name| snapshot.join(name)).collect());
+        let (repo, cache) = (self.repo(), Cache::of(&self.repo()));
+        let cached: Vec<PathBuf> = names.iter().filter_map(|name| cache.file(&found.commit, name)).collect();
+        if cached.len() == names.len() {
+            return Ok(cached);
         }
-        let api = hub::api()?.repo(Repo::with_revision(id.clone(), RepoType::Dataset, found.commit.clone()));
-        let get = |name: &String| match snapshot.join(name).exists() {
-            true => Ok(snapshot.join(name)),
-            false => api.get(name).map_err(|e| format!("the hub did not give `{name}`: {e}")),
+        let hub = Hub::of_environment();
+        let get = |name: &String| match cache.file(&found.commit, name) {
+            Some(path) => Ok(path),
+            None => {
+                tracing::info!("downloading {name}");
+                hub.get(&repo, &found.commit, name).map_err(|e| format!("the hub did not give `{name}`: {e}"))
+            }
         };
-        let files = names.iter().map(get).collect();
+        let files = names.iter().map(get).collect::<Result<_, _>>()?;
+        hub::check_cached(&cached)?;
         // So that the data set is found offline under the revision by which it was named.
-        if let Err(e) = self.repo_in(&hub::cache()).create_ref(&found.commit) {
-            tracing::warn!("the hub's local cache did not take the revision of {id}: {e}");
+        if let Err(problem) = cache.keep_commit(&found.commit) {
+            tracing::warn!("the hub's local cache did not take the revision of {id}: {problem}");
         }
-        files
+        Ok(files)
     }
 
     /// The name of the data set with the commit that its revision is now.
@@ -109,12 +112,8 @@ impl DataSet {
         })
     }
 
-    fn repo_in(&self, cache: &Cache) -> hf_hub::CacheRepo {
-        cache.repo(Repo::with_revision(self.id.clone(), RepoType::Dataset, self.revision().into()))
-    }
-
-    fn revision(&self) -> &str {
-        self.revision.as_deref().unwrap_or("main")
+    fn repo(&self) -> Repo {
+        Repo::new(Kind::DataSet, &self.id, self.revision.as_deref())
     }
 
     /// Asks the hub; where that is not allowed or fails, its cache.
@@ -126,12 +125,8 @@ impl DataSet {
                     .into()
             });
         }
-        let repo = Repo::with_revision(self.id.clone(), RepoType::Dataset, self.revision().into());
-        match hub::api()?.repo(repo).info() {
-            Ok(info) => {
-                let names = info.siblings.into_iter().map(|file| file.rfilename).collect();
-                Ok(Found { commit: info.sha, names, is_cached: false })
-            }
+        match Hub::of_environment().list(&self.repo()) {
+            Ok(listing) => Ok(Found { commit: listing.commit, names: listing.names, is_cached: false }),
             Err(e) => match self.cached() {
                 Some(found) => {
                     tracing::warn!("the hub cannot be asked for {} ({e}); what its local cache holds is read", self.id);
@@ -147,12 +142,9 @@ impl DataSet {
 
     /// The data set in the local cache, by the revision's name or as a commit.
     fn cached(&self) -> Option<Found> {
-        let repo = self.repo_in(&hub::cache());
-        let root = repo.pointer_path("").parent()?.to_path_buf();
-        let commit = std::fs::read_to_string(root.join("refs").join(self.revision()))
-            .map_or_else(|_| self.revision().to_string(), |commit| commit.trim().to_string());
-        let mut names = Vec::new();
-        list(&repo.pointer_path(&commit), "", &mut names, 0).ok()?;
+        let cache = Cache::of(&self.repo());
+        let commit = cache.commit()?;
+        let names = list(&cache.snapshot(&commit)).ok()?;
         (!names.is_empty()).then_some(Found { commit, names, is_cached: true })
     }
 

@@ -149,8 +149,7 @@ fn named(name: &str) -> Result<Vec<PathBuf>> {
 
 /// The data files of a directory.
 fn directory(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut names = Vec::new();
-    list(dir, "", &mut names, 0).map_err(|cause| Error::Read { path: dir.into(), cause })?;
+    let names = list(dir).map_err(|cause| Error::Read { path: dir.into(), cause })?;
     let choice = choose::choose(&names).map_err(|problem| bad(dir, problem))?;
     if let Some(said) = &choice.said {
         tracing::info!("{}: {said}", dir.display());
@@ -158,16 +157,35 @@ fn directory(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(choice.files.iter().map(|name| dir.join(name)).collect())
 }
 
-/// The files below `dir`, as paths from it with slashes.
-fn list(dir: &Path, below: &str, names: &mut Vec<String>, depth: usize) -> io::Result<()> {
-    const DEEPEST: usize = 8;
+/// The plain files below `dir`, as paths from it with slashes.
+fn list(dir: &Path) -> io::Result<Vec<String>> {
+    let (mut names, mut left) = (Vec::new(), MOST);
+    list_below(dir, "", &mut names, &mut left, 0)?;
+    Ok(names)
+}
+
+/// Directories are gone into so deep, which also ends those that links lead back into.
+const DEEPEST: usize = 8;
+/// So much is looked at below a directory.
+const MOST: usize = 1_000_000;
+
+fn list_below(dir: &Path, below: &str, names: &mut Vec<String>, left: &mut usize, depth: usize) -> io::Result<()> {
     for entry in fs::read_dir(dir.join(below))? {
+        *left = left.checked_sub(1).ok_or_else(|| {
+            io::Error::other(format!("more than {MOST} files and directories are in it; name those that hold data"))
+        })?;
         let name = entry?.file_name().to_string_lossy().into_owned();
         let name = if below.is_empty() { name } else { format!("{below}/{name}") };
-        match dir.join(&name).is_dir() {
-            true if depth < DEEPEST && !choose::is_hidden(&name) => list(dir, &name, names, depth + 1)?,
-            true => {}
-            false => names.push(name),
+        match fs::metadata(dir.join(&name)) {
+            Ok(kind) if kind.is_dir() => {
+                if depth < DEEPEST && !choose::is_hidden(&name) {
+                    list_below(dir, &name, names, left, depth + 1)?;
+                }
+            }
+            // Of a link that leads nowhere, reading it tells.
+            Err(_) => names.push(name),
+            Ok(kind) if kind.is_file() => names.push(name),
+            Ok(_) => {}
         }
     }
     Ok(())

@@ -2,12 +2,12 @@
 //! hours later has them, whatever has become of the directory since. It knows nothing of what stands in them.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use super::names::{COMPANIONS, TOKENIZER_CONFIG};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::store::files::write_file;
+use crate::store::within;
 
 /// Files by their names.
 #[derive(Debug, Default)]
@@ -17,13 +17,12 @@ impl Companions {
     /// Those in `dir`, of which all may be missing.
     ///
     /// # Errors
-    /// If one is there and cannot be read.
+    /// If one is there and cannot be read, is no plain file of that directory, or is larger than any real one.
     pub(super) fn read(dir: &Path) -> Result<Self> {
         let mut files = BTreeMap::new();
         for name in COMPANIONS {
-            let path = dir.join(name);
-            if path.is_file() {
-                files.insert(name, fs::read(&path).map_err(|e| Error::read(&path, e))?);
+            if let Some(bytes) = within::read_if_there(&dir.join(name), within::VOCABULARY)? {
+                files.insert(name, bytes);
             }
         }
         Ok(Self(files))

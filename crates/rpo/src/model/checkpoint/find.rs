@@ -5,16 +5,28 @@ use std::path::{Path, PathBuf};
 
 use super::names::{COMPANIONS, CONFIG};
 use crate::model::peft;
-use crate::store::{hub, shards};
+use crate::store::hub::{self, Kind, Repo, Snapshot};
+use crate::store::shards;
 
-/// Whether `name` can be meant for a model on the hub: `owner/name` or `name`, and nothing of a path about it.
-pub(super) fn is_hub_id(name: &str) -> bool {
-    let parts: Vec<&str> = name.split('/').collect();
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let named = parts.iter().all(|part| !part.is_empty() && part.chars().all(allowed));
-    // `runs/first` beside a directory `runs` is a mistyped path.
-    let beside = parts.len() == 2 && Path::new(parts[0]).is_dir();
-    parts.len() <= 2 && named && !name.starts_with('.') && !beside
+/// The name of a model on the hub, `owner/name` or `name`, and the revision that may follow it behind an `@`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HubId<'a> {
+    pub(super) id: &'a str,
+    pub(super) revision: Option<&'a str>,
+}
+
+impl<'a> HubId<'a> {
+    /// What `name` is on the hub; none if there is something of a path about it.
+    pub(super) fn of(name: &'a str) -> Option<Self> {
+        let (id, revision) = name.split_once('@').map_or((name, None), |(id, revision)| (id, Some(revision)));
+        let parts: Vec<&str> = id.split('/').collect();
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let named = parts.iter().all(|part| !part.is_empty() && part.chars().all(allowed));
+        // `runs/first` beside a directory `runs` is a mistyped path.
+        let beside = parts.len() == 2 && Path::new(parts[0]).is_dir();
+        let is_id = parts.len() <= 2 && named && !id.starts_with('.') && !beside;
+        (is_id && revision.is_none_or(hub::is_revision)).then_some(Self { id, revision })
+    }
 }
 
 /// Why a file is no model directory, and what to do.
@@ -52,46 +64,40 @@ pub(super) fn what_directory(dir: &Path) -> String {
     }
 }
 
-/// Directory of the hub's snapshot, with all the files a model needs, those of the first of `vocabularies` that there is among them.
-pub(super) fn download(id: &str, vocabularies: &[&[&str]]) -> std::result::Result<PathBuf, String> {
-    let cache = hub::cache().model(id.to_string());
-    let api = if hub::is_offline() { None } else { Some(hub::api()?.model(id.to_string())) };
-    let get = |file: &str| -> std::result::Result<PathBuf, String> {
-        if let Some(path) = cache.get(file) {
-            return Ok(path);
-        }
-        let Some(api) = &api else {
-            return Err(format!("HF_HUB_OFFLINE is set and `{file}` is not in the local hub cache"));
-        };
-        tracing::info!("downloading {file} of {id}");
-        api.get(file).map_err(|e| format!("no such directory here, and the hub did not give `{file}`: {e}"))
-    };
-    let config = match get(CONFIG) {
-        Ok(config) => {
-            let all = |names: &&[&str]| names.iter().try_for_each(|name| get(name).map(drop));
+/// A model from the hub: the directory of a snapshot with all the files that it needs, those of the first of `vocabularies` that there
+/// is among them; and the commit that they are of.
+///
+/// # Errors
+/// If neither the local cache nor the hub has them; what was tried.
+pub(super) fn download(
+    HubId { id, revision }: HubId<'_>,
+    vocabularies: &[&[&str]],
+) -> std::result::Result<(PathBuf, String), String> {
+    let mut files = Snapshot::of(Repo::new(Kind::Model, id, revision));
+    match files.get(CONFIG) {
+        Ok(_) => {
+            let mut all = |names: &&[&str]| names.iter().try_for_each(|name| files.get(name).map(drop));
             if let Some((first, others)) = vocabularies.split_first() {
                 all(first).or_else(|problem| others.iter().find_map(|names| all(names).ok()).ok_or(problem))?;
             }
-            if get(shards::SINGLE).is_err() {
-                let index = get(shards::INDEX).map_err(|problem| format!("{problem}. {}", shards::CONVERT))?;
+            if let Err(problem) = files.get(shards::SINGLE) {
+                if files.lists(shards::SINGLE) {
+                    return Err(problem);
+                }
+                let index = files.get(shards::INDEX).map_err(|problem| format!("{problem}. {}", shards::CONVERT))?;
                 for shard in shards::names(&index).map_err(|e| e.to_string())? {
-                    get(&shard)?;
+                    files.get(&shard)?;
                 }
             }
-            config
         }
         Err(problem) => {
             // An adapter has no configuration of its own.
-            let config = get(peft::CONFIG).map_err(|_| problem)?;
-            get(peft::TENSORS)?;
-            config
+            files.get(peft::CONFIG).map_err(|_| problem)?;
+            files.get(peft::TENSORS)?;
         }
-    };
-    for name in COMPANIONS {
-        // These may be absent from a repository that is complete without them.
-        let _ = get(name);
     }
-    config.parent().map(Path::to_path_buf).ok_or_else(|| "the hub cache has no directory".into())
+    files.complete(&COMPANIONS)?;
+    files.finish()
 }
 
 #[cfg(test)]
@@ -108,10 +114,18 @@ mod tests {
         let said = what_directory(dir.path());
         assert!(said.contains("training run") && said.contains("best"), "{said}");
         assert!(what_file(&best.join("model.safetensors")).contains("name the directory"));
-        for (name, hub) in
-            [("google/flan-t5-small", true), ("t5-small", true), ("./t5", false), ("/a", false), ("a/b/c", false)]
-        {
-            assert_eq!(is_hub_id(name), hub, "{name}");
+        for (name, hub) in [
+            ("google/flan-t5-small", true),
+            ("t5-small", true),
+            ("google/flan-t5-small@v1.0", true),
+            ("google/flan-t5-small@refs/pr/1", true),
+            ("google/flan-t5-small@../x", false),
+            ("google/flan-t5-small@", false),
+            ("./t5", false),
+            ("/a", false),
+            ("a/b/c", false),
+        ] {
+            assert_eq!(HubId::of(name).is_some(), hub, "{name}");
         }
         assert!(what_directory(Path::new("no/such/place")).contains("no such directory"));
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use companions::Companions;
-use find::{download, is_hub_id, is_model, what_directory, what_file};
+use find::{HubId, download, is_model, what_directory, what_file};
 use names::{CONFIG, TOKENIZER, TOKENIZER_CONFIG};
 pub use save::{init, save, save_adapter};
 pub(crate) use save::{write_adapter, write_whole};
@@ -26,6 +26,7 @@ use crate::store::checksums;
 use crate::store::files::previous;
 pub use crate::store::shards::StoredAs;
 use crate::store::shards::{self, Shards};
+use crate::store::within;
 use crate::tokenizer::Tokenizer;
 
 /// Adapters of which one changes the other, at most.
@@ -36,6 +37,8 @@ const DEEPEST: usize = 8;
 pub struct Checkpoint {
     /// Path or hub id.
     name: String,
+    /// The commit of a model that comes from the hub.
+    commit: Option<String>,
     dir: PathBuf,
     /// What the adapter in `dir` changes, if that is what it holds.
     base: Option<Box<Checkpoint>>,
@@ -44,8 +47,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Finds a model by local path or, failing that, by hub id (`google/flan-t5-small`): first in the local hub cache,
-    /// then by download.
+    /// Finds a model by local path or, failing that, by hub id (`google/flan-t5-small`, or `google/flan-t5-small@REVISION` for another
+    /// branch, tag or commit than `main`): first in the local hub cache, then by download.
     ///
     /// # Errors
     /// If there is no such directory and the hub does not give the files; the message says what was tried.
@@ -58,14 +61,14 @@ impl Checkpoint {
     /// # Errors
     /// If it holds neither `config.json` nor `adapter_config.json`, or the base model is not found.
     pub fn open(dir: &Path) -> Result<Self> {
-        Self::open_within(dir, DEEPEST)
+        Self::open_within(dir, DEEPEST, None)
     }
 
     /// An adapter may change what `depth` others change.
     fn find_within(name: &str, depth: usize) -> Result<Self> {
         let path = Path::new(name);
         if path.is_dir() {
-            return Self::open_within(path, depth);
+            return Self::open_within(path, depth, None);
         }
         let no_model = |problem: String| Error::NoModel { name: name.into(), problem };
         if path.exists() {
@@ -73,28 +76,33 @@ impl Checkpoint {
         }
         // What a program that died between two renames left is found too.
         if previous(path).is_dir() {
-            return Self::open_within(path, depth);
+            return Self::open_within(path, depth, None);
         }
-        match is_hub_id(name) {
-            true => Ok(Self {
-                name: name.into(),
-                ..Self::open_within(&download(name, &[&[TOKENIZER]]).map_err(no_model)?, depth)?
-            }),
-            false => Err(no_model("there is no such directory, and it is no hub id (owner/name)".into())),
+        match HubId::of(name) {
+            Some(id) => Self::of_hub(id, depth),
+            None => Err(no_model("there is no such directory, and it is no hub id (owner/name)".into())),
         }
     }
 
-    fn open_within(dir: &Path, depth: usize) -> Result<Self> {
+    fn of_hub(id: HubId<'_>, depth: usize) -> Result<Self> {
+        let no_model = |problem: String| Error::NoModel { name: id.id.into(), problem };
+        let (dir, commit) = download(id, &[&[TOKENIZER]]).map_err(no_model)?;
+        Self::open_within(&dir, depth, Some((id.id, &commit)))
+    }
+
+    /// What is in `dir`, which is a snapshot of the hub's if `hub` says of which repository and commit.
+    fn open_within(dir: &Path, depth: usize, hub: Option<(&str, &str)>) -> Result<Self> {
         // A program that died between two renames left the last complete checkpoint beside its place.
         let fallback = previous(dir);
         let dir = if !dir.exists() && fallback.exists() { fallback } else { dir.to_path_buf() };
         let path = fs::canonicalize(&dir).unwrap_or_else(|_| dir.clone());
-        let name = path.display().to_string();
+        let name = hub.map_or_else(|| path.display().to_string(), |(id, _)| id.to_string());
+        let commit = hub.map(|(_, commit)| commit.to_string());
         let adapter = dir.join(peft::CONFIG);
-        let has = |name: &str| dir.join(name).is_file();
+        let has = |name: &str| within::is_there(&dir.join(name));
         let whole = |name, dir: PathBuf| {
             let companions = Arc::new(Companions::read(&dir)?);
-            Ok(Self { name, dir, base: None, companions })
+            Ok(Self { name, commit: commit.clone(), dir, base: None, companions })
         };
         match (has(CONFIG), has(peft::CONFIG)) {
             (true, true) if [shards::SINGLE, shards::INDEX].iter().any(|name| has(name)) => {
@@ -119,16 +127,21 @@ impl Checkpoint {
             return Err(bad(format!("it is the last of {DEEPEST} adapters that change each other; is it a circle?")));
         };
         let beside = dir.join(&base);
-        let found = match beside.is_dir() && !Path::new(&base).is_dir() {
-            true => Self::open_within(&beside, depth),
-            false => Self::find_within(&base, depth),
+        let found = match hub {
+            // What comes from elsewhere names no place on this machine.
+            Some(_) => match HubId::of(&base) {
+                Some(id) => Self::of_hub(id, depth),
+                None => return Err(bad("an adapter from the hub must name a model on the hub (owner/name)".into())),
+            },
+            None if beside.is_dir() && !Path::new(&base).is_dir() => Self::open_within(&beside, depth, None),
+            None => Self::find_within(&base, depth),
         };
         let found = found.map_err(|problem| match problem {
             Error::NoModel { .. } => bad(problem.to_string()),
             other => other,
         })?;
         let companions = Arc::new(Companions::read(&dir)?);
-        Ok(Self { name, dir, base: Some(Box::new(found)), companions })
+        Ok(Self { name, commit, dir, base: Some(Box::new(found)), companions })
     }
 
     /// Whether `dir` looks like the directory of a model or of an adapter.
@@ -146,6 +159,12 @@ impl Checkpoint {
         &self.name
     }
 
+    /// The id of a model of the hub with the commit that its files are of, by which it is found again as it is now; none for a
+    /// directory.
+    pub fn pinned(&self) -> Option<String> {
+        self.commit.as_ref().map(|commit| format!("{}@{commit}", self.name))
+    }
+
     /// The directory.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -156,7 +175,7 @@ impl Checkpoint {
     /// # Errors
     /// See [`Config::read`].
     pub fn config(&self) -> Result<Config> {
-        self.base.as_ref().map_or_else(|| Config::read(&self.dir.join(CONFIG)), |base| base.config())
+        self.base.as_ref().map_or_else(|| Config::of_model(&self.dir.join(CONFIG)), |base| base.config())
     }
 
     /// Reads the tokenizer and checks that it fits the model. A decoder-only model's prompts are written as `chat` says.
@@ -302,8 +321,10 @@ pub(super) fn directory(name: &str, vocabularies: &[&[&str]]) -> Result<PathBuf>
         (true, _) if path.join(CONFIG).is_file() => Ok(path.to_path_buf()),
         (true, _) => Err(no_model(what_directory(path))),
         (false, true) => Err(no_model(what_file(path))),
-        (false, false) if is_hub_id(name) => download(name, vocabularies).map_err(no_model),
-        (false, false) => Err(no_model("there is no such directory, and it is no hub id (owner/name)".into())),
+        (false, false) => match HubId::of(name) {
+            Some(id) => download(id, vocabularies).map(|(dir, _)| dir).map_err(no_model),
+            None => Err(no_model("there is no such directory, and it is no hub id (owner/name)".into())),
+        },
     }
 }
 
@@ -318,10 +339,11 @@ fn no_template(why: &str) -> Error {
 /// # Errors
 /// What does not fit, naming `dir`.
 pub fn check_vocabulary(tokenizer: &Tokenizer, config: &Config, dir: &Path) -> Result<()> {
-    let problem = if tokenizer.vocab_size() > config.vocab_size() {
+    let problem = if tokenizer.largest_id() as usize >= config.vocab_size() {
         format!(
-            "the tokenizer has {} tokens but the model's embedding only {} rows (vocab_size); they are not made for each other",
-            tokenizer.vocab_size(),
+            "the tokenizer has a token of id {} but the model's embedding only {} rows (vocab_size); they are not made for each \
+             other",
+            tokenizer.largest_id(),
             config.vocab_size()
         )
     } else if !config.ends().contains(&tokenizer.eos_id()) {

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::model::limits;
+
 /// Which kind of encoder a model is; they differ in names, in how positions are counted and in the head of a classifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -159,16 +161,21 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        let positive = [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.d_model),
-            ("num_hidden_layers", self.layers),
-            ("num_attention_heads", self.heads),
-            ("intermediate_size", self.d_ff),
-        ];
-        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(format!("{name} is 0"));
-        }
+        let width = ("hidden_size", self.d_model);
+        limits::sizes(&[
+            ("vocab_size", self.vocab_size, limits::VOCABULARY),
+            ("hidden_size", self.d_model, limits::WIDTH),
+            ("num_hidden_layers", self.layers, limits::LAYERS),
+            ("num_attention_heads", self.heads, limits::HEADS),
+            ("intermediate_size", self.d_ff, limits::FEED_FORWARD),
+            ("max_position_embeddings", self.positions, limits::VOCABULARY),
+            ("type_vocab_size", self.token_types.max(1), limits::VOCABULARY),
+        ])?;
+        limits::matrix(("vocab_size", self.vocab_size), width)?;
+        limits::matrix(("max_position_embeddings", self.positions), width)?;
+        limits::matrix(("type_vocab_size", self.token_types), width)?;
+        limits::matrix(("intermediate_size", self.d_ff), width)?;
+        limits::epsilon("layer_norm_eps", self.epsilon)?;
         if !self.d_model.is_multiple_of(self.heads) {
             let Self { d_model, heads, .. } = self;
             return Err(format!("hidden_size {d_model} is no multiple of num_attention_heads {heads}"));

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::model::checkpoint::directory;
 use crate::model::weights::{Init, Weights};
 use crate::store::shards::Shards;
+use crate::store::within;
 
 /// A directory that holds an encoder.
 #[derive(Clone, Debug)]
@@ -30,7 +31,7 @@ impl Files {
     pub fn find(name: &str) -> Result<Self> {
         let dir = directory(name, &texts::VOCABULARIES)?;
         let path = dir.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::read(&path, e))?;
+        let text = within::text(&path, within::SETTINGS)?;
         let config = Config::parse(&text).map_err(|problem| Error::file(&path, problem))?;
         Ok(Self { name: name.into(), dir, config })
     }

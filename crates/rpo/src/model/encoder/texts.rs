@@ -16,7 +16,9 @@ use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{AddedToken, NormalizerWrapper, Tokenizer, TruncationParams};
 
 use super::config::Config;
+use crate::border::guarded;
 use crate::error::{Error, Result};
+use crate::store::within;
 
 const TOKENIZER: &str = "tokenizer.json";
 const WORDPIECE: &str = "vocab.txt";
@@ -49,11 +51,12 @@ pub struct Tokens {
 struct Settings([Value; 2]);
 
 impl Settings {
-    fn beside(dir: &Path) -> Self {
-        Self(["tokenizer_config.json", "special_tokens_map.json"].map(|name| {
-            let text = std::fs::read(dir.join(name)).ok();
-            text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
-        }))
+    fn beside(dir: &Path) -> Result<Self> {
+        let read = |name| {
+            let text = within::read_if_there(&dir.join(name), within::SETTINGS)?;
+            Ok(text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default())
+        };
+        Ok(Self([read("tokenizer_config.json")?, read("special_tokens_map.json")?]))
     }
 
     fn flag(&self, name: &str) -> Option<bool> {
@@ -81,11 +84,13 @@ impl Texts {
     /// If there is none or it cannot be read, if it does not begin and end texts with one token each, or has more tokens than the
     /// encoder.
     pub fn load(dir: &Path, config: &Config) -> Result<Self> {
-        let settings = Settings::beside(dir);
+        let settings = Settings::beside(dir)?;
         let (path, about) = match VOCABULARIES.map(|names| dir.join(names[0])) {
-            [whole, ..] if whole.is_file() => (whole, TOKENIZER),
-            [_, words, _] if words.is_file() => (words, "BERT's WordPiece by vocab.txt"),
-            [_, _, ranks] if ranks.is_file() => (ranks, "RoBERTa's byte-level BPE by vocab.json and merges.txt"),
+            [whole, ..] if within::is_there(&whole) => (whole, TOKENIZER),
+            [_, words, _] if within::is_there(&words) => (words, "BERT's WordPiece by vocab.txt"),
+            [_, _, ranks] if within::is_there(&ranks) => {
+                (ranks, "RoBERTa's byte-level BPE by vocab.json and merges.txt")
+            }
             _ => {
                 let problem = format!(
                     "no {TOKENIZER}, no {WORDPIECE} and no {}; transformers writes one: \
@@ -96,15 +101,16 @@ impl Texts {
             }
         };
         let bad = |problem: String| Error::file(&path, format!("not a usable tokenizer: {problem}"));
-        let read = match about {
-            TOKENIZER => whole(&path, &settings),
-            _ if path.ends_with(WORDPIECE) => wordpiece(&path, &settings),
-            _ => byte_level_bpe(dir, &settings),
-        };
-        let mut inner = read.map_err(|e| bad(e.to_string()))?;
+        within::check(&path, within::VOCABULARY)?;
+        let read = guarded(|| match about {
+            TOKENIZER => Ok(whole(&path, &settings)),
+            _ if path.ends_with(WORDPIECE) => Ok(wordpiece(&path, &settings)),
+            _ => within::check(&dir.join(BPE_RANKS[1]), within::VOCABULARY).map(|()| byte_level_bpe(dir, &settings)),
+        });
+        let mut inner = read.map_err(bad)??.map_err(|e| bad(e.to_string()))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| bad(e.to_string()))?;
-        let of_nothing = inner.encode_fast("", true).map_err(|e| bad(e.to_string()))?;
+        let of_nothing = guarded(|| inner.encode_fast("", true)).map_err(bad)?.map_err(|e| bad(e.to_string()))?;
         let [begin, end] = of_nothing.get_ids()[..] else {
             let problem = format!(
                 "it makes of an empty text the ids {:?}, not one that begins texts and one that ends them",
@@ -112,10 +118,10 @@ impl Texts {
             );
             return Err(bad(problem));
         };
-        let tokens = inner.get_vocab_size(true);
-        if tokens > config.vocab_size {
+        let largest = inner.get_vocab(true).into_values().max().unwrap_or_default();
+        if largest as usize >= config.vocab_size {
             let problem = format!(
-                "it has {tokens} tokens but the encoder only {} (vocab_size); they are not made for each other",
+                "it has a token of id {largest} but the encoder only {} (vocab_size); they are not made for each other",
                 config.vocab_size
             );
             return Err(bad(problem));
@@ -162,7 +168,8 @@ impl Texts {
     /// If the tokenizer's own model fails on a text.
     pub fn encode<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Vec<Tokens>> {
         let encode = |text: &T| {
-            let encoding = self.inner.encode_fast(text.as_ref(), true).map_err(|e| Error::Text(e.to_string()))?;
+            let encoding = guarded(|| self.inner.encode_fast(text.as_ref(), true)).map_err(Error::Text)?;
+            let encoding = encoding.map_err(|e| Error::Text(e.to_string()))?;
             Ok(Tokens { ids: encoding.get_ids().to_vec(), cut: !encoding.get_overflowing().is_empty() })
         };
         texts.par_iter().map(encode).collect()

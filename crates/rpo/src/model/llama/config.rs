@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::rope::rotary;
+use crate::model::limits;
 use crate::model::raw::written;
 
 type Result<T> = std::result::Result<T, String>;
@@ -148,6 +149,11 @@ impl Config {
         let scaling = fields.rope_parameters.or(fields.rope_scaling).unwrap_or_default();
         let of_scaling = |name: &str| scaling.get(name).and_then(Value::as_f64);
         let theta = of_scaling("rope_theta").or(fields.rope_theta).unwrap_or(10_000.0);
+        // Before the frequencies of its coordinates are worked out.
+        limits::sizes(&[("head_dim", head_width, limits::WIDTH)])?;
+        if let Some(context) = fields.max_position_embeddings {
+            limits::number("max_position_embeddings", context, 1.0..=limits::CONTEXT)?;
+        }
         let config = Self {
             family,
             vocab_size: fields.vocab_size,
@@ -178,18 +184,22 @@ impl Config {
     }
 
     fn check(&self) -> Result<()> {
-        let positive = [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.d_model),
-            ("intermediate_size", self.d_ff),
-            ("num_hidden_layers", self.num_layers),
-            ("num_attention_heads", self.num_heads),
-            ("num_key_value_heads", self.num_key_heads),
-            ("head_dim", self.head_width),
-        ];
-        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(format!("{name} is 0"));
-        }
+        let (width, head) = (("hidden_size", self.d_model), ("head_dim", self.head_width));
+        limits::sizes(&[
+            ("vocab_size", self.vocab_size, limits::VOCABULARY),
+            ("hidden_size", self.d_model, limits::WIDTH),
+            ("intermediate_size", self.d_ff, limits::FEED_FORWARD),
+            ("num_hidden_layers", self.num_layers, limits::LAYERS),
+            ("num_attention_heads", self.num_heads, limits::HEADS),
+            ("num_key_value_heads", self.num_key_heads, limits::HEADS),
+        ])?;
+        limits::matrix(("vocab_size", self.vocab_size), width)?;
+        limits::matrix(("intermediate_size", self.d_ff), width)?;
+        limits::product(("num_attention_heads", self.num_heads), head, width)?;
+        limits::product(("num_key_value_heads", self.num_key_heads), head, width)?;
+        limits::epsilon("rms_norm_eps", self.epsilon)?;
+        limits::number("initializer_range", self.initializer_range, 0.0..=1e6)?;
+        limits::dropout("attention_dropout", self.raw.get("attention_dropout"))?;
         if !self.num_heads.is_multiple_of(self.num_key_heads) {
             return Err(format!(
                 "num_attention_heads {} is no multiple of num_key_value_heads {}",

@@ -6,8 +6,22 @@ use std::f64::consts::TAU;
 use rpo_ops::Rotary;
 use serde_json::{Map, Value};
 
+use crate::model::limits;
+
 /// What is wrong, as a sentence.
 type Result<T> = std::result::Result<T, String>;
+
+/// Numbers of a scaling that must be positive where they are given.
+const FACTORS: [&str; 6] = [
+    "factor",
+    "attention_factor",
+    "low_freq_factor",
+    "high_freq_factor",
+    "original_max_position_embeddings",
+    "max_position_embeddings",
+];
+/// The largest of them that is read, and the largest base of the frequencies.
+const LARGEST: f64 = 1e15;
 
 /// The angles by which positions turn heads of this width, of a model for texts of `context` tokens, as its `scaling` says:
 ///
@@ -21,6 +35,12 @@ pub(super) fn rotary(width: usize, theta: f64, context: Option<f64>, scaling: &M
     let given = |name: &str| scaling.get(name).and_then(Value::as_f64);
     let number =
         |name: &str| given(name).ok_or_else(|| format!("rope_scaling of type `{kind}` needs a number `{name}`"));
+    limits::number("rope_theta", theta, f64::from(f32::MIN_POSITIVE)..=LARGEST)?;
+    for name in FACTORS {
+        if let Some(value) = given(name) {
+            limits::number(name, value, f64::from(f32::MIN_POSITIVE)..=LARGEST)?;
+        }
+    }
     let plain = (0..width / 2).map(|i| theta.powf(-2.0 * i as f64 / width as f64));
     let mut magnitude = 1.0;
     let frequencies: Vec<f64> = match kind {
@@ -64,8 +84,12 @@ pub(super) fn rotary(width: usize, theta: f64, context: Option<f64>, scaling: &M
             ));
         }
     };
-    let frequencies = frequencies.into_iter().map(|frequency| frequency as f32).collect();
-    Ok(Rotary { frequencies, magnitude: magnitude as f32 })
+    let frequencies: Vec<f32> = frequencies.into_iter().map(|frequency| frequency as f32).collect();
+    let magnitude = magnitude as f32;
+    match frequencies.iter().all(|frequency| frequency.is_finite()) && magnitude.is_finite() && magnitude > 0.0 {
+        true => Ok(Rotary { frequencies, magnitude }),
+        false => Err(format!("rope_theta and rope_scaling of type `{kind}` give angles that are no finite numbers")),
+    }
 }
 
 /// A frequency of which a part is `kept` and the rest slowed down by a factor.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::super::limits;
 use super::super::raw::written;
 
 /// What the feed-forward layers compute (`feed_forward_proj`).
@@ -178,19 +179,25 @@ impl Config {
     }
 
     fn check(&self) -> std::result::Result<(), String> {
-        let positive = [
-            ("vocab_size", self.vocab_size),
-            ("d_model", self.d_model),
-            ("d_kv", self.d_kv),
-            ("d_ff", self.d_ff),
-            ("num_layers", self.num_layers),
-            ("num_decoder_layers", self.num_decoder_layers),
-            ("num_heads", self.num_heads),
-        ];
-        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(format!("{name} is 0"));
-        }
         let buckets = self.relative_attention_num_buckets;
+        limits::sizes(&[
+            ("vocab_size", self.vocab_size, limits::VOCABULARY),
+            ("d_model", self.d_model, limits::WIDTH),
+            ("d_kv", self.d_kv, limits::WIDTH),
+            ("d_ff", self.d_ff, limits::FEED_FORWARD),
+            ("num_layers", self.num_layers, limits::LAYERS),
+            ("num_decoder_layers", self.num_decoder_layers, limits::LAYERS),
+            ("num_heads", self.num_heads, limits::HEADS),
+            ("relative_attention_num_buckets", buckets, limits::WIDTH),
+            ("relative_attention_max_distance", self.relative_attention_max_distance, limits::CONTEXT as usize),
+        ])?;
+        let width = ("d_model", self.d_model);
+        limits::matrix(("vocab_size", self.vocab_size), width)?;
+        limits::matrix(("d_ff", self.d_ff), width)?;
+        limits::product(("num_heads", self.num_heads), ("d_kv", self.d_kv), width)?;
+        limits::epsilon("layer_norm_epsilon", self.layer_norm_epsilon)?;
+        limits::number("initializer_factor", self.initializer_factor, 0.0..=1e6)?;
+        limits::dropout("dropout_rate", self.raw.get("dropout_rate"))?;
         if buckets < 4 || self.relative_attention_max_distance <= buckets / 2 {
             return Err(format!(
                 "relative_attention_num_buckets {buckets} with relative_attention_max_distance {} leave no logarithmic buckets",

@@ -41,8 +41,7 @@ impl Hub {
     /// # Errors
     /// If there is no token, or `HF_HUB_OFFLINE` forbids to ask.
     pub fn of_environment() -> Result<Self> {
-        let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|endpoint| !endpoint.trim().is_empty());
-        let endpoint = endpoint.as_deref().unwrap_or("https://huggingface.co").trim().trim_end_matches('/').to_string();
+        let endpoint = hub::endpoint();
         let refuse = |problem: &str| Err(Error::Hub { what: endpoint.clone(), problem: problem.into() });
         if hub::is_offline() {
             return refuse("HF_HUB_OFFLINE is set, and so nothing is sent");

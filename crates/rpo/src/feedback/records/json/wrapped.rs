@@ -23,6 +23,9 @@ enum What {
     Other,
 }
 
+/// Most keys of one object that holds everything.
+const KEYS: usize = 1 << 22;
+
 /// Keys that lists of rows stand under, the likeliest first.
 const ROWS: [&str; 12] = [
     "data",
@@ -93,6 +96,9 @@ pub(super) fn survey(scanner: &mut Scanner) -> Result<Vec<Entry>, Problem> {
         }
         // Of what is deeper, only lists matter; there may be as many other keys as rows.
         if path.len() == 1 || matches!(what, What::List { .. }) {
+            if entries.len() >= KEYS {
+                return Err(format!("one object of more than {KEYS} keys; write its rows one a line (JSON Lines)"));
+            }
             entries.push(Entry { path: path.to_vec(), what });
         }
         Ok(if deeper { Next::Deeper } else { Next::On })
