@@ -195,7 +195,7 @@ impl Run {
 
 /// Settings without what is of this machine alone: where things lie, and what it calls.
 fn public(mut table: Table) -> Table {
-    ["out", "cache", "device", "judge"].iter().for_each(|name| drop(table.remove(*name)));
+    ["out", "cache", "device", "judge", "judge-timeout"].iter().for_each(|name| drop(table.remove(*name)));
     for name in ["model", "data", "validation-data"] {
         if let Some(value) = table.get_mut(name) {
             shorten(value);

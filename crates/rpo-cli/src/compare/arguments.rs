@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use super::{Candidate, Comparison};
 use crate::flags::Flags;
+use crate::judge::check_timeout;
 use crate::settings::{Given, Origin, Settings, merge, set};
 
 /// Train several objectives alike and judge them: `rpo compare --model MODEL --data FILE --out DIR`
@@ -49,6 +50,10 @@ pub struct Arguments {
     /// Program that rates answers: it gets one JSON object with prompt and response a line and prints one number a line
     #[arg(long, value_name = "COMMAND")]
     pub judge: Option<String>,
+    /// Seconds that the judge may take for the answers of one model, after which it is ended with all that it has started [default:
+    /// ten minutes, and one for each answer]
+    #[arg(long, value_name = "SECONDS")]
+    judge_timeout: Option<f64>,
     /// Longest answer to be judged, in tokens
     #[arg(long, default_value_t = 128)]
     max_new_tokens: usize,
@@ -58,8 +63,18 @@ pub struct Arguments {
 
 /// What the arguments compare.
 pub fn resolve(arguments: Arguments) -> Result<Comparison> {
-    let Arguments { objectives, config, resume, learning_rates: rates, seeds, judge, max_new_tokens, common } =
-        arguments;
+    let Arguments {
+        objectives,
+        config,
+        resume,
+        learning_rates: rates,
+        seeds,
+        judge,
+        judge_timeout,
+        max_new_tokens,
+        common,
+    } = arguments;
+    check_timeout(judge_timeout)?;
     if seeds == 0 {
         bail!("--seeds 0: at least one run of each objective is needed");
     }
@@ -97,6 +112,7 @@ pub fn resolve(arguments: Arguments) -> Result<Comparison> {
         contestants,
         decoding: Decoding { max_new_tokens, ..Decoding::published() },
         judged_by: judge,
+        judge_timeout,
         best_reward: None,
         resume,
     })

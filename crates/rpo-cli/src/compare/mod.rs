@@ -35,6 +35,8 @@ pub struct Comparison {
     pub decoding: Decoding,
     /// Who rates the answers, in words.
     pub judged_by: Option<String>,
+    /// Seconds that a program may take to rate a model's answers.
+    pub judge_timeout: Option<f64>,
     /// The best reward that there is, if it is known.
     pub best_reward: Option<f64>,
     /// Go on with what is in `out`.
@@ -47,7 +49,9 @@ pub type Candidate = Vec<Settings>;
 /// Runs the command.
 pub fn run(arguments: Arguments) -> Result<()> {
     let comparison = arguments::resolve(arguments)?;
-    let judge = comparison.judged_by.as_ref().map(|command| |answers: &[(String, String)]| ask(command, answers));
+    let timeout = comparison.judge_timeout;
+    let judge =
+        comparison.judged_by.as_ref().map(|command| move |answers: &[(String, String)]| ask(command, answers, timeout));
     comparison.run(judge.as_ref().map(|j| j as &Judge<'_>), interrupt::stop())
 }
 

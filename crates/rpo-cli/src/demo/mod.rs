@@ -76,6 +76,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         contestants: contestants.into(),
         decoding: Decoding { sample: true, max_new_tokens: 24, seed: *seed, ..Decoding::default() },
         judged_by: Some("an exact rule".into()),
+        judge_timeout: None,
         best_reward: Some(task::BEST),
         resume: false,
     };
@@ -159,6 +160,7 @@ fn settings(
         chat_template: UseTemplate::default(),
         chat_date: None,
         judge: None,
+        judge_timeout: None,
         objective,
         train: TrainConfig { epochs: 6, seed, optimizer, ..TrainConfig::default() },
         columns: ReadOptions::default(),

@@ -20,14 +20,31 @@ use crate::interrupt;
 /// Rates answers: from prompts and responses to rewards.
 pub type Judge<'a> = dyn Fn(&[(String, String)]) -> Result<Vec<f64>> + 'a;
 
-/// What a program may take for so many answers: time to load a model, and a minute for each; a line for each.
-fn allowed(answers: usize) -> Allowed {
-    Allowed { time: Duration::from_mins(10 + answers as u64), output: (64 << 10) + (answers << 10) }
+/// What a program may take for so many answers: the time that is set, else time to load a model and a minute for each; a line for
+/// each.
+fn allowed(answers: usize, timeout: Option<f64>) -> Allowed {
+    let usual = Duration::from_mins(10 + answers as u64);
+    Allowed { time: timeout.map_or(usual, Duration::from_secs_f64), output: (64 << 10) + (answers << 10) }
 }
 
-/// Lets the program `command` rate answers.
-pub fn ask(command: &str, answers: &[(String, String)]) -> Result<Vec<f64>> {
-    ask_within(command, answers, allowed(answers.len()))
+/// Checks the time that a program is given, in seconds.
+///
+/// # Errors
+/// If it is none, or more than a month.
+pub fn check_timeout(timeout: Option<f64>) -> rpo::Result<()> {
+    match timeout {
+        Some(seconds) if !(0.001..=2_678_400.0).contains(&seconds) => {
+            let problem = format!("{seconds} is not between 0.001 and 2678400 seconds (a month)");
+            Err(rpo::Error::Setting { field: "judge-timeout", problem })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Lets the program `command` rate answers in so many seconds, or in those that [`allowed`] gives it; then it is ended with all that
+/// it has started.
+pub fn ask(command: &str, answers: &[(String, String)], timeout: Option<f64>) -> Result<Vec<f64>> {
+    ask_within(command, answers, allowed(answers.len(), timeout))
 }
 
 fn ask_within(command: &str, answers: &[(String, String)], allowed: Allowed) -> Result<Vec<f64>> {
@@ -38,6 +55,9 @@ fn ask_within(command: &str, answers: &[(String, String)], allowed: Allowed) -> 
     let over = || interrupt::stop().requested();
     let said = match program::run(command, lines, allowed, &over) {
         Ok(said) => said,
+        Err(ended @ program::Ended::TooSlow(_)) => {
+            bail!("the judge `{command}` {ended}; --judge-timeout gives it more time")
+        }
         Err(ended) => bail!("the judge `{command}` {ended}"),
     };
     let parse = |(i, line): (usize, &str)| match line.trim().parse::<f64>() {
@@ -56,11 +76,11 @@ fn ask_within(command: &str, answers: &[(String, String)], allowed: Allowed) -> 
 }
 
 /// The program `command` as the training loop, which knows token ids only, asks it.
-pub fn of_tokens(command: &str, reader: Reader) -> impl Fn(&[Answered]) -> rpo::Result<Vec<f64>> {
+pub fn of_tokens(command: &str, timeout: Option<f64>, reader: Reader) -> impl Fn(&[Answered]) -> rpo::Result<Vec<f64>> {
     move |answers| {
         let texts = answers.iter().map(|(ids, answer)| Ok((reader.prompt(ids)?, reader.answer(answer)?)));
         let texts = texts.collect::<rpo::Result<Vec<_>>>()?;
-        ask(command, &texts).map_err(|problem| rpo::Error::Data(format!("{problem:#}")))
+        ask(command, &texts, timeout).map_err(|problem| rpo::Error::Data(format!("{problem:#}")))
     }
 }
 
@@ -75,7 +95,7 @@ mod tests {
     #[test]
     fn a_program_gets_json_lines_and_prints_numbers() {
         // More than a pipe holds, answered while it is written.
-        let rewards = ask("while read line; do echo ${#line}; done", &answers(400)).expect("judged");
+        let rewards = ask("while read line; do echo ${#line}; done", &answers(400), None).expect("judged");
         assert_eq!(rewards.len(), 400);
         assert_eq!(rewards[399] - rewards[398], 1.0);
     }
@@ -88,13 +108,21 @@ mod tests {
             ("echo 1", "1 numbers for 2 answers"),
             ("echo nan; echo 1", "line 1"),
         ] {
-            let said = ask(command, &answers(2)).expect_err(command).to_string();
+            let said = ask(command, &answers(2), None).expect_err(command).to_string();
             assert!(said.contains(complaint), "{said}");
         }
-        let short = Allowed { time: Duration::from_millis(200), output: 100 };
-        let said = ask_within("sleep 30", &answers(2), short).expect_err("slow").to_string();
-        assert!(said.contains("the judge `sleep 30` had not ended after 0.2 s and was ended"), "{said}");
+        let said = ask("sleep 30", &answers(2), Some(0.2)).expect_err("slow").to_string();
+        assert!(
+            said.contains("the judge `sleep 30` had not ended after 0.2 s and was ended; --judge-timeout"),
+            "{said}"
+        );
+        let short = Allowed { output: 100, ..allowed(2, None) };
         let said = ask_within("yes", &answers(2), short).expect_err("much").to_string();
         assert!(said.contains("printed more than 100 bytes"), "{said}");
+        for (seconds, good) in
+            [(Some(1.0), true), (None, true), (Some(0.0), false), (Some(f64::NAN), false), (Some(1e9), false)]
+        {
+            assert_eq!(check_timeout(seconds).is_ok(), good, "{seconds:?}");
+        }
     }
 }

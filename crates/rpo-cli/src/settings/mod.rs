@@ -72,6 +72,10 @@ pub struct Settings {
     /// Program that rates the policy's answers at every validation.
     #[serde(default)]
     pub judge: Option<String>,
+    /// Seconds that this program may take at a validation, after which it is ended; by default ten minutes and one more for each
+    /// answer.
+    #[serde(default)]
+    pub judge_timeout: Option<f64>,
     /// What is minimised.
     pub objective: ObjectiveConfig,
     /// The loop.

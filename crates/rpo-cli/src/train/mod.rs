@@ -104,6 +104,10 @@ pub struct Arguments {
     /// prompt and response a line and prints one number a line
     #[arg(long, value_name = "COMMAND")]
     judge: Option<String>,
+    /// Seconds that the judge may take at a validation, after which it is ended with all that it has started [default: ten minutes,
+    /// and one for each answer]
+    #[arg(long, value_name = "SECONDS")]
+    judge_timeout: Option<f64>,
     #[command(flatten)]
     common: Flags,
 }
@@ -143,6 +147,7 @@ impl Arguments {
             ("train.patience", whole(self.patience)),
             ("train.sample-every", whole(self.sample_every)),
             ("judge", text(self.judge)),
+            ("judge-timeout", real(self.judge_timeout)),
         ])
     }
 }
@@ -237,6 +242,7 @@ fn check(settings: &Settings) -> Result<()> {
     settings.objective.build()?;
     settings.train.validate()?;
     settings.limits().check()?;
+    judge::check_timeout(settings.judge_timeout)?;
     match settings.train.best_by == BestBy::Reward && settings.judge.is_none() {
         true => refuse("best-by", "`reward` needs a program that rates answers (--judge COMMAND)"),
         false => Ok(()),
@@ -267,7 +273,8 @@ pub fn train(
     }
     header::lines(settings, &model, &task).iter().for_each(|line| println!("{line}"));
     let reader = reader(settings, &task.data, origin.tokenizer(settings.chat())?)?;
-    let judge = settings.judge.as_deref().map(|command| judge::of_tokens(command, reader.clone()));
+    let judge =
+        settings.judge.as_deref().map(|command| judge::of_tokens(command, settings.judge_timeout, reader.clone()));
     let resumed = resume.then(|| RunDir::open(&settings.out)).transpose()?;
     let (run, state) = match resumed {
         Some(run) => {
