@@ -206,7 +206,7 @@ fn what_has_not_the_hash_that_the_hub_names_is_not_used() {
         let said = hub.complaint(&place, GENERATE);
         assert!(said.contains(name) && said.contains("has not the hash"), "{said}");
         let blobs = place.path("hub/hub/models--user--tiny/blobs");
-        assert!(!names(&blobs).iter().any(|blob| blob.ends_with(".part")), "{:?}", names(&blobs));
+        assert!(!names(&blobs).iter().any(|blob| blob.contains(".part")), "{:?}", names(&blobs));
         hub.state().sends.clear();
         hub.ok(&place, GENERATE);
     }

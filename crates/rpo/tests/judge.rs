@@ -499,7 +499,11 @@ fn a_program_judges_within_its_limits() {
     assert_eq!(tally.map(|tally| tally.calls).ok(), Some(6));
     let said = complaint(ask("cat > /dev/null; exit 4", allowed).1);
     assert!(
-        said.contains("the judge `cat > /dev/null; exit 4`: 5 questions in a row") && said.contains("status: 4"),
+        // Those that were under way with the fifth may still be counted.
+        ["5", "6"]
+            .iter()
+            .any(|n| said.contains(&format!("the judge `cat > /dev/null; exit 4`: {n} questions in a row")))
+            && said.contains("status: 4"),
         "{said}"
     );
     let said = complaint(ask("sleep 30", Allowed { time: Duration::from_millis(200), ..allowed }).1);

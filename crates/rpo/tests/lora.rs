@@ -279,10 +279,7 @@ fn what_does_not_fit_is_refused_by_name() {
     };
     load_with(&[]).expect("as it is");
     for (changes, wanted) in [
-        (
-            &[("../llama", "../qwen3")][..],
-            "has shape [3, 24], but [3, 16] would fit `model.layers.0.self_attn.q_proj.weight`",
-        ),
+        (&[("../llama", "../qwen3")][..], "of the base model, which is 32 by 16: the adapter belongs to another model"),
         (&[("../llama", "../gated_untied")], "28 tensors change nothing that the base model has"),
         (&[("../llama", "../nothing")], "base_model_name_or_path is"),
         (&[("\"use_dora\": false", "\"use_dora\": true")], "use_dora is true, which is not supported"),
@@ -310,7 +307,7 @@ fn what_does_not_fit_is_refused_by_name() {
     let last = broken.len() - 4;
     broken[last..].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&file, broken).expect("written");
-    assert!(load_with(&[]).expect_err("broken").contains("holds NaN: the adapter is broken"));
+    assert!(load_with(&[]).expect_err("broken").contains("holds NaN"));
     std::fs::write(&file, [2u64.to_le_bytes().as_slice(), b"{}"].concat()).expect("written");
     assert!(load_with(&[]).expect_err("empty").contains("it holds no tensor"));
     // A whole model beside an adapter is used as it is; with its settings alone, the adapter is.

@@ -109,7 +109,8 @@ proptest! {
         data in data(), fraction in 0.0..0.9f64, seed: u64, turn in 0..10usize,
     ) {
         let Ok(split) = data.clone().split(fraction, seed) else {
-            return Ok(prop_assert!((data.groups.len() as f64 * fraction).round().max(1.0) >= data.groups.len() as f64));
+            prop_assert!((data.groups.len() as f64 * fraction).round().max(1.0) >= data.groups.len() as f64);
+            return Ok(());
         };
         let prompts = |set: &FeedbackSet| set.groups.iter().map(|g| g.prompt.clone()).collect::<BTreeSet<_>>();
         prop_assert!(prompts(&split.train).is_disjoint(&prompts(&split.validation)));

@@ -7,18 +7,14 @@ use rpo::feedback::Split;
 use rpo::model::Model;
 use rpo::reference::model_fingerprint;
 use rpo::store::files::write_file;
-use rpo::train::{RunDir, TrainConfig};
+use rpo::train::{BEGUN_WITH, RunDir, SETTINGS, TrainConfig};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::settings::{Origin, Settings, differences, merge, over, published};
 
-/// The settings of a run as resolved.
-pub const SETTINGS: &str = "config.toml";
 /// The setting that runs of earlier versions do not have.
 const CHAT_TEMPLATE: &str = "chat-template";
-/// What a run was begun with, beside its settings.
-const BEGUN_WITH: &str = "run.json";
 
 /// What a run was begun with; in its directory from the start.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -61,7 +57,7 @@ impl BegunWith {
 
 /// The settings to go on with in `dir`: those saved there, over them what the file and the flags give.
 pub fn settings(dir: &Path, origin: Origin<'_>) -> Result<Settings> {
-    RunDir::open(dir)?;
+    RunDir::check_begun(dir)?;
     let (path, mut base) = saved(dir)?;
     // Before there was the setting, messages were written out.
     base.entry(CHAT_TEMPLATE).or_insert_with(|| "never".into());
@@ -88,8 +84,8 @@ fn saved(dir: &Path) -> Result<(PathBuf, Table)> {
     Ok((path, table))
 }
 
-/// What of `now` is not as the run in `now.out` was begun, but for what may change: where things lie, the device, and how long
-/// the run is, which is told.
+/// What of `now` is not as the run in `now.out` was begun, but for what may change: where things lie, the device, how it is saved
+/// and told, and how long the run is, which is told.
 pub fn changed_settings(now: &Settings) -> Result<Vec<String>> {
     let (path, table) = saved(&now.out)?;
     let knew_templates = table.contains_key(CHAT_TEMPLATE);
@@ -104,7 +100,11 @@ pub fn changed_settings(now: &Settings) -> Result<Vec<String>> {
         precision: now.precision,
         judge_timeout: now.judge_timeout,
         chat_template: if knew_templates { then.chat_template } else { now.chat_template },
-        train: TrainConfig { epochs: now.train.epochs, max_steps: now.train.max_steps, ..then.train },
+        train: TrainConfig {
+            epochs: now.train.epochs,
+            max_steps: now.train.max_steps,
+            ..then.train.saved_as(&now.train)
+        },
         ..then
     };
     let mut found = differences(&expected.to_toml()?.parse()?, &now.to_toml()?.parse()?);
@@ -147,8 +147,8 @@ pub fn refuse(out: &Path, found: &[String]) -> Result<()> {
     bail!(
         "{}: the run was begun otherwise, and going on would mix what is not alike. These differ: {}. Repeat the command as \
          it was, leave the changed settings out (`rpo train --resume {}`), or begin a new run with another --out. Only \
-         train.max-steps, train.epochs, device, precision, model, data, cache and out may change, and the contents of model and data \
-         may not",
+         train.max-steps, train.epochs, train.save-every, train.keep, train.log-every, train.on-bad-step, judge-timeout, device, precision, \
+         model, data, cache and out may change, and the contents of model and data may not",
         out.display(),
         found.join("; "),
         out.display()
@@ -206,6 +206,7 @@ mod tests {
             "judge-timeout=5.0",
             "train.max-steps=8",
             "train.epochs=2",
+            "train.save-every=5",
             "out=moved",
         ];
         let moved = with(dir.path(), &free);

@@ -25,7 +25,7 @@ pub(super) fn open(path: &Path) -> Result<File> {
 fn open_within(path: &Path, wait: Duration) -> Result<File> {
     let unreadable = |cause| Error::read(path, cause);
     let kind = fs::metadata(path).map_err(unreadable)?.file_type();
-    match within::named(&kind) {
+    match within::named(kind) {
         _ if kind.is_file() || is_open_here(path) || path == Path::new("/dev/null") => {
             File::open(path).map_err(unreadable)
         }

@@ -38,13 +38,13 @@ fn processors() -> impl Strategy<Value = Processors> {
     let top_k = prop_oneof![Just(0usize), 1..50usize, 300..400usize];
     (top_k, share(), cutoff(), share(), cutoff(), cutoff(), 0.3..3.0f32).prop_map(
         |(top_k, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff, temperature)| Processors {
+            temperature,
             top_k,
             top_p,
             min_p,
             typical_p,
             epsilon_cutoff,
             eta_cutoff,
-            temperature,
             ..Processors::default()
         },
     )

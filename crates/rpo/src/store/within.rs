@@ -23,10 +23,10 @@ pub(crate) const PIPE: &str = "a named pipe (FIFO)";
 /// If there is none, or it is no plain file or a link out of its directory.
 pub(crate) fn open(path: &Path) -> Result<File> {
     let real = inside(path)?;
-    plain(path, &fs::metadata(&real).map_err(|e| Error::read(path, e))?.file_type())?;
+    plain(path, fs::metadata(&real).map_err(|e| Error::read(path, e))?.file_type())?;
     let file = without_waiting(&real).map_err(|e| Error::read(path, e))?;
     // It may be another by now.
-    plain(path, &file.metadata().map_err(|e| Error::read(path, e))?.file_type())?;
+    plain(path, file.metadata().map_err(|e| Error::read(path, e))?.file_type())?;
     Ok(file)
 }
 
@@ -118,7 +118,7 @@ fn blobs_of(dir: &Path) -> Option<PathBuf> {
 }
 
 /// Refuses what is no plain file.
-fn plain(path: &Path, kind: &FileType) -> Result<()> {
+fn plain(path: &Path, kind: FileType) -> Result<()> {
     match kind.is_file() {
         true => Ok(()),
         false => Err(Error::file(path, format!("{}, where a plain file is needed", named(kind)))),
@@ -126,7 +126,7 @@ fn plain(path: &Path, kind: &FileType) -> Result<()> {
 }
 
 /// What something is that is no plain file.
-pub(crate) fn named(kind: &FileType) -> &'static str {
+pub(crate) fn named(kind: FileType) -> &'static str {
     if kind.is_dir() {
         return "a directory";
     }

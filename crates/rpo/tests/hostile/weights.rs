@@ -27,7 +27,7 @@ fn tensor(name: &str, shape: &str, from: &str, to: &str) -> String {
 fn headers() {
     let t = tensor;
     let of = |parts: &[String]| format!("{{{}}}", parts.join(","));
-    let rank = vec!["1"; 9].join(",");
+    let rank = ["1"; 9].join(",");
     let long = "x".repeat(2000);
     for (what, bytes, said) in [
         ("nothing", vec![], "shorter than its header"),
