@@ -216,12 +216,12 @@ fn shorten(value: &mut toml::Value) {
     }
 }
 
-/// Whether it is meant for a model on the hub: `owner/name` that is no path here.
 /// A model's id without the commit that a run has fixed.
 fn without_revision(model: &str) -> &str {
     model.split_once('@').map_or(model, |(id, _)| id)
 }
 
+/// Whether it is meant for a model on the hub: `owner/name` that is no path here.
 fn is_hub_id(name: &str) -> bool {
     push::check_repo(name).is_ok() && !Path::new(name).exists()
 }

@@ -12,8 +12,9 @@ use ureq::http::{HeaderMap, Uri};
 use ureq::{Agent, config::RedirectAuthHeaders};
 
 use super::cache::Cache;
-use super::hashes::{is_hash, matches, named, sha256};
+use super::hashes::{is_hash, matches, named};
 use super::{Repo, endpoint, is_path_below, is_revision, token};
+use crate::store::checksums::sha256;
 
 /// Most bytes of what the hub tells of a repository: names of some hundred thousand files.
 const LISTING: u64 = 64 << 20;
@@ -132,7 +133,8 @@ impl Hub {
                 Some(hash) => check(&part, hash).inspect_err(|_| _ = fs::remove_file(&part))?,
                 None => {
                     tracing::warn!("{}: the hub names no hash of {name}, so that it cannot be checked", repo.id);
-                    hash = File::open(&part).and_then(sha256).map_err(|e| failed(&part, e))?;
+                    hash =
+                        File::open(&part).and_then(|part| sha256(part, &mut |_| ())).map_err(|e| failed(&part, e))?;
                 }
             }
             let blob = cache.blob(&hash);
