@@ -112,11 +112,13 @@ fn ended(child: &mut Child, at: Instant) -> Option<bool> {
 /// A place, what an undisturbed run in it comes to, and how long one takes.
 fn undisturbed() -> (Place, Left, Duration) {
     let place = Place::with_model();
-    // With the reference scores in the cache.
-    place.ok(&format!("{RUN} --out first"));
-    let began = Instant::now();
-    place.ok(&format!("{RUN} --out whole"));
-    let took = began.elapsed();
+    // All but the first have the reference scores in the cache.
+    let took = ["first", "whole", "again"].map(|out| {
+        let began = Instant::now();
+        place.ok(&format!("{RUN} --out {out}"));
+        began.elapsed()
+    });
+    let took = took.into_iter().min().expect("three");
     let whole = result(&place.path("whole"));
     assert_eq!(names(&place.path("whole/earlier")).len(), 1, "two states are kept");
     assert_eq!(whole, result(&place.path("first")));
