@@ -39,6 +39,8 @@ fn texts_made_to_harm() {
         ("row.csv", wide, "line 2"),
         ("same.csv", columns(3), "two columns are called `x`"),
         ("quote.csv", "prompt,response,reward\n\"p,r,1\n".into(), "never closed"),
+        // Nothing in it tells where a line ends; looking for its separator at each byte took minutes.
+        ("zeros.txt", "\0".repeat(300_000), "neither content nor name say the format"),
         ("zeros.csv", format!("prompt,response,reward\n{}", "\0".repeat(100)), "zeros.csv"),
     ] {
         let dir = tempfile::tempdir().expect("directory");
