@@ -260,7 +260,7 @@ impl Trainer<'_> {
         let Some(saving) = self.saving else { return Ok(()) };
         tell(Event::Saving { step: progress.step })?;
         saving.last(learner, optimizer, self.task.objective.as_ref(), progress, self.config)?;
-        tracing::info!("saved after step {}", progress.step);
+        tracing::debug!("saved after step {}", progress.step);
         Ok(())
     }
 }
