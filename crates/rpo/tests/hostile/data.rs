@@ -79,6 +79,29 @@ fn arrow_parts_that_lie_about_their_size() {
     }
 }
 
+/// A batch of an Arrow file whose footer says that it has a pebibyte.
+#[test]
+fn arrow_batches_that_lie_about_their_size() {
+    use arrow_array::{ArrayRef, RecordBatch, StringArray};
+    use arrow_ipc::writer::FileWriter;
+    let column = std::sync::Arc::new(StringArray::from(vec!["a", "b"])) as ArrayRef;
+    let batch = RecordBatch::try_from_iter([("prompt", column.clone()), ("response", column)]).expect("batch");
+    let mut file = FileWriter::try_new(Vec::new(), &batch.schema()).expect("writer");
+    file.write(&batch).expect("written");
+    file.finish().expect("finished");
+    let mut bytes = file.into_inner().expect("bytes");
+    let end = bytes.len() - 10;
+    let length = u32::from_le_bytes(bytes[end..end + 4].try_into().expect("four bytes")) as usize;
+    let footer = arrow_ipc::root_as_footer(&bytes[end - length..end]).expect("a footer");
+    let body = footer.recordBatches().expect("batches").get(0).bodyLength().to_le_bytes();
+    let at = bytes[..end].windows(8).rposition(|part| part == body).expect("its length");
+    bytes[at..at + 8].copy_from_slice(&(1u64 << 50).to_le_bytes());
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("x.feather");
+    std::fs::write(&path, bytes).expect("written");
+    names(&read(&path).expect_err("a lie"), "x.feather", "a batch is said to end at byte", "a lie");
+}
+
 #[cfg(unix)]
 #[test]
 fn directories_lead_nowhere_else() {

@@ -1,5 +1,5 @@
-//! How large the compressed parts of Arrow files say that they are. The reader believes them and allocates so much at once, so that a few
-//! bytes could ask for more memory than there is; therefore they are judged first. What cannot be understood here is left to the
+//! How large the batches of Arrow files and their compressed parts say that they are. The reader believes them and allocates so much at
+//! once, so that a few bytes could ask for more memory than there is; therefore they are judged first. What cannot be understood here is left to the
 //! reader, which then fails at the same place.
 
 use std::fs::File;
@@ -24,7 +24,7 @@ const MARK: [u8; 4] = [0xff; 4];
 /// Checks a file whose footer says where its batches lie; it stands at its beginning before and after.
 ///
 /// # Errors
-/// If a part would become too large.
+/// If a batch ends behind the file, or a part would become too large.
 pub(super) fn check_file(file: &mut File) -> Result<(), Problem> {
     checked(file, |file| {
         let mut end = [0; 10];
@@ -34,8 +34,18 @@ pub(super) fn check_file(file: &mut File) -> Result<(), Problem> {
         file.seek(SeekFrom::End(-10 - length.min(DESCRIPTION) as i64))?;
         let bytes = described(file, length)?;
         let footer = root_as_footer(&bytes).map_err(|_| Ended::NotUnderstood)?;
-        let blocks = footer.recordBatches().into_iter().chain(footer.dictionaries()).flatten();
-        for block in blocks {
+        let blocks = || footer.recordBatches().into_iter().chain(footer.dictionaries()).flatten();
+        let size = file.metadata()?.len();
+        for block in blocks() {
+            let parts = [block.offset(), block.metaDataLength().into(), block.bodyLength()];
+            let end = parts.into_iter().fold(0, |end: u64, part| end.saturating_add(u64::try_from(part).unwrap_or(0)));
+            if end > size {
+                return Err(Ended::Wrong(format!(
+                    "a batch is said to end at byte {end}, and the file has {size}: it is damaged or was cut off; get it once more"
+                )));
+            }
+        }
+        for block in blocks() {
             let (Ok(start), Ok(length)) = (u64::try_from(block.offset()), u64::try_from(block.metaDataLength())) else {
                 continue;
             };
