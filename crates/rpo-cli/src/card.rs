@@ -9,7 +9,7 @@ use rpo::evaluate::evaluation::Evaluation;
 use rpo::model::checkpoint::Checkpoint;
 use rpo::model::{Config, Precision};
 use rpo::store::files::write_file;
-use rpo::store::{hub, push};
+use rpo::store::{hub, push, text_of};
 use rpo::train::BestBy;
 use serde_json::Value;
 use toml::Table;
@@ -136,7 +136,7 @@ impl Run {
             return Ok(None);
         };
         let path = dir.join(SETTINGS);
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = text_of(&path)?;
         let table: Table = text.parse().with_context(|| path.display().to_string())?;
         let settings = Settings::from_table(table.clone(), Origin::file(&path))?;
         Ok(Some(Self { dir: dir.into(), settings, table }))
@@ -146,7 +146,7 @@ impl Run {
         let mut facts = self.losses(model)?;
         let path = self.dir.join("run.json");
         if path.is_file() {
-            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text = text_of(&path)?;
             let begun: Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
             for (name, what) in [
                 ("version", "version of rpo"),
@@ -171,7 +171,7 @@ impl Run {
         if !path.is_file() {
             return Ok(Vec::new());
         }
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = text_of(&path)?;
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let validations = lines.filter(|line| line["split"] == "validation");
         let losses: Vec<(u64, f64)> =

@@ -6,20 +6,18 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Result, bail};
 use rpo::burn::tensor::Device;
 use rpo::device::{self, Precision, Subject};
-use rpo::model::Compute;
 
 use crate::progress;
 
-/// The device called `name`, and what is computed in there: a precision that it lacks is told, or refused if `strict`.
-pub fn find(name: &str, precision: Precision, strict: bool) -> Result<(Device, Compute)> {
+/// The device called `name`, on which `precision` is to be had: one that it lacks is told, or refused if `strict`.
+pub fn find(name: &str, precision: Precision, strict: bool) -> Result<Device> {
     let device = device::find(name)?;
     match precision.lack(&device) {
         Some(lack) if strict => bail!("{lack}; --strict refuses that"),
         Some(lack) => tracing::warn!("{lack}"),
         None => {}
     }
-    let compute = precision.on(&device);
-    Ok((device, compute))
+    Ok(device)
 }
 
 /// Refuses a device that does not compute what the CPU does, by a small likeness of `subject`; the same is tried once while the program

@@ -87,7 +87,7 @@ pub struct Arguments {
     #[arg(long, default_value = "cpu", value_parser = device::NAMES)]
     device: String,
     /// What the factors of matrix products are rounded to; auto is bf16 where that is faster (AMX, AMD's AVX-512
-    /// BF16)
+    /// BF16; d_model from 256 on)
     #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = clap::value_parser!(Precision))]
     precision: Precision,
     #[command(flatten)]
@@ -102,8 +102,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if let Some(path) = &arguments.output {
         check_output(path)?;
     }
-    let place = place::find(&arguments.device, arguments.precision, arguments.columns.options()?.strict)?;
+    let device = place::find(&arguments.device, arguments.precision, arguments.columns.options()?.strict)?;
     let checkpoint = Checkpoint::find(&arguments.model)?;
+    let compute = arguments.precision.on(&device, checkpoint.config()?.d_model());
+    let place = (device, compute);
     let reference = arguments.reference.as_deref().map(Checkpoint::find).transpose()?;
     let tokenizer = checkpoint.tokenizer(arguments.chat.chat())?;
     let given = read(arguments, &tokenizer)?;

@@ -21,7 +21,7 @@ use rpo::train::{TrainConfig, fit};
 
 /// Whether there is something to test here; says so if not.
 fn computes() -> bool {
-    let computes = Precision::Bf16.on(&device()) == Compute::Bf16;
+    let computes = Precision::Bf16.on(&device(), 0) == Compute::Bf16;
     if !computes {
         eprintln!("skipped: this device has no products in bfloat16");
     }

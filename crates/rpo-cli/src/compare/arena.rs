@@ -8,6 +8,7 @@ use rpo::generate::{Decoding, Engine, Request, Said, Texts};
 use rpo::model::Model;
 use rpo::model::checkpoint::Checkpoint;
 use rpo::stop::Stop;
+use rpo::store::text_of;
 use rpo::tokenizer::Tokenizer;
 use rpo::train::{METRICS, RunDir};
 use serde::Serialize;
@@ -331,8 +332,9 @@ fn with_equal_steps(settings: &mut Settings, split: &Split) {
 
 fn load(checkpoint: &Checkpoint, settings: &Settings) -> Result<Model> {
     let device = device::find(&settings.device)?;
-    let compute = settings.precision.on(&device);
-    place::trust(&settings.device, &Subject::of(checkpoint.config()?).with_compute(compute))?;
+    let config = checkpoint.config()?;
+    let compute = settings.precision.on(&device, config.d_model());
+    place::trust(&settings.device, &Subject::of(config).with_compute(compute))?;
     Ok(checkpoint.load(&device)?.with_compute(compute))
 }
 
@@ -348,7 +350,7 @@ fn log_ratios(runs: &[Judged]) -> Vec<&[f64]> {
 /// Wall time of a run's optimizer steps, all sessions together.
 fn seconds(settings: &Settings) -> Result<f64> {
     let path = settings.out.join(METRICS);
-    let log = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let log = text_of(&path)?;
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok());
     Ok(lines.filter_map(|line| line["seconds"].as_f64()).sum())
 }

@@ -7,6 +7,7 @@ use rpo::evaluate::{log_probs, tau_of_prompts};
 use rpo::feedback::FeedbackSet;
 use rpo::stop::Stop;
 use rpo::store::files::write_file;
+use rpo::store::text_of;
 use rpo::train::{Event, Observer};
 
 use super::record::{Point, RANKS};
@@ -42,9 +43,7 @@ impl<'a> Ranks<'a> {
         if done == 0 || !self.path.exists() {
             return Ok(());
         }
-        let text = std::fs::read_to_string(&self.path);
-        let text = text.map_err(|cause| Error::Read { path: self.path.clone(), cause })?;
-        self.curve = serde_json::from_str(&text)
+        self.curve = serde_json::from_str(&text_of(&self.path)?)
             .map_err(|e| Error::Data(format!("{}: not written by this version: {e}", self.path.display())))?;
         self.curve.retain(|point| point.step <= done);
         Ok(())

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use chrono::NaiveDate;
 use rpo::generate::Decoding;
 use rpo::store::files::write_file;
+use rpo::store::text_of;
 use rpo::train::SETTINGS;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -128,7 +129,7 @@ pub struct Judged {
 
 /// Reads what [`write()`] wrote.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = text_of(path)?;
     serde_json::from_str(&text).with_context(|| format!("{}: not written by this version", path.display()))
 }
 
@@ -151,7 +152,7 @@ pub fn check_settings(settings: &Settings) -> Result<()> {
             false => Ok(()),
         };
     }
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = text_of(&path)?;
     let saved = Settings::from_table(text.parse().with_context(|| path.display().to_string())?, Origin::file(&path))?;
     let train = saved.train.clone().saved_as(&settings.train);
     let moved = Settings { out: settings.out.clone(), cache: settings.cache.clone(), train, ..saved };

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use indicatif::HumanBytes;
 use rpo::burn::tensor::Device;
-use rpo::device::{NAMES, Precision, find, instructions};
+use rpo::device::{NAMES, Precision, WIDE, find, instructions};
 use rpo::model::Compute;
 
 use crate::{settings, version};
@@ -41,13 +41,12 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 
 fn precision() -> String {
     let device = Device::flex();
-    let [auto, bf16] = [Precision::Auto, Precision::Bf16].map(|precision| precision.on(&device) == Compute::Bf16);
-    let said = match (auto, bf16) {
-        (true, _) => "bf16, which is faster here",
-        (false, true) => "f32; products in bfloat16 are to be had with --precision bf16",
-        (false, false) => "f32; this processor has no products in bfloat16 that would be faster",
-    };
-    format!("precision auto: {said}")
+    match Precision::Auto.on(&device, WIDE) {
+        Compute::Bf16 => format!(
+            "precision auto: bf16, which is faster here, for models that are at least {WIDE} wide (d_model), f32 for others"
+        ),
+        Compute::F32 => "precision auto: f32; this processor has no products in bfloat16 that would be faster".into(),
+    }
 }
 
 fn devices() -> String {

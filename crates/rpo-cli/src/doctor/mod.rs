@@ -4,7 +4,7 @@ mod machine;
 mod table;
 
 use anyhow::{Result, bail};
-use rpo::device::{self, Check, Precision, Subject};
+use rpo::device::{self, Check, Precision, Subject, WIDE};
 use rpo::model::checkpoint::Checkpoint;
 use rpo::model::{Compute, Config};
 
@@ -85,11 +85,11 @@ fn tried(arguments: &Arguments, subject: &Subject) -> Result<Check> {
 
 /// What is tried, one after the other.
 fn subjects(arguments: &Arguments) -> Result<Vec<Subject>> {
-    let (device, compute) = place::find(&arguments.device, arguments.precision, false)?;
-    let computes = match arguments.precision {
-        Precision::Auto if Precision::Bf16.on(&device) == Compute::Bf16 => vec![Compute::F32, Compute::Bf16],
-        Precision::Auto => vec![Compute::F32],
-        Precision::F32 | Precision::Bf16 => vec![compute],
+    let device = place::find(&arguments.device, arguments.precision, false)?;
+    let widest = arguments.precision.on(&device, WIDE);
+    let computes = match (arguments.precision, widest) {
+        (Precision::Auto, Compute::Bf16) => vec![Compute::F32, Compute::Bf16],
+        _ => vec![widest],
     };
     let configs = match &arguments.model {
         Some(name) => vec![Checkpoint::find(name)?.config()?],

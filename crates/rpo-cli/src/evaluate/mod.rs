@@ -17,6 +17,7 @@ use rpo::evaluate::evaluation::{self, Evaluated, Evaluation, Provenance};
 use rpo::evaluate::preference::agreements;
 use rpo::generate::Decoding;
 use rpo::store::files::write_file;
+use rpo::store::text_of;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -164,6 +165,6 @@ fn begin(arguments: &Arguments, prompts: &Prompts) -> Result<()> {
 }
 
 fn read(path: &Path) -> Result<Begun> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = text_of(path)?;
     serde_json::from_str(&text).with_context(|| format!("{}: not written by this version", path.display()))
 }

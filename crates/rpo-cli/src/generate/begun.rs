@@ -8,6 +8,7 @@ use chrono::NaiveDate;
 use rpo::chat::UseTemplate;
 use rpo::generate::Decoding;
 use rpo::store::files::write_file;
+use rpo::store::text_of;
 use rpo::tokenizer::Cut;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -61,14 +62,11 @@ impl Begun {
     /// What the answers in `output` were begun with; `None` if that is not told.
     pub fn read(output: &Path) -> Result<Option<Self>> {
         let path = Self::beside(output);
-        match std::fs::read_to_string(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            text => {
-                let text = text.with_context(|| format!("cannot read {}", path.display()))?;
-                let begun = serde_json::from_str(&text);
-                begun.with_context(|| format!("{}: not written by this `rpo generate`", path.display())).map(Some)
-            }
+        if !path.exists() {
+            return Ok(None);
         }
+        let begun = serde_json::from_str(&text_of(&path)?);
+        begun.with_context(|| format!("{}: not written by this `rpo generate`", path.display())).map(Some)
     }
 
     /// Leaves it beside `output`.

@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use rpo::store::text_of;
 use serde_json::Value as Json;
 
 /// Points in the order in which they are joined.
@@ -15,7 +16,7 @@ pub struct Record(Vec<Json>);
 impl Record {
     /// Reads a run's record; the last line may be torn, if the run was killed.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = text_of(path)?;
         Ok(Self::parse(&text))
     }
 

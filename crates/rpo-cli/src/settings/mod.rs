@@ -13,6 +13,7 @@ use rpo::device::Precision;
 use rpo::feedback::{Limits, ReadOptions, Source};
 use rpo::model::checkpoint::Checkpoint;
 use rpo::objective::ObjectiveConfig;
+use rpo::store::text_of;
 use rpo::tokenizer::Cut;
 use rpo::train::TrainConfig;
 use schemars::JsonSchema;
@@ -229,10 +230,7 @@ pub fn over(mut base: Table, given: Table) -> Table {
 /// The settings of a file, if any, with what the command line gives in its places.
 pub fn merge(origin: Origin<'_>) -> Result<Table> {
     let mut table = match origin.file {
-        Some(path) => std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", path.display()))?
-            .parse::<Table>()
-            .with_context(|| format!("{}", path.display()))?,
+        Some(path) => text_of(path)?.parse::<Table>().with_context(|| format!("{}", path.display()))?,
         None => Table::new(),
     };
     for given in origin.given {

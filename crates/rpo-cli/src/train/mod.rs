@@ -207,10 +207,10 @@ pub fn prepare(settings: &mut Settings, resume: bool) -> Result<Data> {
         RunDir::check_new(&settings.out)?;
     }
     check(settings)?;
-    let (_, compute) = place::find(&settings.device, settings.precision, settings.columns.strict)?;
-    // What is saved says what was computed in.
-    settings.precision = compute.into();
+    let device = place::find(&settings.device, settings.precision, settings.columns.strict)?;
     let origin = Checkpoint::find(&settings.model)?;
+    // What is saved says what was computed in.
+    settings.precision = settings.precision.on(&device, origin.config()?.d_model()).into();
     if settings.train.lora.is_on() && origin.is_adapter() {
         let problem = format!(
             "{} is an adapter, and an adapter of an adapter is none that PEFT could load; start from the merged model, which is \
@@ -312,10 +312,11 @@ pub fn train(
 /// The model to start from, ready for training; one that is only adapted is held in the format in which it will be stored.
 fn load(settings: &Settings, origin: &Checkpoint) -> Result<Model> {
     let device = device::find(&settings.device)?;
-    let compute = settings.precision.on(&device);
+    let config = origin.config()?;
+    let compute = settings.precision.on(&device, config.d_model());
     let train = &settings.train;
     let rounded = train.lora.is_on() && train.store == StoredAs::Bf16;
-    let subject = Subject::of(origin.config()?).with_compute(compute);
+    let subject = Subject::of(config).with_compute(compute);
     place::trust(&settings.device, &if train.lora.is_on() { subject.with_adapters(rounded) } else { subject })?;
     let model = match rounded {
         true => origin.load_rounded(&device.autodiff())?,

@@ -7,6 +7,7 @@ use rpo::feedback::Split;
 use rpo::model::Model;
 use rpo::reference::model_fingerprint;
 use rpo::store::files::write_file;
+use rpo::store::text_of;
 use rpo::train::{BEGUN_WITH, RunDir, SETTINGS, TrainConfig};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -48,7 +49,7 @@ impl BegunWith {
         if !path.exists() {
             return Ok(None);
         }
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = text_of(&path)?;
         Ok(Some(
             serde_json::from_str(&text).with_context(|| format!("{}: not written by `rpo train`", path.display()))?,
         ))
@@ -78,8 +79,7 @@ pub fn settings(dir: &Path, origin: Origin<'_>) -> Result<Settings> {
 
 fn saved(dir: &Path) -> Result<(PathBuf, Table)> {
     let path = dir.join(SETTINGS);
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("{}: the settings of the run are not known", path.display()))?;
+    let text = text_of(&path).context("the settings of the run are not known")?;
     let table = text.parse().with_context(|| path.display().to_string())?;
     Ok((path, table))
 }

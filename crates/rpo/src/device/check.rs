@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn products_in_bfloat16_are_within_their_tolerance() {
-        if crate::device::Precision::Bf16.on(&Device::flex()) != Compute::Bf16 {
+        if crate::device::Precision::Bf16.on(&Device::flex(), 0) != Compute::Bf16 {
             eprintln!("skipped: this processor has no products in bfloat16");
             return;
         }

@@ -21,6 +21,6 @@ mod trial;
 pub use check::{Check, check};
 pub use compare::{Compared, Kind, Quantity, compare};
 pub use find::{NAMES, adapter, find};
-pub use precision::{Arithmetic, Precision};
+pub use precision::{Arithmetic, Precision, WIDE};
 pub use rpo_ops::instructions;
 pub use trial::Subject;

@@ -13,6 +13,7 @@ use super::preference::{Agreements, Judged};
 use crate::error::{Error, Result};
 use crate::statistics::Difference;
 use crate::store::files::write_file;
+use crate::store::text_of;
 
 /// What was measured of some models on some prompts. Models are known by their number, from 0, in `models`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -127,7 +128,7 @@ impl Evaluation {
     /// # Errors
     /// If it cannot be read, is no evaluation, or speaks of models that it does not name; the message says where.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
+        let text = text_of(path)?;
         let problem = |e| Error::file(path, format!("not an evaluation as `rpo evaluate` writes it: {e}"));
         let evaluation: Self = serde_json::from_str(&text).map_err(problem)?;
         evaluation.check().map_err(|problem| Error::file(path, problem))?;

@@ -1,5 +1,6 @@
 //! Checksums of what a directory holds: written when it is saved, compared when it is read, in the format of `sha256sum`, so
-//! that `sha256sum -c rpo.sha256` says the same.
+//! that `sha256sum -c rpo.sha256` says the same. A comment before each has the file's size, by which a file that another program wrote
+//! in its place is told from a damaged one.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,6 +12,8 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::files::write_file;
+use super::shards::INDEX;
+use super::tensors::TensorFile;
 use crate::error::{Error, Result};
 
 /// The file of checksums.
@@ -25,6 +28,14 @@ pub fn do_not_verify() {
     UNCHECKED.store(true, Ordering::Relaxed);
 }
 
+/// What a file was when it was saved.
+struct Saved {
+    /// Its SHA-256, in hexadecimal.
+    sum: String,
+    /// Its bytes, which earlier versions did not note.
+    size: Option<u64>,
+}
+
 /// Leaves the checksums of all files in `dir` and below.
 ///
 /// # Errors
@@ -33,8 +44,12 @@ pub(crate) fn write(dir: &Path) -> Result<()> {
     let mut names = Vec::new();
     list(dir, "", &mut names)?;
     names.sort();
-    let sums: Vec<String> = names.par_iter().map(|name| of(&dir.join(name))).collect::<Result<_>>()?;
-    let lines: String = names.iter().zip(sums).map(|(name, sum)| format!("{sum}  {name}\n")).collect();
+    let sums: Vec<Saved> = names.par_iter().map(|name| of(&dir.join(name))).collect::<Result<_>>()?;
+    let line = |(name, Saved { sum, size }): (&String, Saved)| {
+        let size = size.map_or_else(String::new, |size| format!("# {size}  {name}\n"));
+        format!("{size}{sum}  {name}\n")
+    };
+    let lines: String = names.iter().zip(sums).map(line).collect();
     write_file(&dir.join(NAME), lines.as_bytes())
 }
 
@@ -55,21 +70,34 @@ fn list(dir: &Path, below: &str, names: &mut Vec<String>) -> Result<()> {
 }
 
 /// Compares the files of `dir` that `which` names with their checksums, if there are any. A settings file or tokenizer that
-/// differs is told and used, since people change these by hand; weights and states of runs are not.
+/// differs is told and used, since people change these by hand; so are whole weights of another size, which another program wrote.
+/// Other weights and states of runs are not used.
 ///
 /// # Errors
-/// Names a file of weights or of a run's state that is missing or is not what was saved.
+/// Names a file of weights or of a run's state that is missing or damaged.
 pub(crate) fn verify(dir: &Path, which: impl Fn(&str) -> bool) -> Result<()> {
     if UNCHECKED.load(Ordering::Relaxed) {
         return Ok(());
     }
-    let sums: Vec<(String, String)> = read(dir)?.into_iter().filter(|(name, _)| which(name)).collect();
+    let sums: Vec<(String, Saved)> = read(dir)?.into_iter().filter(|(name, _)| which(name)).collect();
     sums.par_iter().try_for_each(|(name, saved)| {
         let path = dir.join(name);
-        let by_hand = !name.ends_with(".safetensors") && !name.contains('/');
-        match of(&path) {
-            Ok(found) if found == *saved => Ok(()),
-            Ok(_) | Err(_) if by_hand => {
+        let found = of(&path);
+        if found.as_ref().is_ok_and(|found| found.sum == saved.sum) {
+            return Ok(());
+        }
+        let of_state = name.contains('/');
+        let weights = name.ends_with(".safetensors");
+        let on_purpose = !of_state
+            && match &found {
+                _ if !weights => true,
+                // Damage leaves a file's size, or cuts it off.
+                Ok(found) => saved.size.is_some_and(|size| found.size != Some(size)) && TensorFile::open(&path).is_ok(),
+                // It was saved again, in parts.
+                Err(_) => !path.exists() && dir.join(INDEX).exists(),
+            };
+        match found {
+            _ if on_purpose => {
                 tracing::warn!(
                     "{}: it was changed since it was saved; if that was on purpose, remove its line from {NAME}",
                     path.display()
@@ -81,8 +109,8 @@ pub(crate) fn verify(dir: &Path, which: impl Fn(&str) -> bool) -> Result<()> {
                 format!(
                     "damaged or changed since it was saved: {NAME} says {}…, and it has {}…. Copy it again; if it was changed on \
                      purpose, remove its line from {NAME}, or use --no-verify",
-                    &saved[..12],
-                    &found[..12]
+                    &saved.sum[..12],
+                    &found.sum[..12]
                 ),
             )),
             Err(problem) => Err(problem),
@@ -90,29 +118,35 @@ pub(crate) fn verify(dir: &Path, which: impl Fn(&str) -> bool) -> Result<()> {
     })
 }
 
-/// The checksums of `dir` by the names of its files; none where none were written.
-fn read(dir: &Path) -> Result<BTreeMap<String, String>> {
+/// What the files of `dir` were, by their names; nothing where nothing was written.
+fn read(dir: &Path) -> Result<BTreeMap<String, Saved>> {
     let path = dir.join(NAME);
     if !path.is_file() {
         return Ok(BTreeMap::new());
     }
-    let text = fs::read_to_string(&path).map_err(|e| Error::read(&path, e))?;
+    let text = super::text_of(&path)?;
+    let sizes: BTreeMap<&str, u64> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# ")?.split_once("  "))
+        .filter_map(|(size, name)| Some((name, size.parse().ok()?)))
+        .collect();
     let line = |(i, line): (usize, &str)| {
         let parsed = line.split_once("  ").filter(|(sum, name)| {
             let hex = sum.len() == 64 && sum.bytes().all(|b| b.is_ascii_hexdigit());
             hex && name.split('/').all(|part| !["", ".", ".."].contains(&part) && !part.contains('\\'))
         });
         let problem = || format!("line {}: not a checksum and the name of a file in this directory", i + 1);
-        parsed
-            .map(|(sum, name)| (name.to_string(), sum.to_ascii_lowercase()))
-            .ok_or_else(|| Error::file(&path, problem()))
+        let (sum, name) = parsed.ok_or_else(|| Error::file(&path, problem()))?;
+        Ok((name.to_string(), Saved { sum: sum.to_ascii_lowercase(), size: sizes.get(name).copied() }))
     };
-    text.lines().enumerate().map(line).collect()
+    text.lines().enumerate().filter(|(_, line)| !line.starts_with('#')).map(line).collect()
 }
 
-/// The SHA-256 of a file, in hexadecimal.
-fn of(path: &PathBuf) -> Result<String> {
-    File::open(path).and_then(|file| sha256(file, &mut |_| ())).map_err(|e| Error::read(path, e))
+/// What a file is now.
+fn of(path: &PathBuf) -> Result<Saved> {
+    let mut size = 0;
+    let sum = File::open(path).and_then(|file| sha256(file, &mut |bytes| size += bytes));
+    Ok(Saved { sum: sum.map_err(|e| Error::read(path, e))?, size: Some(size) })
 }
 
 /// The SHA-256 of what `from` gives, in hexadecimal; `read` hears of bytes as they are read.
@@ -132,6 +166,7 @@ pub(crate) fn sha256(mut from: impl Read, read: &mut dyn FnMut(u64)) -> std::io:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tensors::write_values;
 
     #[test]
     fn a_changed_bit_and_a_missing_file_are_named() {
@@ -145,12 +180,14 @@ mod tests {
         // From FIPS 180-2 for "abc", and the well-known one of nothing.
         let said = fs::read_to_string(at(NAME)).expect("read");
         assert!(
-            said.starts_with("44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a  config.json\n"),
+            said.starts_with(
+                "# 2  config.json\n44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a  config.json\n"
+            ),
             "{said}"
         );
         assert!(said.ends_with(
-            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  resume/state\n\
-             ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  x.safetensors\n"
+            "# 0  resume/state\ne3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  resume/state\n\
+             # 3  x.safetensors\nba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  x.safetensors\n"
         ));
         verify(dir.path(), |_| true).expect("as it was saved");
         fs::write(at("config.json"), b"{\"by\": \"hand\"}").expect("write");
@@ -167,5 +204,22 @@ mod tests {
             let problem = verify(dir.path(), |_| true).expect_err("no checksum").to_string();
             assert!(problem.contains(NAME) && problem.contains("line 1"), "{line}: {problem}");
         }
+    }
+    /// What `transformers` does that loads a model, changes it and saves it in the same place.
+    #[test]
+    fn weights_that_another_program_wrote_whole_are_no_damage() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let weights = dir.path().join("model.safetensors");
+        write_values("a", &[1.0, 2.0], &weights).expect("written");
+        write(dir.path()).expect("written");
+        write_values("a", &[1.0, 2.0, 3.0], &weights).expect("written");
+        verify(dir.path(), |_| true).expect("another, and whole");
+        let bytes = fs::read(&weights).expect("read");
+        fs::write(&weights, &bytes[..bytes.len() - 1]).expect("write");
+        assert!(verify(dir.path(), |_| true).expect_err("cut off").to_string().contains("model.safetensors: damaged"));
+        fs::remove_file(&weights).expect("removed");
+        assert!(verify(dir.path(), |_| true).expect_err("missing").to_string().contains("model.safetensors"));
+        fs::write(dir.path().join(INDEX), "{}").expect("write");
+        verify(dir.path(), |_| true).expect("saved again in parts");
     }
 }

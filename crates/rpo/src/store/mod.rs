@@ -8,3 +8,11 @@ pub mod push;
 pub(crate) mod shards;
 pub(crate) mod tensors;
 pub(crate) mod within;
+
+/// The text of a file that the user named, or that this program wrote: settings, records, tables.
+///
+/// # Errors
+/// If it cannot be read, is not UTF-8, or is larger than 256 MiB.
+pub fn text_of(path: &std::path::Path) -> crate::Result<String> {
+    within::given_text(path, within::VOCABULARY)
+}

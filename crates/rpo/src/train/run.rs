@@ -17,6 +17,7 @@ use crate::store::checksums;
 use crate::store::files::{make_dir, previous, remove_dir, rename, replace_dir_moving, write_file};
 use crate::store::lock::{Lock, Wish};
 use crate::store::tensors::{TensorFile, write_flat, write_values};
+use crate::store::text_of;
 use crate::train::optim::Optimizer;
 
 /// The settings that a run was begun with.
@@ -226,7 +227,7 @@ impl RunDir {
 
 fn read_progress(state: &Path) -> Result<Progress> {
     let path = state.join("resume").join(PROGRESS);
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::read(&path, e))?;
+    let text = text_of(&path)?;
     serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("unreadable: {e}")))
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::evaluation::Evaluation;
 use crate::error::{Error, Result};
+use crate::store::text_of;
 
 /// All that a card says.
 #[derive(Clone, Debug, Default)]
@@ -82,7 +83,7 @@ pub fn check_replaceable(path: &Path) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
-    let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
+    let text = text_of(path)?;
     let own = text.split_once(MARK).and_then(|(front, rest)| {
         let (hash, body) = rest.split_once(" -->\n\n")?;
         Some(blake3::hash(format!("{front}{body}").as_bytes()).to_hex().as_str() == hash)

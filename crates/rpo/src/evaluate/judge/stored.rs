@@ -1,7 +1,6 @@
 //! Verdicts that were given before, by anybody, in the place of a judge.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -10,6 +9,10 @@ use serde_json::Value;
 use super::store::{Line, question_hash};
 use super::{Case, Fault, Judge, Question, Reply, Template, Until};
 use crate::error::{Error, Result};
+use crate::store::within;
+
+/// Most bytes of a file of verdicts.
+const MOST: u64 = 1 << 30;
 
 /// Replays a file of verdicts: lines of a [`super::Store`], which are found by the question in the words of the template, or lines
 /// with `prompt`, `first`, `second` and `verdict`, or `prompt`, `response` and `verdict`, which are found by their texts. A verdict
@@ -36,15 +39,14 @@ impl Stored {
     /// # Errors
     /// If it cannot be read, a line is no verdict (which), one question has two, or there are several judges and none is chosen.
     pub fn open(path: &Path, judge: Option<&str>) -> Result<Self> {
-        let file = std::fs::File::open(path).map_err(|e| Error::read(path, e))?;
+        let text = within::given_text(path, MOST)?;
         let (mut by_question, mut by_case, mut judges) = (HashMap::new(), HashMap::new(), BTreeSet::new());
-        for (i, line) in BufReader::new(file).lines().enumerate() {
-            let line = line.map_err(|e| Error::read(path, e))?;
+        for (i, line) in text.lines().enumerate() {
             let row = |problem: String| Error::Row { path: path.into(), place: format!("line {}", i + 1), problem };
             if line.trim().is_empty() {
                 continue;
             }
-            if let Ok(kept) = serde_json::from_str::<Line>(&line) {
+            if let Ok(kept) = serde_json::from_str::<Line>(line) {
                 let is_chosen = judge.is_none_or(|judge| {
                     kept.judge == judge || kept.judge.strip_prefix(judge).is_some_and(|rest| rest.starts_with(" at "))
                 });
@@ -56,7 +58,7 @@ impl Stored {
                 }
                 continue;
             }
-            let (case, verdict) = given(&line).map_err(row)?;
+            let (case, verdict) = given(line).map_err(row)?;
             match by_case.insert(case, verdict.clone()) {
                 Some(other) if other != verdict => {
                     return Err(row(format!("`{verdict}` for what has the verdict `{other}` above; remove one")));

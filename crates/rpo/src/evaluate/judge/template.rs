@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::verdict::Reading;
 use super::{Case, Question, Verdict};
 use crate::error::{Error, Result};
+use crate::store::text_of;
 
 /// What is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,7 +88,7 @@ impl Template {
             let problem = format!("no such template; there are {}, or name a TOML file", known.join(", "));
             return Err(Error::file(path, problem));
         }
-        let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
+        let text = text_of(path)?;
         Self::parse(&text).map_err(|problem| Error::file(path, problem))
     }
 

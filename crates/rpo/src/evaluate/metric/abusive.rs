@@ -17,6 +17,7 @@ use serde::Deserialize;
 use super::tokens::is_word;
 use super::{About, Case, Measured, Metric, each};
 use crate::error::{Error, Result};
+use crate::store::within;
 
 /// The probability that a response is abusive, by its words.
 pub struct AbusiveWords {
@@ -53,7 +54,7 @@ impl AbusiveWords {
     /// # Errors
     /// If the file cannot be read or does not hold such a model.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|cause| Error::read(path, cause))?;
+        let bytes = within::given(path, within::VOCABULARY)?;
         let file: File = serde_json::from_slice(&bytes).map_err(|e| {
             Error::file(path, format!("no linear model over words (source, stop_words, words, idf, models): {e}"))
         })?;

@@ -24,6 +24,7 @@ use super::{About, Case, Measured, Metric};
 use crate::error::{Error, Result};
 use crate::host::host;
 use crate::model::encoder::{Batches, Encoder, Files, Texts, Tokens};
+use crate::store::text_of;
 
 /// Tokens that are encoded together.
 const BATCH: usize = 2048;
@@ -339,7 +340,7 @@ fn matched(response: (&Vec<f32>, &Vec<f32>), reference: (&Vec<f32>, &Vec<f32>), 
 
 /// The baselines of a layer.
 fn baseline(path: &Path, layer: usize) -> Result<[f64; 3]> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
+    let text = text_of(path)?;
     let row = |line: &str| -> Option<[f64; 4]> {
         let numbers: Vec<f64> = line.split([',', '\t']).map(|n| n.trim().parse().ok()).collect::<Option<_>>()?;
         numbers.try_into().ok()

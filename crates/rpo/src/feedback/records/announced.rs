@@ -38,7 +38,8 @@ pub(super) fn check_file(file: &mut File) -> Result<(), Problem> {
         let size = file.metadata()?.len();
         for block in blocks() {
             let parts = [block.offset(), block.metaDataLength().into(), block.bodyLength()];
-            let end = parts.into_iter().fold(0, |end: u64, part| end.saturating_add(u64::try_from(part).unwrap_or(0)));
+            let end =
+                parts.into_iter().fold(0, |end: u64, part| end.saturating_add(u64::try_from(part).unwrap_or(u64::MAX)));
             if end > size {
                 return Err(Ended::Wrong(format!(
                     "a batch is said to end at byte {end}, and the file has {size}: it is damaged or was cut off; get it once more"

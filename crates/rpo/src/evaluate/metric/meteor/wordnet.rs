@@ -7,6 +7,7 @@ use std::path::Path;
 use rustc_hash::FxHashMap;
 
 use crate::error::{Error, Result};
+use crate::store::within;
 
 /// Where Debian's `wordnet-base` puts it.
 pub const USUAL: &str = "/usr/share/wordnet";
@@ -170,9 +171,9 @@ fn entry(line: &str) -> Option<(&str, Vec<u32>)> {
 
 fn text(dir: &Path, name: &str) -> Result<String> {
     let path = dir.join(name);
-    let bytes = std::fs::read(&path).map_err(|cause| {
+    let bytes = within::given(&path, within::VOCABULARY).map_err(|cause| {
         let problem = format!(
-            "cannot read WordNet's {name}: {cause}. METEOR needs the dictionary for synonyms; `apt-get install wordnet-base` \
+            "{cause}. METEOR needs the dictionary for synonyms; `apt-get install wordnet-base` \
              puts it into {USUAL}, and `--wordnet DIR` names another place. `meteor-no-synonyms` does without it"
         );
         Error::file(dir, problem)
