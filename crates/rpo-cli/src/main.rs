@@ -28,10 +28,13 @@ mod settings;
 mod train;
 mod verify;
 mod version;
+mod world;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use world::Work;
+
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Train Flan-T5 and decoder-only models from scalar feedback by Reward Partitioning Optimization (arXiv 2506.13702).
@@ -89,6 +92,45 @@ enum Command {
     },
 }
 
+impl Command {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Demo(_) => "demo",
+            Self::Init(_) => "init",
+            Self::Train(_) => "train",
+            Self::Compare(_) => "compare",
+            Self::Inspect(_) => "inspect",
+            Self::Convert(_) => "convert",
+            Self::Generate(_) => "generate",
+            Self::Merge(_) => "merge",
+            Self::Rate(_) => "rate",
+            Self::Score(_) => "score",
+            Self::Evaluate(_) => "evaluate",
+            Self::Card(_) => "card",
+            Self::Push(_) => "push",
+            Self::Config(_) => "config",
+            Self::Doctor(_) => "doctor",
+            Self::Verify(_) => "verify",
+            Self::Completions { .. } => "completions",
+            Self::Man { .. } => "man",
+        }
+    }
+
+    /// What it does where several processes were started together.
+    fn work(&self) -> Work {
+        match self {
+            Self::Train(_) => Work::Together,
+            Self::Generate(arguments) if !arguments.is_part() => {
+                Work::Parts("--shard 1/N, 2/N and so on, then `rpo merge`")
+            }
+            Self::Generate(_) | Self::Inspect(_) | Self::Config(_) | Self::Doctor(_) | Self::Completions { .. } => {
+                Work::Apart
+            }
+            _ => Work::One,
+        }
+    }
+}
+
 /// Heads the flags that all commands have.
 const MESSAGES: &str = "Messages";
 
@@ -113,7 +155,16 @@ fn main() -> std::process::ExitCode {
     let commands = Arguments::command().color(messages::colour_of(std::env::args_os()));
     let parsed = Arguments::from_arg_matches(&commands.get_matches()).unwrap_or_else(|problem| problem.exit());
     let Arguments { verbose, quiet, color, no_verify, command } = parsed;
-    messages::show(verbose, quiet, color);
+    let joined = match world::Joined::join(command.name(), command.work()) {
+        Ok(joined) => joined,
+        Err(problem) => {
+            eprintln!("error: {problem:#}");
+            return std::process::ExitCode::FAILURE;
+        }
+    };
+    let world = joined.world();
+    // The first of several processes speaks for all.
+    messages::show(verbose, quiet || !world.leads(), color);
     if no_verify {
         rpo::store::checksums::do_not_verify();
     }
@@ -121,10 +172,10 @@ fn main() -> std::process::ExitCode {
     if matches!(command, Command::Demo(_) | Command::Train(_) | Command::Compare(_) | Command::Score(_)) {
         rpo::compute_on_this_thread();
     }
-    let result = interrupt::listen().and_then(|()| match command {
+    let result = world::hush(world).and_then(|()| interrupt::listen()).and_then(|()| match command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
-        Command::Train(arguments) => train::run(*arguments),
+        Command::Train(arguments) => train::run(*arguments, world),
         Command::Compare(arguments) => compare::run(*arguments),
         Command::Inspect(what) => inspect::run(&what),
         Command::Convert(arguments) => convert::run(&arguments),
@@ -150,11 +201,11 @@ fn main() -> std::process::ExitCode {
         (Ok(()), None) => std::process::ExitCode::SUCCESS,
         (Ok(()), Some(status)) => status.into(),
         (Err(problem), Some(status)) => {
-            eprintln!("{problem:#}");
+            joined.failed(|whose| eprintln!("{whose}{problem:#}"));
             status.into()
         }
         (Err(problem), None) => {
-            eprintln!("error: {problem:#}");
+            joined.failed(|whose| eprintln!("error: {whose}{problem:#}"));
             std::process::ExitCode::FAILURE
         }
     }

@@ -303,10 +303,10 @@ mod tests {
     fn the_signs_of_harm_fit_a_line() {
         let metrics = ["mass_kept", "tau_b", "log_prob_best", "log_prob_worst", "kl_estimate", "reward"];
         let values = [0.001, -0.123, -123.4, -123.4, 1.0, -12.345];
-        let said = signs(&Means { loss: 1.0, metrics: metrics.into_iter().zip(values).collect() });
+        let said = signs(&Means { loss: 1.0, metrics: metrics.into_iter().map(Into::into).zip(values).collect() });
         assert_eq!(said, "  mass_kept 0.001  tau_b -0.123  log_prob best -123.4 worst -123.4  reward -12.345");
         assert!("step 12345: held-out loss 0.12345".len() + said.len() <= 120);
-        assert_eq!(signs(&Means { loss: 1.0, metrics: vec![("mass_kept", 5e20)] }), "  mass_kept 5.0e20");
+        assert_eq!(signs(&Means { loss: 1.0, metrics: vec![("mass_kept".into(), 5e20)] }), "  mass_kept 5.0e20");
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use std::sync::LazyLock;
 
 /// The features that change what the program can do, as far as they are on.
-const FEATURES: [(&str, bool); 4] = [
+const FEATURES: [(&str, bool); 5] = [
     ("cuda", cfg!(feature = "cuda")),
     ("rocm", cfg!(feature = "rocm")),
     ("metal", cfg!(feature = "metal")),
     ("vulkan", cfg!(feature = "vulkan")),
+    ("mpi", cfg!(feature = "mpi")),
 ];
 
 /// `0.1.0 (commit 1a2b3c4 of 2026-11-25, features: cpu, x86_64-unknown-linux-gnu)`.

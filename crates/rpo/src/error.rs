@@ -109,6 +109,19 @@ pub enum Error {
     /// A pass or a run was stopped from outside (see [`crate::stop::Stop`]) before it was done.
     #[error("stopped")]
     Stopped,
+    /// A failure of one of several processes that work together.
+    #[error("rank {rank} ({place}): {problem}")]
+    Rank {
+        /// Which of them.
+        rank: usize,
+        /// Where it runs.
+        place: String,
+        /// What failed there.
+        problem: String,
+    },
+    /// Processes that do not reach or do not understand each other.
+    #[error("the processes of this run cannot work together: {0}")]
+    World(String),
     /// A prompt that cannot be written for the model: what is wrong with it, and what to do.
     #[error("{0}")]
     Prompt(String),

@@ -88,6 +88,7 @@ pub mod stop;
 pub mod store;
 pub mod tokenizer;
 pub mod train;
+pub mod world;
 
 pub use error::{Error, Result};
 

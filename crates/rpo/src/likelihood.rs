@@ -13,6 +13,7 @@ use crate::model::Model;
 use crate::reference::{Cached, ReferenceCache, ReferenceScores, TokenScores};
 use crate::statistics::kendall_tau_b;
 use crate::tokenizer::Tokenizer;
+use crate::world::Alone;
 
 /// A response as it was given.
 #[derive(Clone, Debug)]
@@ -150,7 +151,7 @@ impl Given {
         }
         let (scores, cached) = match cache {
             Some(cache) => {
-                let (scores, cached) = ReferenceScores::cached(model, &self.split, budget, cache, progress)?;
+                let (scores, cached) = ReferenceScores::cached(model, &self.split, budget, cache, &Alone, progress)?;
                 (scores, Some(cached))
             }
             None => (ReferenceScores::compute(model, &self.split, budget, progress)?, None),

@@ -6,7 +6,7 @@ use rpo_ops::{label_log_probs, segment_sum};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{PackedBatch, length_buckets};
+use crate::batch::{PackedBatch, Span, length_buckets};
 use crate::error::Result;
 use crate::feedback::FeedbackSet;
 use crate::host::host;
@@ -66,7 +66,7 @@ impl Scores {
 }
 
 /// What the policy said of a response during a step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Seen {
     /// Row of the response.
     pub row: usize,
@@ -138,10 +138,20 @@ pub fn score_set(
     budget: usize,
     progress: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Vec<(usize, f32)>> {
+    score_batches(model, data, &length_buckets(data, budget, false), progress)
+}
+
+/// [`score_set`] of the responses in `batches`.
+pub(crate) fn score_batches(
+    model: &Model,
+    data: &FeedbackSet,
+    batches: &[Vec<Span>],
+    progress: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Vec<(usize, f32)>> {
     let model = &model.inference();
-    let mut scores = Vec::with_capacity(data.responses());
-    for spans in length_buckets(data, budget, false) {
-        let scored = score(model, &PackedBatch::pack(data, &spans, model.start()));
+    let mut scores = Vec::new();
+    for spans in batches {
+        let scored = score(model, &PackedBatch::pack(data, spans, model.start()));
         scores.extend(scored.rows.into_iter().zip(host(scored.log_probs)?));
         progress(scores.len())?;
     }

@@ -323,7 +323,14 @@ fn neither_accumulation_nor_recomputation_changes_anything() {
             let mismatched = p.objective.needs().mismatched.then_some(p.mismatched);
             let (objective, references) = (p.objective, References::default());
             let task = Task { objective, data: p.data, mismatched, references, facts: Vec::new() };
-            let trainer = Trainer { task, config: &config, saving: None, judge: None, stop: &Stop::new() };
+            let trainer = Trainer {
+                task,
+                config: &config,
+                saving: None,
+                judge: None,
+                stop: &Stop::new(),
+                world: &rpo::world::Alone,
+            };
             let mut steps = Steps(Vec::new());
             let optimizer = Optimizer::new(optimizer).expect("valid");
             trainer

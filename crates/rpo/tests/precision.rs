@@ -153,7 +153,7 @@ fn reference_scores_are_kept_by_precision() {
     let cached = |compute| {
         let model = model.clone().with_compute(compute);
         let cache = ReferenceCache::new(dir.path(), &model).expect("a cache");
-        ReferenceScores::cached(&model, &split, 1000, &cache, &mut |_| Ok(())).expect("scores").1
+        ReferenceScores::cached(&model, &split, 1000, &cache, &rpo::world::Alone, &mut |_| Ok(())).expect("scores").1
     };
     let seen = [Compute::F32, Compute::Bf16, Compute::F32, Compute::Bf16].map(cached);
     assert_eq!(seen, [Cached::Left, Cached::Left, Cached::Found, Cached::Found]);

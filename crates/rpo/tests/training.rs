@@ -25,6 +25,7 @@ use rpo::train::{
     Answered, BestBy, Event, Judge, Observer, OnBadStep, Passes, RunDir, SaveEvery, Saving, State, Summary, Task,
     TrainConfig, Trainer,
 };
+use rpo::world::{Alone, World};
 
 const WORDS: [&str; 12] = ["red", "blue", "green", "one", "two", "three", "say", "yes", "no", "and", "or", "not"];
 
@@ -139,6 +140,21 @@ impl Bench {
         observer: &mut dyn Observer,
         judge: Option<&Judge<'_>>,
     ) -> rpo::Result<Summary> {
+        self.joint_train(&Alone, out, objective, config, stop, observer, judge)
+    }
+
+    /// As one of the ranks of `world`, of which the first keeps the run.
+    #[allow(clippy::too_many_arguments)] // Each is what a test varies.
+    fn joint_train(
+        &self,
+        world: &dyn World,
+        out: &str,
+        objective: &ObjectiveConfig,
+        config: &TrainConfig,
+        stop: &Stop,
+        observer: &mut dyn Observer,
+        judge: Option<&Judge<'_>>,
+    ) -> rpo::Result<Summary> {
         let device = device().autodiff();
         let origin = self.checkpoint();
         let (split, _) = self.data();
@@ -147,6 +163,11 @@ impl Bench {
         let mut task = Task::new(objective, split, 1, passes).expect("defined");
         if let Some(row) = self.poisoned {
             task.objective = Box::new(Poisoned(task.objective, row));
+        }
+        if !world.leads() {
+            let state = State::begin(model, &task, config)?;
+            let trainer = Trainer { task, config, saving: None, judge, stop, world };
+            return Ok(trainer.run(state, &mut [observer])?.1);
         }
         let path = self.path(out);
         let (run, state) = if path.exists() {
@@ -160,7 +181,7 @@ impl Bench {
         let log = MetricsLog::open(&run.path("metrics.jsonl"), &state.progress).expect("log");
         let mut log = log.with_answers(Reader::new(origin.tokenizer(Chat::default()).expect("tokenizer")));
         let saving = Some(Saving { run: &run, origin: &origin });
-        let trainer = Trainer { task, config, saving, judge, stop };
+        let trainer = Trainer { task, config, saving, judge, stop, world };
         Ok(trainer.run(state, &mut [&mut log, observer])?.1)
     }
 
@@ -343,7 +364,7 @@ fn a_pass_that_was_stopped_goes_on_where_it_was() {
     let cache = ReferenceCache::new(&dir, &model).expect("hashed");
     let stop = Stop::new();
     let mut last = 0;
-    let stopped = ReferenceScores::cached(&model, &split, 64, &cache, &mut |done| {
+    let stopped = ReferenceScores::cached(&model, &split, 64, &cache, &Alone, &mut |done| {
         last = done;
         stop.request();
         stop.check()
@@ -355,7 +376,8 @@ fn a_pass_that_was_stopped_goes_on_where_it_was() {
         names.filter(|path| path.extension().is_some_and(|found| found == ending)).collect::<Vec<_>>()
     };
     assert_eq!((kept("parts").len(), kept("safetensors").len()), (1, 0));
-    let (scores, cached) = ReferenceScores::cached(&model, &split, 64, &cache, &mut |_| Ok(())).expect("scored");
+    let (scores, cached) =
+        ReferenceScores::cached(&model, &split, 64, &cache, &Alone, &mut |_| Ok(())).expect("scored");
     assert!(cached == Cached::Left && scores == whole, "the same bits as in one go");
     assert_eq!((kept("parts").len(), kept("safetensors").len()), (0, 1));
     assert!(ReferenceScores::are_cached(&split, &cache));
@@ -368,7 +390,8 @@ fn a_pass_that_was_stopped_goes_on_where_it_was() {
     let nan = [&good[..good.len() - 4], &f32::NAN.to_le_bytes()].concat();
     for damaged in [&flipped[..], &nan, &good[..good.len() - 4], b"", &[0; 4096]] {
         std::fs::write(file, damaged).expect("write");
-        let (again, cached) = ReferenceScores::cached(&model, &split, 64, &cache, &mut |_| Ok(())).expect("scored");
+        let (again, cached) =
+            ReferenceScores::cached(&model, &split, 64, &cache, &Alone, &mut |_| Ok(())).expect("scored");
         assert!(cached == Cached::Left && again == whole);
         assert_eq!(std::fs::read(file).expect("read"), good);
         assert_eq!(kept("lock").len(), 0);
@@ -381,7 +404,7 @@ fn programs_that_want_the_same_scores_wait_for_the_first() {
     let (split, _) = bench.data();
     let model = bench.checkpoint().load(&device()).expect("model");
     let cache = ReferenceCache::new(&bench.path("cache"), &model).expect("hashed");
-    let one = || ReferenceScores::cached(&model, &split, 64, &cache, &mut |_| Ok(())).expect("scored");
+    let one = || ReferenceScores::cached(&model, &split, 64, &cache, &Alone, &mut |_| Ok(())).expect("scored");
     let found = std::thread::scope(|scope| {
         let all: Vec<_> = (0..3).map(|_| scope.spawn(one)).collect();
         all.into_iter().map(|each| each.join().expect("scored")).collect::<Vec<_>>()
@@ -724,4 +747,126 @@ fn answers_are_shown_at_the_start_at_the_end_and_between() {
     assert!(lines.iter().all(|line| line["prompt"].as_str().is_some_and(|p| p.starts_with("say"))));
     assert!(lines.iter().all(|line| line["answer"].is_string()));
     assert_eq!(lines[0]["prompt"], lines[4]["prompt"]);
+}
+
+/// The weights, the optimizer's state and the record of a run on so many ranks; after step `stop.0` rank `stop.1` wishes to stop.
+fn on_ranks(
+    bench: &Bench,
+    out: &str,
+    ranks: usize,
+    objective: &ObjectiveConfig,
+    config: &TrainConfig,
+    wish: Option<(usize, usize)>,
+) -> (Vec<u8>, Vec<u8>, Vec<serde_json::Value>) {
+    let summaries = rpo::world::threads::run(ranks, |world| {
+        let stop = Stop::new();
+        let after = wish.filter(|(_, rank)| *rank == world.rank()).map(|(step, _)| step);
+        let mut stopper = Stopper { after, stop: &stop };
+        bench.joint_train(world, out, objective, config, &stop, &mut stopper, None).expect("trains")
+    });
+    assert!(summaries.iter().all(|summary| summary.progress == summaries[0].progress), "all know how far they are");
+    assert!(summaries.iter().all(|summary| summary.interrupted == wish.is_some()));
+    let state = std::fs::read(bench.path(out).join("last/resume/optimizer.safetensors")).expect("state");
+    (bench.weights(&format!("{out}/last")), state, bench.metrics(out))
+}
+
+#[test]
+fn any_number_of_ranks_comes_to_the_same_bytes() {
+    let bench = Bench::new();
+    for (name, _) in ObjectiveConfig::ALL {
+        let objective = if name == "rpo" { rpo() } else { ObjectiveConfig::named(name).expect("listed") };
+        for (recompute, micro_batch_tokens) in [(false, 4096), (true, 40)] {
+            let config = TrainConfig { recompute, micro_batch_tokens, shards: Some(4), ..config(5) };
+            let run = |ranks: usize| {
+                on_ranks(&bench, &format!("{name}-{recompute}-{ranks}"), ranks, &objective, &config, None)
+            };
+            let alone = run(1);
+            for ranks in [2, 4] {
+                let together = run(ranks);
+                assert_eq!(together.2, alone.2, "{name}: the record on {ranks} ranks");
+                assert!(together.0 == alone.0 && together.1 == alone.1, "{name}: weights and state on {ranks} ranks");
+            }
+        }
+    }
+}
+
+#[test]
+fn ranks_share_the_pass_over_the_reference_and_the_first_keeps_it() {
+    let bench = Bench::new();
+    let (split, _) = bench.data();
+    let pass = |ranks: usize, name: &str, stop_at: Option<usize>| {
+        rpo::world::threads::run(ranks, |world| {
+            let model = bench.checkpoint().load(&device()).expect("model");
+            // Each rank has a cache of its own; others than the first leave nothing there.
+            let dir = bench.path(&format!("{name}-{}", world.rank()));
+            let cache = ReferenceCache::new(&dir, &model).expect("hashed");
+            let progress = &mut |done| match stop_at {
+                Some(at) if done >= at && world.rank() == 1 => Err(rpo::Error::Stopped),
+                _ => Ok(()),
+            };
+            let found = ReferenceScores::cached(&model, &split, 16, &cache, world, progress);
+            assert!(world.leads() || !dir.exists());
+            found
+        })
+    };
+    let (alone, cached) = pass(1, "alone", None).remove(0).expect("scored");
+    assert_eq!(cached, Cached::Left);
+    for found in pass(3, "cut", Some(1)) {
+        assert!(matches!(found, Err(rpo::Error::Stopped)));
+    }
+    for (rank, found) in pass(3, "cut", None).into_iter().enumerate() {
+        let (scores, cached) = found.expect("scored");
+        assert!(scores == alone && (rank > 0 || cached == Cached::Left));
+    }
+    for found in pass(2, "cut", None) {
+        assert_eq!(found.expect("found"), (alone.clone(), Cached::Found));
+    }
+}
+
+#[test]
+fn a_run_goes_on_with_another_number_of_ranks_whoever_wished_it_to_stop() {
+    let bench = Bench::new();
+    let adapters = Lora { rank: 2, ..Lora::default() };
+    let adafactor = OptimizerConfig { algorithm: Algorithm::Adafactor(Default::default()), ..config(8).optimizer };
+    let plain = TrainConfig { shards: Some(4), ..config(8) };
+    for (name, config) in [
+        ("plain", plain.clone()),
+        ("adafactor", TrainConfig { optimizer: adafactor, ..plain.clone() }),
+        ("adapters", TrainConfig { lora: adapters, ..plain }),
+    ] {
+        let at_once = format!("{name}-at-once");
+        let whole = on_ranks(&bench, &at_once, 1, &rpo(), &config, None);
+        let out = format!("{name}-in-parts");
+        on_ranks(&bench, &out, 4, &rpo(), &config, Some((2, 3)));
+        on_ranks(&bench, &out, 1, &rpo(), &config, Some((4, 0)));
+        on_ranks(&bench, &out, 2, &rpo(), &config, Some((5, 1)));
+        let parts = on_ranks(&bench, &out, 4, &rpo(), &config, None);
+        assert_eq!(parts.2, whole.2, "{name}: the record");
+        assert!(parts.0 == whole.0 && parts.1 == whole.1, "{name}: weights and state");
+        assert_eq!(bench.weights(&format!("{out}/best")), bench.weights(&format!("{at_once}/best")), "{name}");
+    }
+}
+
+#[test]
+fn ranks_that_do_not_divide_the_shards_are_refused_and_a_failure_is_everybodys() {
+    let bench = Bench::new();
+    let config = TrainConfig { shards: Some(4), ..config(3) };
+    let run = |bench: &Bench, ranks: usize, out: &str| {
+        rpo::world::threads::run(ranks, |world| {
+            let stop = Stop::new();
+            let mut nothing = Stopper { after: None, stop: &stop };
+            bench.joint_train(world, out, &rpo(), &config, &stop, &mut nothing, None).expect_err("fails").to_string()
+        })
+    };
+    for said in run(&bench, 3, "three") {
+        assert!(said.contains("shards") && said.contains("(1, 2, 4)"), "{said}");
+    }
+    let poisoned = Bench { poisoned: Some(0), ..Bench::new() };
+    let alone = run(&poisoned, 1, "alone").remove(0);
+    assert!(alone.contains("the loss is inf") || alone.contains("the held-out loss is inf"), "{alone}");
+    for said in run(&poisoned, 2, "two") {
+        assert_eq!(said, alone);
+    }
+    let named = |out: &str| std::fs::read_to_string(poisoned.path(out).join("bad-steps.jsonl")).expect("bad steps");
+    assert_eq!(named("two"), named("alone"));
 }

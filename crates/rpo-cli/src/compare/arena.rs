@@ -11,6 +11,7 @@ use rpo::stop::Stop;
 use rpo::store::text_of;
 use rpo::tokenizer::Tokenizer;
 use rpo::train::{METRICS, RunDir};
+use rpo::world::Alone;
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -96,7 +97,7 @@ impl<'a> Arena<'a> {
         if comparison.resume && first.chat_date.is_none() {
             first.chat_date = record::read::<Start>(&comparison.out.join(START))?.basis.chat_date;
         }
-        let split = prepare(&mut first, true)?.split;
+        let split = prepare(&mut first, true, &Alone)?.split;
         if split.validation.groups.is_empty() {
             bail!("validation-fraction: without held-out prompts there is nothing to compare on");
         }
@@ -246,7 +247,7 @@ impl<'a> Arena<'a> {
         let budget = settings.train.micro_batch_tokens;
         let mut ranks = Ranks::new(held_out, &self.judging, &start.log_probs, budget, &settings.out, self.stop);
         let resume = RunDir::check_begun(&settings.out).is_ok();
-        let summary = train(settings, self.trained_on(), resume, self.stop, &mut [&mut ranks])?;
+        let summary = train(settings, self.trained_on(), resume, &Alone, self.stop, &mut [&mut ranks])?;
         self.go_on()?;
         // What a user would deploy: the lowest held-out loss, where any step was better than the start. Where none was, a
         // user would keep the start; `last` then shows what the objective did to it.

@@ -18,6 +18,7 @@ use rpo::model::checkpoint::{StoredAs, init};
 use rpo::objective::{DroConfig, KtoConfig, ObjectiveConfig, RpoConfig, SftConfig, SftRows};
 use rpo::train::TrainConfig;
 use rpo::train::optim::OptimizerConfig;
+use rpo::world::Alone;
 use task::Prompt;
 
 use crate::compare::Comparison;
@@ -56,8 +57,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
     println!("== SFT: learn to answer as the crowd does ==");
     let mut sft = settings(out, "fresh", "sft", ObjectiveConfig::Sft(SftConfig::default()), 3e-3, *seed);
-    let split = prepare(&mut sft, false)?.split;
-    train(&sft, split, false, stop, &mut [])?;
+    let split = prepare(&mut sft, false, &Alone)?.split;
+    train(&sft, split, false, &Alone, stop, &mut [])?;
     stop.check()?;
     println!("\n== Learn from the ratings which answers to give ==");
     let contestants = objectives().map(|(label, objective)| {

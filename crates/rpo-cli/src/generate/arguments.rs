@@ -249,6 +249,11 @@ fn early_stopping(value: &str) -> Result<EarlyStopping, String> {
 }
 
 impl Arguments {
+    /// Whether it is one part of several.
+    pub fn is_part(&self) -> bool {
+        self.out.shard.is_some()
+    }
+
     /// Checks what can be checked without a model.
     pub fn check(&self) -> Result<()> {
         let DecodingFlags { answers, best_of, stop, .. } = &self.how.decoding;

@@ -268,15 +268,20 @@ pub fn set(table: &mut Table, name: &str, value: Value) {
 
 /// What `then` and `now` do not have in common, each as `name: value then, value now`.
 pub fn differences(then: &Table, now: &Table) -> Vec<String> {
-    let names: BTreeSet<&String> = then.keys().chain(now.keys()).collect();
-    let of_name = names.into_iter().flat_map(|name| match (then.get(name), now.get(name)) {
-        (Some(Value::Table(then)), Some(Value::Table(now))) => {
-            differences(then, now).into_iter().map(|inner| format!("{name}.{inner}")).collect()
+    unlike(then, now, "then", "now")
+}
+
+/// What differs between two tables, with both values and whose they are.
+pub fn unlike(one: &Table, other: &Table, whose: &str, others: &str) -> Vec<String> {
+    let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+    let of_name = names.into_iter().flat_map(|name| match (one.get(name), other.get(name)) {
+        (Some(Value::Table(one)), Some(Value::Table(other))) => {
+            unlike(one, other, whose, others).into_iter().map(|inner| format!("{name}.{inner}")).collect()
         }
-        (then, now) if then == now => vec![],
-        (then, now) => {
-            let [then, now] = [then, now].map(|v| v.map_or_else(|| "nothing".into(), Value::to_string));
-            vec![format!("{name}: {then} then, {now} now")]
+        (one, other) if one == other => vec![],
+        (one, other) => {
+            let [one, other] = [one, other].map(|v| v.map_or_else(|| "nothing".into(), Value::to_string));
+            vec![format!("{name}: {one} {whose}, {other} {others}")]
         }
     });
     of_name.collect()

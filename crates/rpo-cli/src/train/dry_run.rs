@@ -8,6 +8,7 @@ use rpo::feedback::Split;
 use rpo::model::checkpoint::Checkpoint;
 use rpo::reference::{ReferenceScores, References};
 use rpo::train::{Costs, State, Task, Trainer};
+use rpo::world::Alone;
 
 use super::header;
 use super::passes::cache;
@@ -29,7 +30,8 @@ pub fn report(settings: &Settings, split: Split) -> Result<()> {
     })?;
     let header = header::lines(settings, &model, &task);
     let state = State::begin(model, &task, &settings.train)?;
-    let trainer = Trainer { task, config: &settings.train, saving: None, judge: None, stop: interrupt::stop() };
+    let trainer =
+        Trainer { task, config: &settings.train, saving: None, judge: None, stop: interrupt::stop(), world: &Alone };
     let costs = trainer.measure(state)?;
     bar.finish_and_clear();
 

@@ -23,6 +23,7 @@ use rpo::train::{
     BestBy, Judge, METRICS, Observer, RunDir, SETTINGS, Saving, State, Summary, TENSORBOARD, Task, Trainer,
     shown_prompts,
 };
+use rpo::world::World;
 use toml::Value;
 
 use self::data::Data;
@@ -30,6 +31,8 @@ use self::resume::BegunWith;
 use crate::flags::{Flags, real, text, whole};
 use crate::progress::{self, TrainingProgress};
 use crate::settings::{Given, Origin, Settings, merge};
+use crate::version::version;
+use crate::world::{SETTINGS_OF_RUN, agree, once_any, together_any};
 use crate::{advice, interrupt, judge, outcome, place};
 
 /// Train a model from rated responses: `rpo train rpo --model MODEL --data FILE --out DIR`
@@ -153,7 +156,7 @@ impl Arguments {
 }
 
 /// Runs the command.
-pub fn run(mut arguments: Arguments) -> Result<()> {
+pub fn run(mut arguments: Arguments, world: &dyn World) -> Result<()> {
     arguments.settle();
     let (file, resume, dry_run) = (arguments.config.clone(), arguments.resume.clone(), arguments.dry_run);
     let flags = arguments.flags()?;
@@ -161,15 +164,20 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
     let mut settings = match &resume {
         None => Settings::resolve(origin)?,
         Some(dir) => {
-            let dir = run_to_resume(dir.as_deref(), origin)?;
-            resume::settings(&dir, origin)?
+            // Others need not have the run's directory.
+            let known = once_any(world, || {
+                let dir = run_to_resume(dir.as_deref(), origin)?;
+                resume::settings(&dir, origin)?.to_toml()
+            })?;
+            Settings::from_table(known.parse()?, Origin { file: None, given: &[] })?
         }
     };
     let resume = resume.is_some();
-    let data = prepare(&mut settings, resume).map_err(|problem| origin.explain(problem)).or_else(|problem| {
+    let prepared = prepare(&mut settings, resume, world);
+    let data = prepared.map_err(|problem| origin.explain(problem)).or_else(|problem| {
         // What was changed may be the reason, and is what to say.
         if resume {
-            resume::refuse(&settings.out, &resume::changed_settings(&settings)?)?;
+            once_any(world, || resume::refuse(&settings.out, &resume::changed_settings(&settings)?))?;
         }
         Err(problem)
     })?;
@@ -177,9 +185,9 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
         advice::tell(&settings, &data.split)?;
     }
     if dry_run {
-        return dry_run::report(&settings, data.split);
+        return once_any(world, || dry_run::report(&settings, data.split));
     }
-    let summary = train(&settings, data.split, resume, interrupt::stop(), &mut [])?;
+    let summary = train(&settings, data.split, resume, world, interrupt::stop(), &mut [])?;
     outcome::report(&settings, data.templated, &summary);
     Ok(())
 }
@@ -202,10 +210,33 @@ fn run_to_resume(named: Option<&Path>, origin: Origin<'_>) -> Result<PathBuf> {
 
 /// Reads the data of `settings`, in which it settles the day that a chat template is told; what is wrong with the settings is told
 /// before anything is read or written, and what is wrong with the data before anything is computed.
-pub fn prepare(settings: &mut Settings, resume: bool) -> Result<Data> {
+pub fn prepare(settings: &mut Settings, resume: bool, world: &dyn World) -> Result<Data> {
     if !resume {
-        RunDir::check_new(&settings.out)?;
+        world.once(|| RunDir::check_new(&settings.out))?;
+        if world.size() > 1 {
+            settings.train.shards.get_or_insert(world.size());
+        }
     }
+    if world.size() > 1 {
+        // What is downloaded is downloaded once on a machine.
+        once_any(world, || Ok(Checkpoint::find(&settings.model).map(|_| ())?))?;
+    }
+    let (data, told) = match prepare_alone(settings) {
+        Ok(data) => (Some(data), Ok(())),
+        Err(problem) => (None, Err(problem)),
+    };
+    together_any(world, told)?;
+    let Some(data) = data else { bail!("nothing was read") };
+    let common = Settings { cache: PathBuf::new(), ..settings.clone() };
+    agree(
+        world,
+        &[("program", version().into()), (SETTINGS_OF_RUN, common.to_toml()?), ("data", data.split.fingerprint())],
+    )?;
+    Ok(data)
+}
+
+/// [`prepare`] by one process.
+fn prepare_alone(settings: &mut Settings) -> Result<Data> {
     check(settings)?;
     let device = place::find(&settings.device, settings.precision, settings.columns.strict)?;
     let origin = Checkpoint::find(&settings.model)?;
@@ -254,6 +285,7 @@ pub fn train(
     settings: &Settings,
     split: Split,
     resume: bool,
+    world: &dyn World,
     stop: &Stop,
     observers: &mut [&mut dyn Observer],
 ) -> Result<Summary> {
@@ -262,12 +294,17 @@ pub fn train(
     let model = load(settings, &origin)?;
     let begun_with = BegunWith::of(&split, &model)?;
     loading.finish_and_clear();
+    agree(world, &[("model", begun_with.reference_fingerprint.clone())])?;
     if resume {
-        resume::check(settings, &begun_with)?;
-        resume::lengthened(settings)?.iter().for_each(|note| println!("note: {note}"));
+        once_any(world, || {
+            resume::check(settings, &begun_with)?;
+            resume::lengthened(settings)?.iter().for_each(|note| println!("note: {note}"));
+            Ok(())
+        })?;
     }
     let seed = settings.train.seed;
-    let mut task = Task::new(&settings.objective, split, seed, |passes| passes::references(settings, passes, &model))?;
+    let mut task =
+        Task::new(&settings.objective, split, seed, |passes| passes::references(settings, passes, &model, world))?;
     for (name, value) in &task.facts {
         println!("{name}: {}", (value * 1e6).round() / 1e6);
     }
@@ -275,19 +312,24 @@ pub fn train(
     let reader = reader(settings, &task.data, origin.tokenizer(settings.chat())?)?;
     let judge =
         settings.judge.as_deref().map(|command| judge::of_tokens(command, settings.judge_timeout, reader.clone()));
-    let resumed = resume.then(|| RunDir::open(&settings.out)).transpose()?;
-    let (run, state) = match resumed {
-        Some(run) => {
+    let _saving = interrupt::saving();
+    let judge = judge.as_ref().map(|judge| judge as &Judge<'_>);
+    if !world.leads() {
+        let state = world.agreed(State::begin(model, &task, &settings.train))?;
+        let trainer = Trainer { task, config: &settings.train, saving: None, judge, stop, world };
+        return Ok(trainer.run(state, &mut [])?.1);
+    }
+    let begin = || -> rpo::Result<(RunDir, State)> {
+        if resume {
+            let run = RunDir::open(&settings.out)?;
             let state = run.resume(&settings.train, &mut task, model)?;
-            (run, state)
+            return Ok((run, state));
         }
         // Made only now, so that unusable data leave no directory in the way of the next attempt.
-        None => {
-            let state = State::begin(model, &task, &settings.train)?;
-            (RunDir::create(&settings.out)?, state)
-        }
+        let state = State::begin(model, &task, &settings.train)?;
+        Ok((RunDir::create(&settings.out)?, state))
     };
-    let _saving = interrupt::saving();
+    let (run, state) = world.agreed(begin())?;
     if resume {
         println!("going on after step {}", state.progress.step);
     }
@@ -298,8 +340,7 @@ pub fn train(
     let mut tensorboard = TensorBoard::create(&run.path(TENSORBOARD))?.with_answers(reader);
     let mut display = TrainingProgress::new();
     let saving = Some(Saving { run: &run, origin: &origin });
-    let trainer =
-        Trainer { task, config: &settings.train, saving, judge: judge.as_ref().map(|judge| judge as &Judge<'_>), stop };
+    let trainer = Trainer { task, config: &settings.train, saving, judge, stop, world };
     let mut all: Vec<&mut dyn Observer> = vec![&mut log, &mut tensorboard, &mut display];
     for observer in observers {
         all.push(&mut **observer);

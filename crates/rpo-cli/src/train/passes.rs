@@ -6,6 +6,7 @@ use rpo::feedback::Split;
 use rpo::model::Model;
 use rpo::reference::{Cached, PromptFeatures, ReferenceCache, ReferenceScores, References};
 use rpo::train::Passes;
+use rpo::world::World;
 
 use crate::progress;
 use crate::settings::Settings;
@@ -16,7 +17,12 @@ pub fn cache(settings: &Settings, reference: &Model) -> Result<ReferenceCache> {
 }
 
 /// What `passes` read of `reference`.
-pub fn references(settings: &Settings, passes: &Passes<'_>, reference: &Model) -> Result<References> {
+pub fn references(
+    settings: &Settings,
+    passes: &Passes<'_>,
+    reference: &Model,
+    world: &dyn World,
+) -> Result<References> {
     if passes.matched.is_none() && passes.mismatched.is_none() && passes.features.is_none() {
         return Ok(References::default());
     }
@@ -25,11 +31,11 @@ pub fn references(settings: &Settings, passes: &Passes<'_>, reference: &Model) -
         Some(split) if split.train.groups.is_empty() => "reference scores of the held-out responses",
         _ => "reference scores",
     };
-    let scores = |what, split: &Split| scores(settings, reference, &cache, what, split);
+    let scores = |what, split: &Split| scores(settings, reference, &cache, what, split, world);
     Ok(References {
         matched: passes.matched.as_deref().map(|split| scores(named, split)).transpose()?,
         mismatched: passes.mismatched.map(|split| scores("reference scores of mismatched pairs", split)).transpose()?,
-        features: passes.features.map(|split| features(settings, reference, &cache, split)).transpose()?,
+        features: passes.features.map(|split| features(settings, reference, &cache, split, world)).transpose()?,
     })
 }
 
@@ -39,6 +45,7 @@ fn scores(
     cache: &ReferenceCache,
     what: &'static str,
     split: &Split,
+    world: &dyn World,
 ) -> Result<ReferenceScores> {
     let bar = progress::pass(what, split.train.responses() + split.validation.responses());
     let mut count = |done: usize| {
@@ -46,21 +53,27 @@ fn scores(
         Ok(())
     };
     let budget = settings.train.micro_batch_tokens.max(1);
-    let (scores, cached) = ReferenceScores::cached(reference, split, budget, cache, &mut count)?;
+    let (scores, cached) = ReferenceScores::cached(reference, split, budget, cache, world, &mut count)?;
     bar.finish_and_clear();
     tell(what, cached, settings);
     Ok(scores)
 }
 
 /// What the reference's encoder says of the prompts.
-fn features(settings: &Settings, reference: &Model, cache: &ReferenceCache, split: &Split) -> Result<PromptFeatures> {
+fn features(
+    settings: &Settings,
+    reference: &Model,
+    cache: &ReferenceCache,
+    split: &Split,
+    world: &dyn World,
+) -> Result<PromptFeatures> {
     let bar = progress::pass("features of prompts", split.train.groups.len() + split.validation.groups.len());
     let mut count = |done: usize| {
         bar.set_position(done as u64);
         Ok(())
     };
     let budget = settings.train.micro_batch_tokens.max(1);
-    let (features, cached) = PromptFeatures::cached(reference, split, budget, cache, &mut count)?;
+    let (features, cached) = PromptFeatures::cached(reference, split, budget, cache, world, &mut count)?;
     bar.finish_and_clear();
     tell("features of prompts", cached, settings);
     Ok(features)

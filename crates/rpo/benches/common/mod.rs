@@ -114,7 +114,7 @@ pub fn train(policy: Model, data: FeedbackSet, config: &TrainConfig, observer: &
     let task = task.expect("defined");
     let stop = Stop::new();
     let state = State::begin(policy, &task, config).expect("valid");
-    let trainer = Trainer { task, config, saving: None, judge: None, stop: &stop };
+    let trainer = Trainer { task, config, saving: None, judge: None, stop: &stop, world: &rpo::world::Alone };
     trainer.run(state, &mut [observer]).expect("trains");
     seconds
 }

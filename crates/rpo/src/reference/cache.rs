@@ -10,6 +10,7 @@ use crate::model::{Compute, Model, NamedParameters};
 use crate::store::files::{make_dir, rename, sync};
 use crate::store::lock::Lock;
 use crate::store::tensors::{read_checked, write_checked};
+use crate::world::World;
 
 /// Version of the cache; raised when the same inputs give other results.
 const VERSION: &str = "rpo reference scores 2";
@@ -70,6 +71,49 @@ pub enum Cached {
     Left,
     /// They were computed, and the cache could not be written, which was told.
     Failed,
+}
+
+/// [`kept`] of one number a row, where several ranks compute: the first finds or keeps them, and all go through `complete` if
+/// something is to be computed, with what the first has of it already.
+///
+/// # Errors
+/// Those of `complete` and of [`kept`], on all ranks.
+pub(crate) fn kept_together(
+    world: &dyn World,
+    path: &Path,
+    name: &str,
+    n: usize,
+    complete: impl FnOnce(&mut Parts) -> Result<()>,
+) -> Result<(Vec<f32>, Cached)> {
+    if world.size() == 1 {
+        return kept(path, name, n, 1, complete);
+    }
+    if !world.leads() {
+        if let Some(known) = world.once(|| Ok(None::<Vec<(usize, f32)>>))? {
+            let mut parts = Parts::new(n, 1);
+            known.iter().for_each(|(row, value)| parts.put(&[*row], &[*value]));
+            complete(&mut parts)?;
+        }
+        return Ok((world.once(|| Ok(Vec::new()))?, Cached::Found));
+    }
+    // Whether the others compute too, and whether that failed, which they know then.
+    let (mut begun, mut failed) = (false, false);
+    let found = kept(path, name, n, 1, |parts| {
+        begun = true;
+        let all = world.once(|| Ok(Some(parts.known()))).and_then(|_| complete(parts));
+        failed = all.is_err();
+        all
+    });
+    if failed {
+        return found;
+    }
+    if !begun {
+        world.once(|| Ok(None::<Vec<(usize, f32)>>))?;
+    }
+    match found {
+        Ok((values, cached)) => Ok((world.once(|| Ok(values))?, cached)),
+        Err(problem) => world.once(|| Err(problem)).map(|values| (values, Cached::Failed)),
+    }
 }
 
 /// Takes the `n` rows of `width` numbers of tensor `name` from the file at `path`, or lets `complete` compute what is missing

@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::feedback::{PromptGroup, Split};
 use crate::host::host;
 use crate::model::Model;
+use crate::world::World;
 
 /// Numbers that are kept of each prompt.
 const WIDTH: usize = 64;
@@ -98,12 +99,19 @@ impl PromptFeatures {
         split: &Split,
         budget: usize,
         cache: &ReferenceCache,
+        world: &dyn World,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<(Self, Cached)> {
         let path = cache.path(split, "prompts.safetensors");
         let (n, width) = (groups(split).len(), width(model));
         let complete = |parts: &mut Parts| Self::complete(parts, model, split, budget, progress);
-        let (values, cached) = kept(&path, "features", n, width, complete)?;
+        // A pass of the encoder over prompts is short beside the others; one rank makes it.
+        let mut cached = Cached::Found;
+        let values = world.once(|| {
+            let (values, how) = kept(&path, "features", n, width, complete)?;
+            cached = how;
+            Ok(values)
+        })?;
         Ok((Self { width, values, prompts: places(split) }, cached))
     }
 
@@ -181,7 +189,10 @@ mod tests {
         let split = Split { train: FiniteProblem::new(1, Lengths::Equal).behaviour(2, 1), ..Split::default() };
         let dir = tempfile::tempdir().expect("temporary directory");
         let cache = ReferenceCache::new(dir.path(), &model).expect("hashed");
-        let features = || PromptFeatures::cached(&model, &split, 100, &cache, &mut |_| Ok(())).expect("computed");
+        let features = || {
+            PromptFeatures::cached(&model, &split, 100, &cache, &crate::world::Alone, &mut |_| Ok(()))
+                .expect("computed")
+        };
         let (first, cached) = features();
         assert_eq!(cached, Cached::Left);
         assert_eq!(features(), (first, Cached::Found));

@@ -75,6 +75,11 @@ impl Parts {
         }
     }
 
+    /// The rows of one number that are known, with it.
+    pub(crate) fn known(&self) -> Vec<(usize, f32)> {
+        (0..self.known.len()).filter(|&row| self.known[row]).map(|row| (row, self.values[row])).collect()
+    }
+
     /// Whether all of `rows` are known.
     pub(crate) fn have(&self, rows: &[usize]) -> bool {
         rows.iter().all(|&row| self.known[row])

@@ -2,17 +2,21 @@
 
 use burn::tensor::{Device, Tensor};
 
-use super::cache::{Cached, ReferenceCache, kept};
+use super::cache::{Cached, ReferenceCache, kept_together};
 use super::parts::Parts;
-use crate::batch::{PackedBatch, length_buckets};
+use crate::batch::{PackedBatch, Span, length_buckets};
 use crate::error::Result;
 use crate::feedback::Split;
 use crate::host::host;
 use crate::model::Model;
 use crate::score::{LogProb, Scores, score};
+use crate::world::World;
 
 /// Of the files of scores.
 const ENDING: &str = "safetensors";
+
+/// Batches of a rank after which what several ranks computed is put together, and kept.
+const ROUND: usize = 8;
 
 /// `log pi_ref(y|x)` of every response of a data set, or of one part of it, by its row.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,6 +110,42 @@ impl ReferenceScores {
         )
     }
 
+    /// Fills `parts`, which all ranks have alike, a round of batches at a time: each rank scores every `n`-th of them.
+    fn complete_together(
+        parts: &mut Parts,
+        model: &Model,
+        split: &Split,
+        budget: usize,
+        world: &dyn World,
+        progress: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        let model = &model.inference();
+        let sets = [&split.train, &split.validation];
+        let batches: Vec<(usize, Vec<Span>)> = (0..sets.len())
+            .flat_map(|set| length_buckets(sets[set], budget, false).into_iter().map(move |spans| (set, spans)))
+            .collect();
+        let mut done = 0;
+        for round in batches.chunks(ROUND * world.size()) {
+            let compute = || -> Result<Vec<(Vec<usize>, Vec<f32>)>> {
+                let mut own = Vec::new();
+                for (set, spans) in round.iter().skip(world.rank()).step_by(world.size()) {
+                    let batch = PackedBatch::pack(sets[*set], spans, model.start());
+                    if !parts.have(&batch.rows) {
+                        let log_probs = host(score(model, &batch).log_probs)?;
+                        own.push((batch.rows, log_probs));
+                    }
+                }
+                Ok(own)
+            };
+            for (rows, log_probs) in world.together(compute())?.into_iter().flatten() {
+                parts.put(&rows, &log_probs);
+            }
+            done += round.iter().flat_map(|(_, spans)| spans).map(|span| span.responses.len()).sum::<usize>();
+            world.agreed(progress(done))?;
+        }
+        Ok(())
+    }
+
     /// Whether `cache` holds all the scores of `split`, so that they need no pass.
     pub fn are_cached(split: &Split, cache: &ReferenceCache) -> bool {
         cache.path(split, ENDING).exists()
@@ -121,12 +161,16 @@ impl ReferenceScores {
         split: &Split,
         budget: usize,
         cache: &ReferenceCache,
+        world: &dyn World,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<(Self, Cached)> {
         let tokens = tokens(split);
         let path = cache.path(split, ENDING);
-        let complete = |parts: &mut Parts| Self::complete(parts, model, split, budget, progress);
-        let (log_probs, cached) = kept(&path, "log_probs", tokens.len(), 1, complete)?;
+        let complete = |parts: &mut Parts| match world.size() {
+            1 => Self::complete(parts, model, split, budget, progress),
+            _ => Self::complete_together(parts, model, split, budget, world, progress),
+        };
+        let (log_probs, cached) = kept_together(world, &path, "log_probs", tokens.len(), complete)?;
         Ok((Self { log_probs, tokens }, cached))
     }
 }

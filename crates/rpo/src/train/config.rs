@@ -81,6 +81,9 @@ pub struct TrainConfig {
     /// Tokens, prompts included, of a micro-batch: bounds memory, changes nothing else. Where an objective compares the
     /// responses of a prompt, those of one prompt, at most `batch-size`, stay together all the same.
     pub micro_batch_tokens: usize,
+    /// Parts of a step whose gradients are computed apart and added in order, so that any number of processes that divides it comes
+    /// to the same weights; by default as many as there are processes when the run begins.
+    pub shards: Option<usize>,
     /// Keep only what enters each block for the gradients and compute the rest again: less memory, a third more time.
     pub recompute: bool,
     /// Steps of linear warm-up; by default 150, but at most a tenth of all steps.
@@ -120,6 +123,7 @@ impl Default for TrainConfig {
             max_steps: None,
             batch_size: 32,
             micro_batch_tokens: 4096,
+            shards: None,
             recompute: false,
             warmup_steps: None,
             validate_every: None,
@@ -139,6 +143,11 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
+    /// Parts of a step whose gradients are computed apart.
+    pub fn shards(&self) -> usize {
+        self.shards.unwrap_or(1)
+    }
+
     /// Steps of warm-up where there are `steps` in all.
     pub fn warmup(&self, steps: usize) -> usize {
         self.warmup_steps.unwrap_or((steps / 10).min(150)).min(steps)
@@ -177,6 +186,7 @@ impl TrainConfig {
             ("max-steps", self.max_steps.unwrap_or(1)),
             ("validate-every", self.validate_every.unwrap_or(1)),
             ("micro-batch-tokens", self.micro_batch_tokens),
+            ("shards", self.shards()),
             ("keep", self.keep),
             ("log-every", self.log_every.unwrap_or(1)),
             ("patience", self.patience.unwrap_or(1)),

@@ -1,5 +1,7 @@
 //! What a run tells those who watch it, and what it leaves when it ends. Nothing here computes on tensors.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::BestBy;
@@ -157,13 +159,13 @@ pub struct Means {
     /// Mean over responses.
     pub loss: f64,
     /// By name; the objective's are means over responses.
-    pub metrics: Vec<(&'static str, f64)>,
+    pub metrics: Vec<(Cow<'static, str>, f64)>,
 }
 
 impl Means {
     /// The metric of this name.
     pub fn metric(&self, name: &str) -> Option<f64> {
-        self.metrics.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+        self.metrics.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
     }
 }
 
@@ -263,7 +265,7 @@ mod tests {
         let mut best = Vec::new();
         for (step, (loss, tau_b)) in validations.iter().enumerate() {
             progress.step = step;
-            let metrics = tau_b.map(|tau| ("tau_b", tau)).into_iter().collect();
+            let metrics = tau_b.map(|tau| ("tau_b".into(), tau)).into_iter().collect();
             best.push(progress.consider(&Means { loss: *loss, metrics }));
         }
         (progress, best)

@@ -1,9 +1,11 @@
 //! What is done between steps: validation, and answers for a judge and for people.
 
+use std::borrow::Cow;
+
 use burn::module::Module;
 
 use super::answers;
-use super::step::{Total, suspects};
+use super::step::{Piece, Total, suspects};
 use super::{BadStep, BestBy, Event, Means, Progress, Trainer};
 use crate::batch::{PackedBatch, length_buckets};
 use crate::diagnostics::{Diagnostics, Metrics};
@@ -11,7 +13,7 @@ use crate::error::Result;
 use crate::feedback::FeedbackSet;
 use crate::objective::Step;
 use crate::reference::References;
-use crate::score::{Learner, LogProb, Seen, score_set};
+use crate::score::{Learner, LogProb, Seen, score_batches};
 
 /// What is looked at beside the loss.
 pub(super) struct Watched {
@@ -59,18 +61,17 @@ impl Trainer<'_> {
         progress: &mut Progress,
         tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
     ) -> Result<()> {
-        self.stop.check()?;
         if progress.pending.validation {
             let nothing = References::default();
             let known = if progress.step == 0 { &self.task.references } else { &nothing };
             if self.look(learner, known, watched, progress, tell)? {
-                self.saving.map_or(Ok(()), |saving| saving.best(learner, self.config))?;
+                self.world.once(|| self.saving.map_or(Ok(()), |saving| saving.best(learner, self.config)))?;
             }
             progress.pending.validation = false;
         }
         if progress.pending.samples {
             let last = self.all_steps_done(progress, steps);
-            self.show(learner, watched, progress.step, last, tell)?;
+            self.world.once(|| self.show(learner, watched, progress.step, last, tell))?;
             progress.pending.samples = false;
         }
         Ok(())
@@ -85,7 +86,8 @@ impl Trainer<'_> {
         progress: &mut Progress,
         tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
     ) -> Result<bool> {
-        tell(Event::Milestone { step: progress.step, policy: &learner.policy.inference() })?;
+        let milestone = Event::Milestone { step: progress.step, policy: &learner.policy.inference() };
+        self.world.once(|| tell(milestone))?;
         let Some(means) = self.validate(progress.step, learner, known, watched, tell)? else { return Ok(false) };
         let best = progress.consider(&means);
         tell(Event::Validation { step: progress.step, means: &means, best })?;
@@ -136,16 +138,19 @@ impl Trainer<'_> {
                 seen = rows.filter_map(of_row).collect();
             }
             None => {
-                let budget = self.config.micro_batch_tokens;
-                let scores = score_set(&learner.policy, &watched.unused, budget, &mut |_| self.stop.check())?;
-                seen.extend(scores.into_iter().map(|(row, log_prob)| Seen { row, log_prob }));
+                let batches = length_buckets(&watched.unused, self.config.micro_batch_tokens, false);
+                let own = &batches[self.world.share(batches.len())];
+                let scores = score_batches(&learner.policy, &watched.unused, own, &mut |_| self.stop.check());
+                let scores = self.world.together(scores)?.into_iter().flatten();
+                seen.extend(scores.map(|(row, log_prob)| Seen { row, log_prob }));
             }
         }
         let mut means = total.means();
-        means.metrics.extend(self.diagnose(watched, &seen));
+        means.metrics.extend(self.diagnose(watched, &seen).into_iter().map(named));
         if let Some(judge) = self.judge {
-            let reward = answers::reward(judge, &learner.policy, &watched.judged, self.config.seed, self.stop)?;
-            means.metrics.extend(reward.map(|reward| (BestBy::Reward.metric(), reward)));
+            let reward = || answers::reward(judge, &learner.policy, &watched.judged, self.config.seed, self.stop);
+            let reward = self.world.once(reward)?;
+            means.metrics.extend(reward.map(|reward| named((BestBy::Reward.metric(), reward))));
         }
         Ok(Some(means))
     }
@@ -160,33 +165,50 @@ impl Trainer<'_> {
         let data = &self.task.data.validation;
         let rows: Vec<usize> = data.iter().map(|r| r.row).collect();
         let batches = length_buckets(data, self.config.micro_batch_tokens, self.whole_prompts());
+        let own = &batches[self.world.share(batches.len())];
         let mismatched = match &known.mismatched {
             Some(known) => rows.iter().map(|&row| known.ell(row, LogProb::Sum)).collect(),
-            None => self.mismatched(&learner.policy, |m| &m.validation, &batches, &rows)?,
+            None => self.mismatched(&learner.policy, |m| &m.validation, own, &rows)?,
         };
         let whole = Step { rows: &rows, mismatched: &mismatched };
+        let responses = own.iter().flatten().map(|span| span.responses.len()).sum();
+        let mut compute = || -> Result<Vec<(Piece, Vec<Seen>)>> {
+            let mut done = 0;
+            let mut pieces = Vec::with_capacity(own.len());
+            for spans in own {
+                self.stop.check()?;
+                let batch = PackedBatch::pack(data, spans, learner.policy.start());
+                let scores = match &known.matched {
+                    Some(known) if learner.value.is_none() => known.scores(&batch, &learner.policy.device()),
+                    _ => learner.score(&batch),
+                };
+                pieces.push((Piece::of(&self.task.objective.loss(&scores, whole)?)?, scores.seen()?));
+                done += batch.rows.len();
+                tell(Event::Validating { done, total: responses })?;
+            }
+            Ok(pieces)
+        };
+        let pieces = self.world.together(compute())?;
         let mut total = Total::default();
         let mut seen = Vec::with_capacity(rows.len());
         let mut bad = None;
-        for spans in batches {
-            self.stop.check()?;
-            let batch = PackedBatch::pack(data, &spans, learner.policy.start());
-            let scores = match &known.matched {
-                Some(known) if learner.value.is_none() => known.scores(&batch, &learner.policy.device()),
-                _ => learner.score(&batch),
-            };
-            total.add(&self.task.objective.loss(&scores, whole)?)?;
-            seen.extend(scores.seen()?);
+        for ((piece, of_piece), spans) in pieces.into_iter().flatten().zip(&batches) {
+            total.add(&piece);
+            seen.extend(of_piece);
             if !total.loss.is_finite() && bad.is_none() {
-                let responses = suspects(data, &spans, &seen);
+                let responses = suspects(data, spans, &seen);
                 let problem = format!("the held-out loss is {}", total.loss);
                 bad = Some(BadStep { step, validation: true, problem, responses });
             }
-            tell(Event::Validating { done: total.count, total: rows.len() })?;
         }
         if let Some(bad) = bad {
             self.hear_of(&bad, tell)?;
         }
         Ok((total, seen))
     }
+}
+
+/// A metric with its name.
+pub(super) fn named((name, value): (&'static str, f64)) -> (Cow<'static, str>, f64) {
+    (name.into(), value)
 }

@@ -4,6 +4,7 @@
 mod answers;
 mod config;
 mod event;
+mod exchange;
 mod look;
 mod measure;
 pub mod optim;
@@ -13,6 +14,7 @@ pub mod recompute;
 pub mod record;
 mod run;
 mod saves;
+mod shards;
 mod step;
 mod task;
 
@@ -23,6 +25,7 @@ use burn::tensor::Tensor;
 pub use answers::{Answered, Judge, shown_prompts};
 pub use config::{BestBy, OnBadStep, TrainConfig};
 pub use event::{BadStep, Event, Means, Observer, Pending, Progress, StepReport, Summary, Suspect};
+use exchange::Owners;
 pub use measure::Costs;
 pub use run::{BEGUN_WITH, METRICS, RunDir, SETTINGS, Saving, TENSORBOARD};
 use saves::SaveClock;
@@ -38,6 +41,7 @@ use crate::objective::ObjectiveConfig;
 use crate::score::Learner;
 use crate::stop::Stop;
 use crate::train::optim::{Optimizer, linear_schedule};
+use crate::world::{Alone, World};
 
 /// Trains a copy of `start`, which is also the reference, in memory and keeps nothing but what it returns: reference
 /// scores, objective and loop in one call. The device of `start` must track gradients.
@@ -55,7 +59,7 @@ pub fn fit(
     let task = Task::new(objective, data, config.seed, |passes| passes.compute(start, config.micro_batch_tokens))?;
     let state = State::begin(start.clone(), &task, config)?;
     let stop = Stop::new();
-    let trainer = Trainer { task, config, saving: None, judge: None, stop: &stop };
+    let trainer = Trainer { task, config, saving: None, judge: None, stop: &stop, world: &Alone };
     Ok(trainer.run(state, observers)?.0.learner.policy)
 }
 
@@ -84,6 +88,9 @@ pub struct Trainer<'a> {
     pub judge: Option<&'a Judge<'a>>,
     /// Heard after each micro-batch of training and validation and before each token of an answer. What was done is saved.
     pub stop: &'a Stop,
+    /// The processes that train together, each with the same task, settings and state. The first of them has `saving` and tells
+    /// observers.
+    pub world: &'a dyn World,
 }
 
 impl Trainer<'_> {
@@ -93,8 +100,18 @@ impl Trainer<'_> {
     /// If a setting asks for what is not there, numbers are not finite and the settings do not say to go on, a parameter gets no
     /// gradient, or a model cannot be saved. What was saved stays.
     pub fn run(mut self, state: State, observers: &mut [&mut dyn Observer]) -> Result<(State, Summary)> {
-        let State { mut learner, mut optimizer, mut progress } = state;
         self.check()?;
+        let owners = Owners::new(&state.learner, self.world.size());
+        let State { mut learner, mut optimizer, mut progress } = match self.world.size() {
+            1 => state,
+            _ => {
+                let memory = self.world.once(|| Ok(self.task.objective.memory().to_vec()))?;
+                if !self.world.leads() && !memory.is_empty() {
+                    self.task.objective.recall(&memory);
+                }
+                owners.begin(self.world, state)?
+            }
+        };
         let watched = self.part();
         let value_rate = self.task.objective.needs().value.and_then(|v| v.learning_rate);
         let largest = [self.config.optimizer.learning_rate, value_rate.unwrap_or(self.config.optimizer.learning_rate)];
@@ -107,13 +124,21 @@ impl Trainer<'_> {
         if progress.step == 0 {
             progress.best_by = self.config.best_by;
         }
-        if self.saving.is_some_and(|saving| !saving.run.has_saved()) {
-            self.save(&learner, &optimizer, &progress, &mut tell)?;
+        let keeps = self.world.once(|| Ok(self.saving.is_some()))?;
+        let new = self.world.once(|| Ok(self.saving.is_some_and(|saving| !saving.run.has_saved())))?;
+        if new {
+            self.save(&learner, &optimizer, &owners, &progress, &mut tell)?;
         }
         let mut clock = SaveClock::new(self.config.save_every, progress.step);
         let mut bad_in_a_row = 0;
         loop {
-            let saves = due(progress.step) && progress.pending != Pending::NOTHING || clock.is_due(progress.step);
+            // Time passes differently for each rank, and a wish to stop is heard by one alone; they go by what the first knows of
+            // the one, and anybody of the other.
+            let is_time = match self.world.together(self.stop.check().map(|()| clock.is_due(progress.step))) {
+                Err(Error::Stopped) => break,
+                told => told?.first().is_some_and(|&first| first),
+            };
+            let saves = keeps && (due(progress.step) && progress.pending != Pending::NOTHING || is_time);
             if saves {
                 self.check_finite(&learner, &optimizer, progress.step)?;
             }
@@ -121,7 +146,7 @@ impl Trainer<'_> {
                 break;
             }
             if saves {
-                self.save(&learner, &optimizer, &progress, &mut tell)?;
+                self.save(&learner, &optimizer, &owners, &progress, &mut tell)?;
                 clock.saved(progress.step);
             }
             if self.complete(&progress, steps) {
@@ -129,7 +154,7 @@ impl Trainer<'_> {
             }
             let step = progress.step + 1;
             let share = linear_schedule(step, warmup, steps);
-            let outcome = match self.gradients(&learner, step) {
+            let outcome = match self.gradients(&learner, &owners, step) {
                 Err(Error::Stopped) => break,
                 outcome => outcome?,
             };
@@ -141,9 +166,9 @@ impl Trainer<'_> {
                     let heard = self.hear_of(&bad, &mut tell);
                     // What was good before it is saved, if it was.
                     let ending = heard.is_err() || ends;
-                    if ending && clock.is_stale(progress.step) && self.check_finite(&learner, &optimizer, step).is_ok()
-                    {
-                        self.save(&learner, &optimizer, &progress, &mut tell)?;
+                    let stale = keeps && self.world.once(|| Ok(clock.is_stale(progress.step)))?;
+                    if ending && stale && self.check_finite(&learner, &optimizer, step).is_ok() {
+                        self.save(&learner, &optimizer, &owners, &progress, &mut tell)?;
                     }
                     heard?;
                     if ends {
@@ -161,8 +186,9 @@ impl Trainer<'_> {
             bad_in_a_row = 0;
             let started = Instant::now();
             learner = optimizer.update(learner, gradients, norms, largest.map(|rate| rate * share));
+            learner = owners.share(self.world, learner)?;
             self.task.objective.follow(&seen);
-            report.means.metrics.extend(self.diagnose(&watched, &seen));
+            report.means.metrics.extend(self.diagnose(&watched, &seen).into_iter().map(look::named));
             report.seconds += started.elapsed().as_secs_f64();
             report.learning_rate = largest[0] * share;
             progress.step = step;
@@ -170,9 +196,9 @@ impl Trainer<'_> {
             tell(Event::Step(&report))?;
         }
         let interrupted = !self.complete(&progress, steps);
-        if interrupted {
+        if interrupted && keeps {
             self.check_finite(&learner, &optimizer, progress.step)?;
-            self.save(&learner, &optimizer, &progress, &mut tell)?;
+            self.save(&learner, &optimizer, &owners, &progress, &mut tell)?;
         }
         let ran_out_of_patience = !interrupted && progress.step < steps;
         let summary = Summary { progress: progress.clone(), interrupted, ran_out_of_patience };
@@ -182,6 +208,7 @@ impl Trainer<'_> {
     /// That the settings can be met, before anything is done.
     fn check(&self) -> Result<()> {
         self.config.check(self.task.objective.needs(), &self.task.data)?;
+        shards::own(self.config, self.world)?;
         let refuse = |field, problem: &str| Err(Error::Setting { field, problem: problem.into() });
         match self.config.best_by {
             BestBy::Reward if self.judge.is_none() => {
@@ -209,21 +236,26 @@ impl Trainer<'_> {
 
     /// That what would be saved after `step` steps are numbers.
     fn check_finite(&self, learner: &Learner, optimizer: &Optimizer, step: usize) -> Result<()> {
-        if self.saving.is_none() {
-            return Ok(());
-        }
         let finite = |values: &Tensor<1>| host(values.clone()).map(|values| values.iter().all(|v| v.is_finite()));
         let parameters = learner.trained();
-        let weights = parameters.iter().map(|p| (p.name.as_str(), &p.values));
-        for (name, values) in weights.chain(optimizer.state()) {
-            if !finite(values)? {
+        let first_bad = || -> Result<Option<String>> {
+            let weights = parameters.iter().map(|p| (p.name.as_str(), &p.values));
+            for (name, values) in weights.chain(optimizer.state()) {
+                if !finite(values)? {
+                    return Ok(Some(name.to_string()));
+                }
+            }
+            Ok(None)
+        };
+        match self.world.together(first_bad())?.into_iter().flatten().next() {
+            None => Ok(()),
+            Some(name) => {
                 let problem = format!(
                     "after it `{name}` or what the optimizer remembers of it is not finite: training has diverged; {DIVERGED}"
                 );
-                return Err(Error::Step { step, problem });
+                Err(Error::Step { step, problem })
             }
         }
-        Ok(())
     }
 
     fn steps(&self) -> usize {
@@ -254,13 +286,21 @@ impl Trainer<'_> {
         &self,
         learner: &Learner,
         optimizer: &Optimizer,
+        owners: &Owners,
         progress: &Progress,
         tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
     ) -> Result<()> {
-        let Some(saving) = self.saving else { return Ok(()) };
-        tell(Event::Saving { step: progress.step })?;
-        saving.last(learner, optimizer, self.task.objective.as_ref(), progress, self.config)?;
-        tracing::debug!("saved after step {}", progress.step);
-        Ok(())
+        let gathered = match self.world.size() {
+            1 => None,
+            _ => owners.gather(self.world, optimizer)?,
+        };
+        self.world.once(|| {
+            let Some(saving) = self.saving else { return Ok(()) };
+            tell(Event::Saving { step: progress.step })?;
+            let optimizer = gathered.as_ref().unwrap_or(optimizer);
+            saving.last(learner, optimizer, self.task.objective.as_ref(), progress, self.config)?;
+            tracing::debug!("saved after step {}", progress.step);
+            Ok(())
+        })
     }
 }

@@ -6,7 +6,7 @@ mod adamw;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
 use rpo_ops::sum_of_squares;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ pub use adafactor::Adafactor;
 pub use adamw::AdamW;
 
 use crate::error::{Error, Result};
+use crate::host::host;
 use crate::model::NamedParameters;
 use crate::score::Learner;
 use crate::store::tensors::{TensorFile, write_flat};
@@ -168,9 +169,46 @@ impl GradientSum {
         }
     }
 
+    /// These gradients and those of later micro-batches.
+    pub(crate) fn plus(mut self, later: Self) -> Self {
+        self.add(later.by_name.into_iter().map(|(name, gradient)| (name, Some(gradient))).collect());
+        self
+    }
+
+    /// Sets the gradient of one parameter.
+    pub(crate) fn insert(&mut self, name: String, gradient: Tensor<1>) {
+        self.by_name.insert(name, gradient);
+    }
+
+    /// The numbers themselves.
+    pub(crate) fn into_host(self) -> Result<BTreeMap<String, Vec<f32>>> {
+        self.by_name.into_iter().map(|(name, gradient)| Ok((name, host(gradient)?))).collect()
+    }
+
     /// The gradients by the learner's names of its parameters.
     pub fn by_name(&self) -> &BTreeMap<String, Tensor<1>> {
         &self.by_name
+    }
+
+    /// The squared L2 norm of each parameter's gradient.
+    pub fn squares(&self) -> Squares {
+        Squares(self.by_name.iter().map(|(name, g)| (name.clone(), sum_of_squares(g.clone()))).collect())
+    }
+
+    /// [`Squares::norms`].
+    pub fn norms(&self) -> [f64; 2] {
+        self.squares().norms()
+    }
+}
+
+/// Squared L2 norms of gradients by the names of their parameters.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Squares(BTreeMap<String, f64>);
+
+impl Squares {
+    /// Those of several ranks, each of which has other parameters.
+    pub(crate) fn of_all(ranks: Vec<Self>) -> Self {
+        Self(ranks.into_iter().flat_map(|Self(squares)| squares).collect())
     }
 
     /// Checks that every parameter of `learner` that is trained was reached.
@@ -178,22 +216,18 @@ impl GradientSum {
     /// # Errors
     /// Names one without a gradient: the loss does not depend on it, which is a mistake.
     pub fn complete(&self, learner: &Learner) -> std::result::Result<(), String> {
-        match learner.trained().into_iter().find(|p| !self.by_name.contains_key(&p.name)) {
+        match learner.trained().into_iter().find(|p| !self.0.contains_key(&p.name)) {
             Some(p) => Err(format!("parameter `{}` received no gradient", p.name)),
             None => Ok(()),
         }
     }
 
-    /// The L2 norm over the parameters of `part`: those whose name begins so.
-    pub fn norm(&self, part: &str) -> f64 {
-        let those = self.by_name.iter().filter(|(name, _)| name.starts_with(part));
-        those.map(|(_, g)| sum_of_squares(g.clone())).sum::<f64>().sqrt()
-    }
-
     /// The L2 norms over the parameters of the policy and over those of the value network, which is 0 where there is none.
     /// Not finite if a gradient is not.
     pub fn norms(&self) -> [f64; 2] {
-        PARTS.map(|part| self.norm(part))
+        PARTS.map(|part| {
+            self.0.iter().filter(|(name, _)| name.starts_with(part)).map(|(_, square)| square).sum::<f64>().sqrt()
+        })
     }
 }
 
@@ -244,6 +278,32 @@ impl Optimizer {
     /// Counts a step that is not applied.
     pub fn skip(&mut self) {
         self.step += 1;
+    }
+
+    /// Steps that were counted.
+    pub(crate) fn steps(&self) -> usize {
+        self.step
+    }
+
+    /// What is remembered of every parameter, by its name, as numbers.
+    pub(crate) fn to_host(&self) -> Result<Vec<(String, Vec<Vec<f32>>)>> {
+        let numbers = |state: &[Tensor<1>]| state.iter().map(|values| host(values.clone())).collect::<Result<_>>();
+        self.state.iter().map(|(name, state)| Ok((name.clone(), numbers(state)?))).collect()
+    }
+
+    /// The same optimizer after `step` steps, remembering this.
+    pub(crate) fn with_state(
+        &self,
+        step: usize,
+        state: impl IntoIterator<Item = (String, Vec<Vec<f32>>)>,
+        device: &Device,
+    ) -> Self {
+        let numbers = |values: Vec<f32>| {
+            let n = values.len();
+            Tensor::from_data(TensorData::new(values, [n]), device)
+        };
+        let state = state.into_iter().map(|(name, state)| (name, state.into_iter().map(numbers).collect())).collect();
+        Self { config: self.config.clone(), step, state }
     }
 
     /// What is remembered of every parameter, by its name.
@@ -299,8 +359,6 @@ pub fn linear_schedule(step: usize, warmup: usize, total: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
-
     use super::*;
     use crate::model::{Config, Model, RandomWeights, ValueKind, ValueNetwork};
 
@@ -403,13 +461,13 @@ mod tests {
         let learner = learner();
         let mut one = gradients(&learner, |_| 0.0);
         let n = learner.parameters().iter().filter(|p| p.name.starts_with("value.")).count();
-        assert!(n > 1 && one.norm("policy.") == 0.0);
+        assert!(n > 1 && one.norms()[0] == 0.0);
         let loud = |name: &str, g: Tensor<1>| {
             if name.starts_with("value.") { g.add_scalar(100.0) } else { g.add_scalar(1e-3) }
         };
         one.by_name = std::mem::take(&mut one.by_name).into_iter().map(|(n, g)| (n.clone(), loud(&n, g))).collect();
-        let policy = one.norm("policy.");
-        assert!(policy < 1.0 && one.norm("value.") > 1.0);
+        let [policy, value] = one.norms();
+        assert!(policy < 1.0 && value > 1.0);
         let mut adam = Optimizer::new(OptimizerConfig::default()).expect("valid");
         let norms = one.norms();
         assert_eq!(norms[0], policy);
@@ -424,8 +482,8 @@ mod tests {
     fn a_parameter_without_gradient_is_an_error() {
         let learner = learner();
         let mut sum = gradients(&learner, |_| 1.0);
-        sum.complete(&learner).expect("all there");
+        sum.squares().complete(&learner).expect("all there");
         sum.by_name.remove("policy.shared.weight");
-        assert!(sum.complete(&learner).expect_err("missing").contains("policy.shared.weight"));
+        assert!(sum.squares().complete(&learner).expect_err("missing").contains("policy.shared.weight"));
     }
 }

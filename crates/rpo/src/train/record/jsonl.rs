@@ -56,7 +56,7 @@ impl MetricsLog {
 
     fn write_means(&mut self, mut line: Map<String, Value>, means: &Means) {
         line.insert("loss".into(), json!(means.loss));
-        line.extend(means.metrics.iter().map(|(name, value)| ((*name).to_string(), json!(value))));
+        line.extend(means.metrics.iter().map(|(name, value)| (name.to_string(), json!(value))));
         self.write(&Value::Object(line));
     }
 

@@ -103,7 +103,8 @@ impl Observer for TensorBoard {
 
 /// Loss and metrics by the names that TensorBoard shows.
 fn named(split: &str, means: &Means) -> Vec<(String, f64)> {
-    let all = std::iter::once(("loss", means.loss)).chain(means.metrics.iter().copied());
+    let metrics = means.metrics.iter().map(|(name, value)| (name.as_ref(), *value));
+    let all = std::iter::once(("loss", means.loss)).chain(metrics);
     all.map(|(name, value)| (format!("{split}/{name}"), value)).collect()
 }
 
@@ -183,7 +184,7 @@ mod tests {
     fn records_frame_their_messages() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let mut log = TensorBoard::create(dir.path()).expect("created");
-        let means = Means { loss: 1.5, metrics: vec![("log_ratio", 0.25)] };
+        let means = Means { loss: 1.5, metrics: vec![("log_ratio".into(), 0.25)] };
         log.observe(&Event::Validation { step: 7, means: &means, best: true }).expect("written");
         let file = std::fs::read_dir(dir.path()).expect("listing").next().expect("a file").expect("entry");
         let mut rest = &std::fs::read(file.path()).expect("read")[..];

@@ -41,10 +41,10 @@ fn together(a: StepReport, b: &StepReport) -> StepReport {
     let share = b.responses as f64 / (a.responses + b.responses).max(1) as f64;
     let mean = |a: f64, b: f64| a + (b - a) * share;
     let mut metrics = a.means.metrics;
-    for &(name, value) in &b.means.metrics {
-        match metrics.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, known)) => *known = mean(*known, value),
-            None => metrics.push((name, value)),
+    for (name, value) in &b.means.metrics {
+        match metrics.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) => *known = mean(*known, *value),
+            None => metrics.push((name.clone(), *value)),
         }
     }
     StepReport {
@@ -66,7 +66,7 @@ mod tests {
     fn steps_are_told_together_and_none_is_left_out() {
         let report = |step: usize, responses| StepReport {
             step,
-            means: Means { loss: step as f64, metrics: vec![("log_ratio", 2.0 * step as f64)] },
+            means: Means { loss: step as f64, metrics: vec![("log_ratio".into(), 2.0 * step as f64)] },
             learning_rate: 0.1 * step as f64,
             grad_norm: if step == 4 { 9.0 } else { 1.0 },
             responses,
