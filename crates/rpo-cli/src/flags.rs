@@ -40,6 +40,10 @@ pub struct Flags {
     /// Tokens computed at once: bounds memory, changes nothing else [default: 4096]
     #[arg(long)]
     micro_batch_tokens: Option<i64>,
+    /// Parts of a step whose gradients are computed apart and added in order: any number of processes that divides it comes to the
+    /// same weights, and may go on with the run [default: the number of processes (mpirun -n N) when the run begins]
+    #[arg(long, value_name = "N")]
+    shards: Option<i64>,
     /// Keep less for the gradients and compute it again: less memory, a third more time
     #[arg(long)]
     recompute: bool,
@@ -302,6 +306,7 @@ impl Flags {
             ("train.max-steps", whole(self.max_steps)),
             ("train.batch-size", whole(self.batch_size)),
             ("train.micro-batch-tokens", whole(self.micro_batch_tokens)),
+            ("train.shards", whole(self.shards)),
             ("train.recompute", self.recompute.then_some(Value::Boolean(true))),
             ("train.warmup-steps", whole(self.warmup_steps)),
             ("train.validate-every", whole(self.validate_every)),

@@ -153,12 +153,17 @@ fn main() -> std::process::ExitCode {
     rpo::keep_freed_memory();
     messages::end_with_the_reader();
     let commands = Arguments::command().color(messages::colour_of(std::env::args_os()));
-    let parsed = Arguments::from_arg_matches(&commands.get_matches()).unwrap_or_else(|problem| problem.exit());
+    let parsed = commands.try_get_matches().and_then(|matches| Arguments::from_arg_matches(&matches));
+    let parsed = parsed.unwrap_or_else(|problem| {
+        let status = problem.exit_code();
+        world::say_once(|| problem.exit());
+        std::process::exit(status)
+    });
     let Arguments { verbose, quiet, color, no_verify, command } = parsed;
     let joined = match world::Joined::join(command.name(), command.work()) {
         Ok(joined) => joined,
         Err(problem) => {
-            eprintln!("error: {problem:#}");
+            world::say_once(|| eprintln!("error: {problem:#}"));
             return std::process::ExitCode::FAILURE;
         }
     };

@@ -8,18 +8,30 @@ use toml::Table;
 
 use crate::settings::unlike;
 
-/// The variables by which launchers tell how many processes they started, and what they are called.
-const LAUNCHERS: [(&str, &str); 4] = [
-    ("OMPI_COMM_WORLD_SIZE", "mpirun"),
-    ("PMI_SIZE", "mpiexec"),
-    ("MV2_COMM_WORLD_SIZE", "mpirun"),
-    ("SLURM_STEP_NUM_TASKS", "srun"),
+/// The variables by which launchers tell a process how many they started and which of them it is, and what they are called.
+const LAUNCHERS: [(&str, &str, &str); 4] = [
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "mpirun"),
+    ("PMI_SIZE", "PMI_RANK", "mpiexec"),
+    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK", "mpirun"),
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "srun"),
 ];
 
 /// Who started this process with others, and how many they are; `None` for one by itself.
 fn launched(variable: impl Fn(&str) -> Option<String>) -> Option<(&'static str, usize)> {
-    let told = |(name, by)| Some((by, variable(name)?.parse().ok().filter(|&n: &usize| n > 1)?));
+    let told = |(size, _, by)| Some((by, variable(size)?.parse().ok().filter(|&n: &usize| n > 1)?));
     LAUNCHERS.into_iter().find_map(told)
+}
+
+/// Says what each of the processes that were started together would say before they are joined, and then end: the first says it, and
+/// the others let it.
+pub fn say_once(say: impl FnOnce()) {
+    let rank = |(_, rank, _): (_, &str, _)| std::env::var(rank).ok()?.parse::<usize>().ok();
+    let others = launched(|name| std::env::var(name).ok()).is_some();
+    match others && LAUNCHERS.into_iter().find_map(rank).is_some_and(|rank| rank > 0) {
+        // Once one has ended, launchers end the rest.
+        true => std::thread::sleep(std::time::Duration::from_secs(1)),
+        false => say(),
+    }
 }
 
 /// What a command does where several processes were started together.

@@ -28,7 +28,7 @@ pub fn report(settings: &Settings, split: Split) -> Result<()> {
         missing = unknown.map(|split| split.train.tokens() + split.validation.tokens()).sum();
         Ok::<_, anyhow::Error>(References::zeros(passes.all))
     })?;
-    let header = header::lines(settings, &model, &task);
+    let header = header::lines(settings, &model, &task, 1);
     let state = State::begin(model, &task, &settings.train)?;
     let trainer =
         Trainer { task, config: &settings.train, saving: None, judge: None, stop: interrupt::stop(), world: &Alone };

@@ -9,9 +9,20 @@ use rpo::train::optim::Algorithm;
 use crate::settings::Settings;
 
 /// Model, objective, steps and rates of the run of `settings`.
-pub fn lines(settings: &Settings, model: &Model, task: &Task) -> Vec<String> {
+pub fn lines(settings: &Settings, model: &Model, task: &Task, processes: usize) -> Vec<String> {
     let used = task.data.train.iter().filter(|r| task.objective.uses(r.row)).count();
-    vec![model_line(settings, model), objective_line(&settings.objective), steps_line(settings, used)]
+    let lines = [model_line(settings, model), objective_line(&settings.objective), steps_line(settings, used)];
+    lines.into_iter().chain(world_line(processes, settings.train.shards())).collect()
+}
+
+/// Who computes what of a step, where that is worth saying.
+fn world_line(processes: usize, shards: usize) -> Option<String> {
+    let of_one = match shards / processes {
+        1 => "a part each".to_string(),
+        n => format!("{n} parts each, one after the other"),
+    };
+    let by = if processes == 1 { "one process".into() } else { format!("{processes} processes") };
+    (shards > 1).then(|| format!("each step in {shards} parts, by {by}: {of_one}"))
 }
 
 fn model_line(settings: &Settings, model: &Model) -> String {

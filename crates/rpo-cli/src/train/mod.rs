@@ -217,6 +217,7 @@ pub fn prepare(settings: &mut Settings, resume: bool, world: &dyn World) -> Resu
             settings.train.shards.get_or_insert(world.size());
         }
     }
+    world.agreed(settings.train.check_shared(world.size()))?;
     if world.size() > 1 {
         // What is downloaded is downloaded once on a machine.
         once_any(world, || Ok(Checkpoint::find(&settings.model).map(|_| ())?))?;
@@ -308,7 +309,7 @@ pub fn train(
     for (name, value) in &task.facts {
         println!("{name}: {}", (value * 1e6).round() / 1e6);
     }
-    header::lines(settings, &model, &task).iter().for_each(|line| println!("{line}"));
+    header::lines(settings, &model, &task, world.size()).iter().for_each(|line| println!("{line}"));
     let reader = reader(settings, &task.data, origin.tokenizer(settings.chat())?)?;
     let judge =
         settings.judge.as_deref().map(|command| judge::of_tokens(command, settings.judge_timeout, reader.clone()));

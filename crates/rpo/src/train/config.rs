@@ -148,6 +148,24 @@ impl TrainConfig {
         self.shards.unwrap_or(1)
     }
 
+    /// Checks that so many processes can share a step.
+    ///
+    /// # Errors
+    /// If they cannot have equally many of its parts.
+    pub fn check_shared(&self, processes: usize) -> Result<()> {
+        let shards = self.shards();
+        if shards.is_multiple_of(processes) {
+            return Ok(());
+        }
+        let divide: Vec<String> = (1..=shards).filter(|n| shards.is_multiple_of(*n)).map(|n| n.to_string()).collect();
+        let problem = format!(
+            "a step in {shards} parts cannot be shared evenly by {processes} processes; start as many as divide it ({}), or begin a \
+             run with another number of shards",
+            divide.join(", ")
+        );
+        Err(Error::Setting { field: "shards", problem })
+    }
+
     /// Steps of warm-up where there are `steps` in all.
     pub fn warmup(&self, steps: usize) -> usize {
         self.warmup_steps.unwrap_or((steps / 10).min(150)).min(steps)

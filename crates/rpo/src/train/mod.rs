@@ -208,7 +208,7 @@ impl Trainer<'_> {
     /// That the settings can be met, before anything is done.
     fn check(&self) -> Result<()> {
         self.config.check(self.task.objective.needs(), &self.task.data)?;
-        shards::own(self.config, self.world)?;
+        self.config.check_shared(self.world.size())?;
         let refuse = |field, problem: &str| Err(Error::Setting { field, problem: problem.into() });
         match self.config.best_by {
             BestBy::Reward if self.judge.is_none() => {

@@ -2,31 +2,8 @@
 //! processes there are; each process computes some of them, one after the other, and their gradients are added in order. Sums of
 //! floating-point numbers depend on their order, and this one is the same for any number of processes.
 
-use std::ops::Range;
-
-use super::TrainConfig;
 use crate::batch::Span;
-use crate::error::{Error, Result};
 use crate::feedback::FeedbackSet;
-use crate::world::World;
-
-/// The shards of this rank.
-///
-/// # Errors
-/// If the ranks cannot have equally many.
-pub(super) fn own(config: &TrainConfig, world: &dyn World) -> Result<Range<usize>> {
-    let (shards, ranks) = (config.shards(), world.size());
-    if !shards.is_multiple_of(ranks) {
-        let divisors: Vec<String> = (1..=shards).filter(|n| shards.is_multiple_of(*n)).map(|n| n.to_string()).collect();
-        let problem = format!(
-            "a step in {shards} parts cannot be shared evenly by {ranks} processes; start as many as divide it ({}), or begin a run \
-             with another number of shards",
-            divisors.join(", ")
-        );
-        return Err(Error::Setting { field: "shards", problem });
-    }
-    Ok(world.share(shards))
-}
 
 /// Cuts the responses of `spans` into `n` contiguous parts of about equally many tokens, none of which is empty where there are enough
 /// responses. With `whole`, spans are not parted.

@@ -84,7 +84,7 @@ impl Trainer<'_> {
             .flat_map(|s| data.groups[s.group].responses[s.responses.clone()].iter().map(|r| r.row))
             .collect();
         let shards = shards::cut(data, &spans, self.config.shards(), self.whole_prompts());
-        let own = &shards[shards::own(self.config, self.world)?];
+        let own = &shards[self.world.share(shards.len())];
         let split = |spans: &Vec<Span>| split_evenly(data, spans, self.config.micro_batch_tokens, self.whole_prompts());
         let own: Vec<Vec<Vec<Span>>> = own.iter().map(split).collect();
         let mismatched = self.mismatched(&learner.policy, |m| &m.train, &own.concat(), &rows)?;

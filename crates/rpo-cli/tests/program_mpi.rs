@@ -1,0 +1,280 @@
+//! `mpirun -n N rpo train`: any number of processes comes to the same bytes, whatever happens to one of them, and what cannot work
+//! together is refused by name. On two hosts as well: network namespaces that a shaped line joins, for which one must be root (it is
+//! said if not). `RPO_KILLS=50` makes the test of killed processes last.
+
+#![cfg(all(feature = "mpi", target_os = "linux"))]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::Place;
+
+const RUN: &str = "train kto --model model --data data.jsonl --max-steps 8 --batch-size 8 --validate-every 4 --save-every 1 \
+                   --learning-rate 0.01 --shards 4";
+
+/// So long the others may go on after one has failed.
+const SOON: Duration = Duration::from_secs(20);
+
+/// OpenMPI's launcher for so many processes of what follows, on as few processors as there are.
+fn mpirun(place: &Place, n: usize) -> Command {
+    let mut command = place.command("mpirun");
+    let n = n.to_string();
+    command.args(["-n", &n, "--oversubscribe", "--bind-to", "none"]);
+    command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    command
+}
+
+fn on(place: &Place, n: usize, arguments: &str) -> Output {
+    let mut command = mpirun(place, n);
+    command.arg(env!("CARGO_BIN_EXE_rpo")).args(arguments.split_whitespace()).output().expect("mpirun")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn well(output: &Output) {
+    assert!(output.status.success(), "{}", said(output));
+}
+
+/// The bytes that a run must come to, and its record without times.
+fn result(run: &Path) -> (Vec<Vec<u8>>, Vec<serde_json::Value>) {
+    let read =
+        |name: &str| std::fs::read(run.join(name)).unwrap_or_else(|e| panic!("{}: {e}", run.join(name).display()));
+    let files = ["last/model.safetensors", "last/resume/optimizer.safetensors", "best/model.safetensors"];
+    let without_time = |line: &str| {
+        let mut line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        line.as_object_mut().expect("object").remove("seconds");
+        line
+    };
+    let record = String::from_utf8(read("metrics.jsonl")).expect("text");
+    (files.map(read).into(), record.lines().map(without_time).collect())
+}
+
+/// The process that is this rank of a program that runs in `place`.
+fn process_of(place: &Place, rank: usize) -> Option<u32> {
+    let (rank, place) = (format!("OMPI_COMM_WORLD_RANK={rank}"), place.path("cache").display().to_string());
+    let is_it = |pid: &u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        let has = |wanted: &str| environment.split(|b| *b == 0).any(|part| part.ends_with(wanted.as_bytes()));
+        program == Path::new(env!("CARGO_BIN_EXE_rpo")) && has(&rank) && has(&format!("={place}"))
+    };
+    let entries = std::fs::read_dir("/proc").expect("processes").flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(is_it)
+}
+
+fn signal(pid: u32, signal: &str) {
+    let sent = Command::new("kill").args([signal, &pid.to_string()]).status().expect("kill");
+    assert!(sent.success() || signal == "-KILL");
+}
+
+/// Waits for the end, which must come soon.
+fn end(mut child: Child) -> Output {
+    let began = Instant::now();
+    while child.try_wait().expect("child").is_none() {
+        assert!(began.elapsed() < SOON, "it goes on after {SOON:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().expect("ended")
+}
+
+fn start(place: &Place, n: usize, arguments: &str) -> Child {
+    let mut command = mpirun(place, n);
+    command.arg(env!("CARGO_BIN_EXE_rpo")).args(arguments.split_whitespace());
+    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("mpirun")
+}
+
+/// Waits until the run has saved after a step.
+fn until_saved(place: &Place, run: &str, step: u64) {
+    let began = Instant::now();
+    let saved = || -> Option<u64> {
+        let text = std::fs::read_to_string(place.path(run).join("last/resume/progress.json")).ok()?;
+        serde_json::from_str::<serde_json::Value>(&text).ok()?["step"].as_u64()
+    };
+    while saved().is_none_or(|saved| saved < step) {
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing is saved");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn any_number_of_processes_comes_to_the_same_bytes() {
+    let place = Place::with_model();
+    place.ok(&format!("{RUN} --out one"));
+    let one = result(&place.path("one"));
+    for n in [2, 4] {
+        let output = on(&place, n, &format!("{RUN} --out {n} --cache cache-{n}"));
+        well(&output);
+        assert!(result(&place.path(&n.to_string())) == one, "{n} processes");
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(told.matches("objective: kto").count(), 1, "one speaks for all: {told}");
+        assert!(told.contains(&format!("{n} processes")), "{told}");
+    }
+}
+
+#[test]
+fn a_request_to_end_that_one_process_hears_saves_and_another_number_goes_on() {
+    let place = Place::with_model();
+    let long = RUN.replace("--max-steps 8", "--max-steps 3000").replace("--save-every 1", "--save-every 1000");
+    let child = start(&place, 4, &format!("{long} --out run"));
+    until_saved(&place, "run", 4);
+    signal(process_of(&place, 2).expect("rank 2"), "-TERM");
+    end(child);
+    let text = std::fs::read_to_string(place.path("run/last/resume/progress.json")).expect("saved");
+    let step = serde_json::from_str::<serde_json::Value>(&text).expect("JSON")["step"].as_u64().expect("a step");
+    assert!(step >= 4);
+    let more = step + 3;
+    well(&on(&place, 2, &format!("train --resume run --max-steps {more}")));
+    // A run alone that stops and goes on at the same steps.
+    let refused = on(&place, 3, "train --resume run --max-steps 100000");
+    assert!(!refused.status.success() && said(&refused).contains("shards"), "{}", said(&refused));
+}
+
+#[test]
+fn a_process_that_is_killed_ends_all_and_the_run_goes_on_to_the_same_bytes() {
+    let kills: u32 = std::env::var("RPO_KILLS").map_or(4, |n| n.parse().expect("a number"));
+    let place = Place::with_model();
+    let began = Instant::now();
+    place.ok(&format!("{RUN} --out whole"));
+    let (whole, took) = (result(&place.path("whole")), began.elapsed());
+    for n in 0..kills {
+        let run = format!("killed-{n}");
+        let child = start(&place, 4, &format!("{RUN} --out {run}"));
+        // From the beginning to the end of a run, evenly.
+        std::thread::sleep(took * (n + 1) * 3 / (kills + 1));
+        if let Some(pid) = process_of(&place, n as usize % 4) {
+            signal(pid, "-KILL");
+        }
+        end(child);
+        let go_on = match place.path(&run).join("config.toml").is_file() {
+            true => format!("train --resume {run}"),
+            false => format!("{RUN} --out {run}"),
+        };
+        well(&on(&place, 2, &go_on));
+        assert!(result(&place.path(&run)) == whole, "killed for the {n}th time");
+    }
+}
+
+#[test]
+fn what_cannot_work_together_is_refused_with_its_reason() {
+    let place = Place::with_model();
+    let rpo = env!("CARGO_BIN_EXE_rpo");
+    let refused = |n: usize, script: &str, expected: &[&str]| {
+        let output = end(mpirun(&place, n)
+            .args(["sh", "-c", script])
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("mpirun"));
+        let said = said(&output);
+        assert!(!output.status.success() && expected.iter().all(|part| said.contains(part)), "{said}");
+        assert_eq!(said.matches("error: ").count(), 1, "said once: {said}");
+        assert!(!place.path("run").exists(), "nothing is begun");
+    };
+    let data = std::fs::read_to_string(place.path("data.jsonl")).expect("data");
+    place.write("other/data.jsonl", &data.replacen("\"reward\":1", "\"reward\":3", 1));
+    place.write("other/model/x", "");
+    place.ok("init --config config.json --tokenizer tokenizer.json --seed 9 --out there/model");
+    let run = RUN.replace("--data data.jsonl", "--data $D");
+    refused(3, &format!("D=data.jsonl; exec {rpo} {RUN} --out run"), &["shards", "(1, 2, 4)"]);
+    refused(2, &format!("exec {rpo} {RUN} --out run --max-steps"), &["--max-steps"]);
+    let at_1 = |what: &str| format!("[ $OMPI_COMM_WORLD_RANK = 1 ] && {what}");
+    refused(
+        2,
+        &format!("D=data.jsonl; {}; exec {rpo} {run} --out run", at_1("cd other && D=../missing.jsonl; true")),
+        &["rank 1"],
+    );
+    refused(
+        2,
+        &format!("S=1; {}; exec {rpo} {RUN} --seed $S --out run", at_1("S=2")),
+        &["rank 1", "train.seed: 1 on rank 0, 2 there"],
+    );
+    refused(
+        2,
+        &format!(
+            "{}; exec {rpo} {RUN} --out run",
+            at_1("mkdir -p here && cp -r model here/ && cp other/data.jsonl here/ && cd here")
+        ),
+        &["rank 1", "data: "],
+    );
+    std::fs::copy(place.path("data.jsonl"), place.path("there/data.jsonl")).expect("copied");
+    refused(2, &format!("{}; exec {rpo} {RUN} --out run", at_1("cd there")), &["rank 1", "model: "]);
+    // A command that is no work of several.
+    refused(
+        2,
+        &format!("exec {rpo} score --model model data.jsonl --output run"),
+        &["mpirun started 2 processes of `rpo score`"],
+    );
+    let generate = format!("exec {rpo} generate --model model --input data.jsonl --output run");
+    refused(2, &generate, &["--shard", "rpo merge"]);
+}
+
+/// Two network namespaces that a line joins; they end with it.
+struct Hosts(String);
+
+impl Hosts {
+    /// None without the means.
+    fn new(rate: &str, latency: &str) -> Option<Self> {
+        let hosts = Self(format!("rpo{}", std::process::id() % 100_000));
+        let (a, b) = (hosts.name(0), hosts.name(1));
+        let commands = [
+            format!("ip netns add {a}"),
+            format!("ip netns add {b}"),
+            format!("ip link add {a} netns {a} type veth peer name {b} netns {b}"),
+            format!("ip -n {a} addr add 10.77.0.1/24 dev {a}"),
+            format!("ip -n {b} addr add 10.77.0.2/24 dev {b}"),
+            format!("ip -n {a} link set {a} up"),
+            format!("ip -n {b} link set {b} up"),
+            format!("ip -n {a} link set lo up"),
+            format!("ip -n {b} link set lo up"),
+            format!("ip netns exec {a} tc qdisc add dev {a} root netem rate {rate} delay {latency}"),
+            format!("ip netns exec {b} tc qdisc add dev {b} root netem rate {rate} delay {latency}"),
+        ];
+        let done = commands.iter().all(|line| {
+            let mut words = line.split(' ');
+            let command = Command::new(words.next().expect("a word")).args(words).output();
+            command.is_ok_and(|output| output.status.success())
+        });
+        done.then_some(hosts)
+    }
+
+    fn name(&self, host: usize) -> String {
+        format!("{}{}", self.0, ["a", "b"][host])
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        for host in 0..2 {
+            let _ = Command::new("ip").args(["netns", "del", &self.name(host)]).output();
+        }
+    }
+}
+
+#[test]
+fn two_hosts_come_to_the_bytes_of_one() {
+    let place = Place::with_model();
+    place.ok(&format!("{RUN} --out one"));
+    for (rate, latency) in [("1gbit", "100us"), ("10gbit", "20us")] {
+        let Some(hosts) = Hosts::new(rate, latency) else {
+            eprintln!("skipped: two hosts need root, `ip netns` and `tc`");
+            return;
+        };
+        let agent = place.path("agent.sh");
+        place.write("agent.sh", &format!("#!/bin/sh\nshift\nexec ip netns exec {} sh -c \"$*\"\n", hosts.name(1)));
+        std::fs::set_permissions(&agent, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+        let line = "10.77.0.0/24";
+        let mut command = place.command("ip");
+        command.args(["netns", "exec", &hosts.name(0), "mpirun", "-n", "2", "--host", "10.77.0.1,10.77.0.2"]);
+        command.args(["--mca", "plm_rsh_agent"]).arg(&agent).args(["--mca", "btl", "tcp,self"]);
+        command.args(["--mca", "btl_tcp_if_include", line, "--mca", "oob_tcp_if_include", line]);
+        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+        command.arg(env!("CARGO_BIN_EXE_rpo")).args(RUN.split_whitespace()).args(["--out", rate, "--cache", rate]);
+        well(&command.output().expect("runs"));
+        assert!(result(&place.path(rate)) == result(&place.path("one")), "at {rate}");
+    }
+}
