@@ -119,10 +119,8 @@ impl Command {
     /// What it does where several processes were started together.
     fn work(&self) -> Work {
         match self {
-            Self::Train(_) => Work::Together,
-            Self::Generate(arguments) if !arguments.is_part() => {
-                Work::Parts("--shard 1/N, 2/N and so on, then `rpo merge`")
-            }
+            Self::Train(_) | Self::Compare(_) | Self::Evaluate(_) => Work::Together,
+            Self::Generate(arguments) if arguments.can_be_shared() => Work::Together,
             Self::Generate(_) | Self::Inspect(_) | Self::Config(_) | Self::Doctor(_) | Self::Completions { .. } => {
                 Work::Apart
             }
@@ -181,14 +179,14 @@ fn main() -> std::process::ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Train(arguments) => train::run(*arguments, world),
-        Command::Compare(arguments) => compare::run(*arguments),
+        Command::Compare(arguments) => compare::run(*arguments, world),
         Command::Inspect(what) => inspect::run(&what),
         Command::Convert(arguments) => convert::run(&arguments),
-        Command::Generate(arguments) => generate::run(&arguments),
+        Command::Generate(arguments) => generate::run(&arguments, world),
         Command::Merge(arguments) => merge::run(&arguments),
         Command::Rate(arguments) => rate::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
-        Command::Evaluate(arguments) => evaluate::run(&arguments),
+        Command::Evaluate(arguments) => evaluate::run(&arguments, world),
         Command::Card(arguments) => card::run(&arguments),
         Command::Push(arguments) => push::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),

@@ -41,7 +41,11 @@ struct Place {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let Arguments { out, parts } = arguments;
+    together(&arguments.out, &arguments.parts)
+}
+
+/// Puts the answers in `parts` together in `out`.
+pub fn together(out: &Path, parts: &[PathBuf]) -> Result<()> {
     if out.exists() {
         bail!("{} already exists; the first name is that of the new file", out.display());
     }

@@ -39,8 +39,6 @@ pub fn say_once(say: impl FnOnce()) {
 pub enum Work {
     /// They do it together.
     Together,
-    /// It has a part for each, which the user names.
-    Parts(&'static str),
     /// Any number of processes may do it beside each other.
     Apart,
     /// One does it.
@@ -66,10 +64,6 @@ impl Joined {
         match work {
             Work::Together => together(by, n),
             Work::Apart => Ok(Self::Alone(Alone)),
-            Work::Parts(how) => bail!(
-                "{by} started {n} processes of `rpo {command}`, each of which would do all of the work and write over the others; give \
-                 each its part ({how})"
-            ),
             Work::One => bail!(
                 "{by} started {n} processes of `rpo {command}`, each of which would do the same and write over the others; start it \
                  once"
@@ -121,8 +115,8 @@ fn together(by: &str, n: usize) -> Result<Joined> {
 #[cfg(not(feature = "mpi"))]
 fn together(by: &str, n: usize) -> Result<Joined> {
     bail!(
-        "{by} started {n} processes, and this program was built without MPI, so that each would be a run of its own in the same \
-         directory; build it with `cargo build --release --features mpi` (README, \"Several machines\"), or start it once"
+        "{by} started {n} processes, and this program was built without MPI, so that each would do all of the work in the same place; \
+         build it with `cargo build --release --features mpi` (README, \"Several machines\"), or start it once"
     )
 }
 

@@ -209,8 +209,65 @@ fn what_cannot_work_together_is_refused_with_its_reason() {
         &format!("exec {rpo} score --model model data.jsonl --output run"),
         &["mpirun started 2 processes of `rpo score`"],
     );
-    let generate = format!("exec {rpo} generate --model model --input data.jsonl --output run");
-    refused(2, &generate, &["--shard", "rpo merge"]);
+    let generate = format!("exec {rpo} generate --model model --input data.jsonl");
+    refused(2, &generate, &["--output FILE"]);
+}
+
+#[test]
+fn answers_are_shared_and_put_together_as_one_process_gives_them() {
+    let place = Place::with_model();
+    let generate = "generate --model model --input data.jsonl --sample --seed 3 -n 2 --max-new-tokens 6 --in-order";
+    place.ok(&format!("{generate} --output one.jsonl"));
+    let read = |name: &str| std::fs::read_to_string(place.path(name)).expect(name);
+    for n in [2, 3] {
+        let out = format!("by-{n}.jsonl");
+        // Something is there of an earlier session.
+        place.ok(&format!("{generate} --shard 2/{n} --output {out}.part-2-of-{n}"));
+        let refused = on(&place, 4, &format!("{generate} --output {out}"));
+        assert!(said(&refused).contains("another number of processes"), "{}", said(&refused));
+        well(&on(&place, n, &format!("{generate} --output {out} --resume")));
+        assert_eq!(read(&out), read("one.jsonl"));
+        well(&on(&place, n, &format!("{generate} --output {out} --resume")));
+        let refused = on(&place, n, &format!("{generate} --output {out}"));
+        assert!(said(&refused).contains("already exists"), "{}", said(&refused));
+        let left = std::fs::read_dir(place.0.path()).expect("place").flatten();
+        let left: Vec<String> =
+            left.filter_map(|e| e.file_name().into_string().ok()).filter(|n| n.contains("part-")).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[test]
+fn runs_of_a_comparison_are_shared_and_judged_alike() {
+    let place = Place::with_model();
+    let compare =
+        "compare --model model --data data.jsonl --objectives sft,rpo,kto --seeds 2 --max-steps 3 --batch-size 8";
+    place.ok(&format!("{compare} --out one"));
+    well(&on(&place, 3, &format!("{compare} --out three --cache other")));
+    let figures = |out: &str| {
+        let text = std::fs::read_to_string(place.path(out).join("compare.json")).expect("figures");
+        let mut figures: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        for model in figures["models"].as_array_mut().expect("models") {
+            model.as_object_mut().expect("a model").remove("seconds");
+        }
+        figures
+    };
+    assert_eq!(figures("three"), figures("one"));
+    assert!(place.path("three/report.html").is_file());
+}
+
+#[test]
+fn models_of_an_evaluation_are_asked_together() {
+    let place = Place::with_model();
+    place.ok("init --config config.json --tokenizer tokenizer.json --seed 9 --out other");
+    let evaluate = "evaluate --model a=model --model b=other --prompts data.jsonl --max-new-tokens 4";
+    place.ok(&format!("{evaluate} --out one"));
+    well(&on(&place, 2, &format!("{evaluate} --out two")));
+    for name in ["a", "b"] {
+        let answers = |out: &str| std::fs::read_to_string(place.path(out).join(format!("answers/{name}.jsonl")));
+        assert_eq!(answers("two").expect("answers"), answers("one").expect("answers"));
+    }
+    assert!(place.path("two/evaluation.json").is_file());
 }
 
 /// Two network namespaces that a line joins; they end with it.

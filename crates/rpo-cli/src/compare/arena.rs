@@ -233,8 +233,17 @@ impl<'a> Arena<'a> {
         verdict
     }
 
+    /// All runs: label, settings, and which run of its candidate it is.
+    pub fn runs(&self) -> impl Iterator<Item = (&str, &Settings, usize)> {
+        self.contestants.iter().flat_map(|(label, candidates)| {
+            candidates.iter().flat_map(move |candidate| {
+                candidate.iter().enumerate().map(move |(i, settings)| (label.as_str(), settings, i))
+            })
+        })
+    }
+
     /// Trains and judges run `i` of a candidate, or takes up what is there of it.
-    fn judged_run(&self, label: &str, settings: &Settings, i: usize, start: &Start) -> Result<Judged> {
+    pub fn judged_run(&self, label: &str, settings: &Settings, i: usize, start: &Start) -> Result<Judged> {
         let (rate, seed) = (settings.train.optimizer.learning_rate, settings.train.seed);
         println!("\n== {label}, learning rate {rate}, seed {seed} ==");
         let path = settings.out.join(JUDGED);

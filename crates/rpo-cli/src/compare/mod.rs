@@ -12,12 +12,15 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use rpo::generate::Decoding;
 use rpo::stop::Stop;
+use rpo::world::World;
 
 pub use arguments::Arguments;
 
 use crate::interrupt;
 use crate::judge::{Judge, ask};
 use crate::settings::Settings;
+use crate::version::version;
+use crate::world::{agree, once_any, together_any};
 use arena::Arena;
 
 /// What is compared.
@@ -47,12 +50,12 @@ pub struct Comparison {
 pub type Candidate = Vec<Settings>;
 
 /// Runs the command.
-pub fn run(arguments: Arguments) -> Result<()> {
+pub fn run(arguments: Arguments, world: &dyn World) -> Result<()> {
     let comparison = arguments::resolve(arguments)?;
     let timeout = comparison.judge_timeout;
     let judge =
         comparison.judged_by.as_ref().map(|command| move |answers: &[(String, String)]| ask(command, answers, timeout));
-    comparison.run(judge.as_ref().map(|j| j as &Judge<'_>), interrupt::stop())
+    comparison.run(judge.as_ref().map(|j| j as &Judge<'_>), world, interrupt::stop())
 }
 
 impl Comparison {
@@ -61,15 +64,26 @@ impl Comparison {
     /// # Errors
     /// If a setting is impossible, something is in the way in `out` or, to be gone on with, does not fit; if training or the
     /// judge fails, or `stop` is raised.
-    pub fn run(&self, judge: Option<&Judge<'_>>, stop: &Stop) -> Result<()> {
-        self.check()?;
+    pub fn run(&self, judge: Option<&Judge<'_>>, world: &dyn World, stop: &Stop) -> Result<()> {
+        once_any(world, || self.check())?;
         let arena = Arena::open(self, judge, stop)?;
-        let start = arena.start()?;
-        let mut verdicts = vec![arena.verdict_on_start(&start)];
-        for (label, candidates) in &arena.contestants {
-            verdicts.push(arena.best(label, candidates, &start)?);
+        agree(world, &[("program", version().into()), ("data", arena.split.fingerprint())])?;
+        let start = once_any(world, || arena.start())?;
+        if world.size() > 1 {
+            // Runs know nothing of each other: each rank makes every `n`-th, in a directory that all see.
+            let own = arena.runs().enumerate().filter(|(i, _)| i % world.size() == world.rank());
+            let made = own
+                .map(|(_, run)| run)
+                .try_for_each(|(label, settings, i)| arena.judged_run(label, settings, i, &start).map(drop));
+            together_any(world, made)?;
         }
-        report::write(self, &arena, &start, &verdicts)
+        once_any(world, || {
+            let mut verdicts = vec![arena.verdict_on_start(&start)];
+            for (label, candidates) in &arena.contestants {
+                verdicts.push(arena.best(label, candidates, &start)?);
+            }
+            report::write(self, &arena, &start, &verdicts)
+        })
     }
 
     /// The settings of all runs.

@@ -89,7 +89,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         };
         answers.iter().map(rate).collect()
     };
-    comparison.run(Some(&judge), stop)?;
+    comparison.run(Some(&judge), &Alone, stop)?;
     println!("the best possible reward is {}", task::BEST);
     let model = ["best", "last"].map(|name| out.join("rpo").join(name)).into_iter().find(|dir| dir.is_dir());
     if let Some(model) = model {

@@ -6,10 +6,12 @@ use anyhow::{Context, Result, bail};
 use rpo::evaluate::Entrant;
 use rpo::feedback::{Source, read_outputs};
 use rpo::model::checkpoint::Checkpoint;
+use rpo::world::World;
 
 use super::arguments::{Arguments, Named};
 use super::prompts::Prompts;
 use crate::generate::{self, Begun, OutputFlags};
+use crate::world::once_any;
 
 /// A model with its answers.
 pub struct Answered {
@@ -32,18 +34,18 @@ pub fn check(arguments: &Arguments, prompts: &Prompts) -> Result<()> {
 }
 
 /// Lets every model answer that has not, and reads all answers: equally many to each prompt by each model; of the baseline first.
-pub fn all(arguments: &Arguments, prompts: &Prompts) -> Result<Vec<Answered>> {
+pub fn all(arguments: &Arguments, prompts: &Prompts, world: &dyn World) -> Result<Vec<Answered>> {
     let dir = arguments.out.join("answers");
-    std::fs::create_dir_all(&dir).with_context(|| format!("cannot write {}", dir.display()))?;
     let questions = arguments.out.join("prompts.jsonl");
-    if !arguments.models.is_empty() {
-        prompts.write(&questions)?;
-    }
+    once_any(world, || {
+        std::fs::create_dir_all(&dir).with_context(|| format!("cannot write {}", dir.display()))?;
+        if arguments.models.is_empty() { Ok(()) } else { prompts.write(&questions) }
+    })?;
     let mut all = Vec::new();
     for named in &arguments.models {
         let file = dir.join(format!("{}.jsonl", named.name));
         tracing::info!("answers of {}", named.name);
-        generate::run(&asked(arguments, named, &questions, &file)).with_context(|| named.name.clone())?;
+        generate::run(&asked(arguments, named, &questions, &file), world).with_context(|| named.name.clone())?;
         all.push(read(named, file, prompts)?);
     }
     for named in &arguments.answers {

@@ -18,6 +18,7 @@ use rpo::evaluate::preference::agreements;
 use rpo::generate::Decoding;
 use rpo::store::files::write_file;
 use rpo::store::text_of;
+use rpo::world::World;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -26,6 +27,8 @@ pub use arguments::Arguments;
 use crate::generate::Begun as Answers;
 use crate::report::{command_line, print_table};
 use crate::settings::today;
+use crate::version::version;
+use crate::world::{agree, once_any};
 use answers::Answered;
 use prompts::Prompts;
 
@@ -39,23 +42,32 @@ struct Begun {
     models: Vec<(String, String)>,
 }
 
-/// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<()> {
+/// Runs the command, as one of the processes of `world`: all of them answer, and the first measures and asks the judges.
+pub fn run(arguments: &Arguments, world: &dyn World) -> Result<()> {
     arguments.check()?;
     let prompts = Prompts::read(arguments)?;
     answers::check(arguments, &prompts)?;
     measure::check(arguments, &prompts)?;
-    let is_new = !arguments.out.exists();
-    begin(arguments, &prompts)?;
-    let judges = judging::Judges::of(arguments);
-    if judges.is_err() && is_new {
-        // Nothing was done yet, and the mended command is to begin where this one did.
-        std::fs::remove_dir_all(&arguments.out).ok();
-    }
-    let judges = judges?;
-    let answered = answers::all(arguments, &prompts)?;
-    let metrics = measure::all(arguments, &prompts, &answered)?;
-    let heard = judges.hear(arguments.pairs, &prompts, &answered)?;
+    agree(world, &[("program", version().into()), ("prompts", prompts.fingerprint.clone())])?;
+    once_any(world, || {
+        let is_new = !arguments.out.exists();
+        begin(arguments, &prompts)?;
+        let judges = judging::Judges::of(arguments);
+        if judges.is_err() && is_new {
+            // Nothing was done yet, and the mended command is to begin where this one did.
+            std::fs::remove_dir_all(&arguments.out).ok();
+        }
+        judges.map(drop)
+    })?;
+    let answered = answers::all(arguments, &prompts, world)?;
+    once_any(world, || report_on(arguments, &prompts, answered))
+}
+
+/// Measures the answers and lets judges compare them; the report is in `--out`.
+fn report_on(arguments: &Arguments, prompts: &Prompts, answered: Vec<Answered>) -> Result<()> {
+    let judges = judging::Judges::of(arguments)?;
+    let metrics = measure::all(arguments, prompts, &answered)?;
+    let heard = judges.hear(arguments.pairs, prompts, &answered)?;
     let judgements: Vec<_> = heard.iter().map(|heard| heard.pairs.clone()).collect();
     let agreements = (judgements.len() > 1).then(|| {
         let judgements: Vec<&[_]> = judgements.iter().map(Vec::as_slice).collect();
@@ -73,11 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         metrics: metrics.iter().map(measure::Metric::found).collect(),
         judges: heard.iter().map(|heard| heard.found(answered.len())).collect(),
         agreements,
-        provenance: Provenance {
-            version: crate::version::version().into(),
-            date: today().to_string(),
-            command: command_line(),
-        },
+        provenance: Provenance { version: version().into(), date: today().to_string(), command: command_line() },
     };
     let out = &arguments.out;
     evaluation.write(&out.join("evaluation.json"))?;
@@ -89,7 +97,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let found = report::Found {
         evaluation: &evaluation,
         tables: &tables,
-        prompts: &prompts,
+        prompts,
         answered: &answered,
         metrics: &metrics,
         judgements: &judgements,

@@ -22,8 +22,9 @@ use crate::flags::ChatFlags;
 ///
 /// With --output, answers are added to the file as they finish. A run that was stopped, killed or out of disk goes on with
 /// the same command and --resume, without a lost or doubled answer; beside the file lies FILE.run.json, which says what the run
-/// was begun with. Several machines share the work by --shard, and `rpo merge` puts their files together.
-#[derive(clap::Args)]
+/// was begun with. Several machines share the work by --shard, and `rpo merge` puts their files together; processes that mpirun or
+/// srun starts together do so by themselves.
+#[derive(clap::Args, Clone)]
 #[command(after_help = "\
 Examples:
   rpo generate --model runs/first/best \"translate English to German: Good morning.\"
@@ -96,7 +97,7 @@ pub struct AnsweringFlags {
 }
 
 /// Where answers go, and which of them.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 #[command(next_help_heading = "Output")]
 pub struct OutputFlags {
     /// Write answers as JSON Lines to a new file, as they finish: id, prompt, response, log_prob (of all its tokens together,
@@ -249,9 +250,9 @@ fn early_stopping(value: &str) -> Result<EarlyStopping, String> {
 }
 
 impl Arguments {
-    /// Whether it is one part of several.
-    pub fn is_part(&self) -> bool {
-        self.out.shard.is_some()
+    /// Whether several processes can share it: not a conversation, and not one part of several already.
+    pub fn can_be_shared(&self) -> bool {
+        !self.talk && self.out.shard.is_none()
     }
 
     /// Checks what can be checked without a model.

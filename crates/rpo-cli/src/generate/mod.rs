@@ -9,6 +9,7 @@ mod pace;
 mod questions;
 mod row;
 pub mod shard;
+mod together;
 mod wanted;
 
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ use rpo::feedback::{Asked, prompts_fingerprint};
 use rpo::generate::{Engine, Finish, Request, Said, Texts};
 use rpo::model::checkpoint::Checkpoint;
 use rpo::tokenizer::Tokenizer;
+use rpo::world::World;
 
 pub use arguments::{AnsweringFlags, Arguments, OutputFlags};
 pub use begun::Begun;
@@ -34,8 +36,15 @@ use wanted::Wanted;
 
 use crate::{interrupt, place, progress};
 
-/// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<()> {
+/// Runs the command, as one of the processes of `world`.
+pub fn run(arguments: &Arguments, world: &dyn World) -> Result<()> {
+    match world.size() {
+        1 => run_alone(arguments),
+        _ => together::run(arguments, world),
+    }
+}
+
+fn run_alone(arguments: &Arguments) -> Result<()> {
     arguments.check()?;
     let checkpoint = Checkpoint::find(&arguments.model)?;
     if arguments.talk {
