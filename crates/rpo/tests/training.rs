@@ -594,7 +594,7 @@ fn reference_scores_are_cached_and_never_stale() {
     let scores = |model: &Path, split: &Split| {
         let model = Checkpoint::open(model).and_then(|c| c.load(&device())).expect("model");
         let cache = ReferenceCache::new(&cache, &model).expect("hashed");
-        ReferenceScores::cached(&model, split, 512, &cache, &mut |_| Ok(())).expect("scores")
+        ReferenceScores::cached(&model, split, 512, &cache, &Alone, &mut |_| Ok(())).expect("scores")
     };
     let (first, cached) = scores(&bench.path("model"), &split);
     assert_eq!(cached, Cached::Left);
@@ -621,7 +621,7 @@ fn reference_scores_are_cached_and_never_stale() {
     let model = bench.checkpoint().load(&device()).expect("model");
     std::fs::write(bench.path("file"), b"").expect("write");
     let nowhere = ReferenceCache::new(&bench.path("file"), &model).expect("hashed");
-    let scored = ReferenceScores::cached(&model, &split, 512, &nowhere, &mut |_| Ok(())).expect("scores");
+    let scored = ReferenceScores::cached(&model, &split, 512, &nowhere, &Alone, &mut |_| Ok(())).expect("scores");
     assert_eq!(scored, (first, Cached::Failed));
 }
 

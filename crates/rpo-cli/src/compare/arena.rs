@@ -30,7 +30,7 @@ pub struct Arena<'a> {
     /// Objectives by label, with the steps of their runs and the day that a chat template is told settled.
     pub contestants: Vec<(String, Vec<Candidate>)>,
     /// Judged on the held-out part.
-    split: Split,
+    pub split: Split,
     tokenizer: Tokenizer,
     /// The held-out prompts' texts, as the user wrote them.
     pub prompts: Vec<String>,
