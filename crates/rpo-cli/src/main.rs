@@ -18,6 +18,7 @@ mod merge;
 mod messages;
 mod outcome;
 mod place;
+mod plan;
 mod progress;
 mod push;
 mod rate;
@@ -66,6 +67,7 @@ enum Command {
     Init(init::Arguments),
     Train(Box<train::Arguments>),
     Compare(Box<compare::Arguments>),
+    Plan(plan::Arguments),
     /// See what a file of rated responses holds: `rpo inspect data FILE --tokenizer MODEL`
     #[command(subcommand)]
     Inspect(inspect::What),
@@ -99,6 +101,7 @@ impl Command {
             Self::Init(_) => "init",
             Self::Train(_) => "train",
             Self::Compare(_) => "compare",
+            Self::Plan(_) => "plan",
             Self::Inspect(_) => "inspect",
             Self::Convert(_) => "convert",
             Self::Generate(_) => "generate",
@@ -119,7 +122,7 @@ impl Command {
     /// What it does where several processes were started together.
     fn work(&self) -> Work {
         match self {
-            Self::Train(_) | Self::Compare(_) | Self::Evaluate(_) => Work::Together,
+            Self::Train(_) | Self::Compare(_) | Self::Evaluate(_) | Self::Plan(_) => Work::Together,
             Self::Generate(arguments) if arguments.can_be_shared() => Work::Together,
             Self::Generate(_) | Self::Inspect(_) | Self::Config(_) | Self::Doctor(_) | Self::Completions { .. } => {
                 Work::Apart
@@ -172,7 +175,10 @@ fn main() -> std::process::ExitCode {
         rpo::store::checksums::do_not_verify();
     }
     // What computes on this thread alone.
-    if matches!(command, Command::Demo(_) | Command::Train(_) | Command::Compare(_) | Command::Score(_)) {
+    if matches!(
+        command,
+        Command::Demo(_) | Command::Train(_) | Command::Compare(_) | Command::Plan(_) | Command::Score(_)
+    ) {
         rpo::compute_on_this_thread();
     }
     let result = world::hush(world).and_then(|()| interrupt::listen()).and_then(|()| match command {
@@ -180,6 +186,7 @@ fn main() -> std::process::ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Train(arguments) => train::run(*arguments, world),
         Command::Compare(arguments) => compare::run(*arguments, world),
+        Command::Plan(arguments) => plan::run(&arguments, world),
         Command::Inspect(what) => inspect::run(&what),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments, world),

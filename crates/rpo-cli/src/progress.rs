@@ -69,7 +69,7 @@ pub fn bytes(what: &'static str, total: u64) -> ProgressBar {
 /// Work that has no parts.
 pub fn busy(what: &'static str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, target(Log::Stderr)).with_message(what);
-    bar.set_style(style("{spinner} {msg} ({elapsed})", "{msg} ({elapsed} so far)"));
+    bar.set_style(style("{spinner} {msg} ({elapsed_precise})", "{msg} ({elapsed_precise} so far)"));
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }

@@ -827,7 +827,7 @@ fn ranks_share_the_pass_over_the_reference_and_the_first_keeps_it() {
 fn a_run_goes_on_with_another_number_of_ranks_whoever_wished_it_to_stop() {
     let bench = Bench::new();
     let adapters = Lora { rank: 2, ..Lora::default() };
-    let adafactor = OptimizerConfig { algorithm: Algorithm::Adafactor(Default::default()), ..config(8).optimizer };
+    let adafactor = OptimizerConfig { algorithm: Algorithm::Adafactor(Adafactor::default()), ..config(8).optimizer };
     let plain = TrainConfig { shards: Some(4), ..config(8) };
     for (name, config) in [
         ("plain", plain.clone()),

@@ -24,10 +24,18 @@ fn processor() -> String {
     format!("processor: {name}, {threads} threads{}; {instructions}", asked.unwrap_or_default())
 }
 
+/// Bytes of this machine's memory, where the system says so.
+pub fn total_memory() -> Option<u64> {
+    bytes_of("MemTotal")
+}
+
+fn bytes_of(name: &str) -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    field(&info, name)?.strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
 fn memory() -> String {
-    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let bytes = |name: &str| field(&info, name)?.strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024);
-    match (bytes("MemTotal"), bytes("MemAvailable")) {
+    match (total_memory(), bytes_of("MemAvailable")) {
         (Some(total), Some(free)) => format!("memory: {}, of which {} are free", HumanBytes(total), HumanBytes(free)),
         _ => "memory: unknown, since this system does not say".into(),
     }

@@ -10,6 +10,8 @@ use rpo::model::{Compute, Config};
 
 use crate::{place, progress};
 
+pub use machine::total_memory;
+
 /// See what this machine has, and whether a device computes what it should: `rpo doctor --device vulkan`
 ///
 /// A small model with fixed random weights scores a packed batch of prompts and responses of unequal lengths: its hidden states,

@@ -60,14 +60,14 @@ pub fn run(arguments: &Arguments, world: &dyn World) -> Result<()> {
         judges.map(drop)
     })?;
     let answered = answers::all(arguments, &prompts, world)?;
-    once_any(world, || report_on(arguments, &prompts, answered))
+    once_any(world, || report_on(arguments, &prompts, &answered))
 }
 
 /// Measures the answers and lets judges compare them; the report is in `--out`.
-fn report_on(arguments: &Arguments, prompts: &Prompts, answered: Vec<Answered>) -> Result<()> {
+fn report_on(arguments: &Arguments, prompts: &Prompts, answered: &[Answered]) -> Result<()> {
     let judges = judging::Judges::of(arguments)?;
-    let metrics = measure::all(arguments, prompts, &answered)?;
-    let heard = judges.hear(arguments.pairs, prompts, &answered)?;
+    let metrics = measure::all(arguments, prompts, answered)?;
+    let heard = judges.hear(arguments.pairs, prompts, answered)?;
     let judgements: Vec<_> = heard.iter().map(|heard| heard.pairs.clone()).collect();
     let agreements = (judgements.len() > 1).then(|| {
         let judgements: Vec<&[_]> = judgements.iter().map(Vec::as_slice).collect();
@@ -81,7 +81,7 @@ fn report_on(arguments: &Arguments, prompts: &Prompts, answered: Vec<Answered>) 
             seeds: answered[0].entrant.draws.len(),
             fingerprint: Some(prompts.fingerprint.clone()),
         },
-        decoding: decoding(&answered),
+        decoding: decoding(answered),
         metrics: metrics.iter().map(measure::Metric::found).collect(),
         judges: heard.iter().map(|heard| heard.found(answered.len())).collect(),
         agreements,
@@ -98,7 +98,7 @@ fn report_on(arguments: &Arguments, prompts: &Prompts, answered: Vec<Answered>) 
         evaluation: &evaluation,
         tables: &tables,
         prompts,
-        answered: &answered,
+        answered,
         metrics: &metrics,
         judgements: &judgements,
     };

@@ -104,6 +104,7 @@ mod tests {
         let costs = Costs {
             steps: 100,
             step_tokens: 800.0,
+            update_seconds: 0.1,
             step_seconds: 2.0,
             validations: 10,
             validation_seconds: 4.0,

@@ -291,8 +291,8 @@ pub fn train(
     observers: &mut [&mut dyn Observer],
 ) -> Result<Summary> {
     let origin = Checkpoint::find(&settings.model)?;
-    let loading = progress::busy("loading the model");
     let model = load(settings, &origin)?;
+    let loading = progress::busy("hashing the model");
     let begun_with = BegunWith::of(&split, &model)?;
     loading.finish_and_clear();
     agree(world, &[("model", begun_with.reference_fingerprint.clone())])?;
@@ -360,10 +360,12 @@ fn load(settings: &Settings, origin: &Checkpoint) -> Result<Model> {
     let rounded = train.lora.is_on() && train.store == StoredAs::Bf16;
     let subject = Subject::of(config).with_compute(compute);
     place::trust(&settings.device, &if train.lora.is_on() { subject.with_adapters(rounded) } else { subject })?;
+    let loading = progress::busy("loading the model");
     let model = match rounded {
         true => origin.load_rounded(&device.autodiff())?,
         false => origin.load(&device.autodiff())?,
     };
+    loading.finish_and_clear();
     let model = model.with_compute(compute);
     train.lora.check(&model)?;
     Ok(model)

@@ -16,7 +16,10 @@ pub fn find(name: &str) -> crate::Result<Device> {
     let problem = match name {
         "cpu" => return Ok(Device::flex()),
         #[cfg(feature = "cuda")]
-        "cuda" => return Ok(Device::cuda(0)),
+        // Opening one that is not there would panic.
+        "cuda" if !Device::enumerate(burn::tensor::DeviceType::Cuda).is_empty() => return Ok(Device::cuda(0)),
+        #[cfg(feature = "cuda")]
+        "cuda" => "no card of NVIDIA's, or no driver for it, is found (nvidia-smi lists what is there)".into(),
         #[cfg(feature = "rocm")]
         "rocm" => return Ok(Device::rocm(0)),
         #[cfg(feature = "metal")]

@@ -14,6 +14,7 @@ mod packed;
 mod parameters;
 pub(crate) mod peft;
 mod raw;
+mod size;
 pub mod t5;
 mod value;
 mod weights;

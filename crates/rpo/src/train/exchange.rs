@@ -129,36 +129,6 @@ impl Owners {
         }))
     }
 
-    /// What all ranks' optimizers remember, on the first rank; nothing on the others.
-    ///
-    /// # Errors
-    /// If a rank cannot be reached or the device fails.
-    pub fn gather(&self, world: &dyn World, optimizer: &Optimizer) -> Result<Option<Optimizer>> {
-        let own = optimizer.to_host()?;
-        let lengths = |(name, state): &(String, Vec<Vec<f32>>)| (name.clone(), state.iter().map(Vec::len).collect());
-        let all: Vec<Vec<(String, Vec<usize>)>> = world.together(Ok(own.iter().map(lengths).collect()))?;
-        let flat = || own.iter().flat_map(|(_, state)| state.iter());
-        if !world.leads() {
-            let sent: Vec<(usize, &[f32])> = flat().map(|values| (0, values.as_slice())).collect();
-            world.exchange(&sent, Vec::new())?;
-            return Ok(None);
-        }
-        let mut places: Vec<(usize, String, Vec<Vec<f32>>)> = Vec::new();
-        for (rank, state) in all.into_iter().enumerate().skip(1) {
-            let place = |(name, lengths): (String, Vec<usize>)| {
-                (rank, name, lengths.into_iter().map(|n| vec![0.0; n]).collect())
-            };
-            places.extend(state.into_iter().map(place));
-        }
-        let received = places
-            .iter_mut()
-            .flat_map(|(rank, _, state)| state.iter_mut().map(|place| (*rank, place.as_mut_slice())))
-            .collect();
-        world.exchange(&[], received)?;
-        let all = own.into_iter().chain(places.into_iter().map(|(_, name, state)| (name, state)));
-        Ok(Some(optimizer.with_state(optimizer.steps(), all, &Device::flex())))
-    }
-
     /// The state of the first rank, on all: weights, progress, and of what the optimizer remembers what is a rank's own. The others give
     /// one that begins.
     ///
@@ -198,6 +168,35 @@ impl Owners {
         let optimizer = optimizer.with_state(progress.step, state, &self.device);
         Ok(State { learner, optimizer, progress })
     }
+}
+
+/// What all ranks' optimizers remember, on the first rank; nothing on the others.
+///
+/// # Errors
+/// If a rank cannot be reached or the device fails.
+pub(super) fn gather(world: &dyn World, optimizer: &Optimizer) -> Result<Option<Optimizer>> {
+    let own = optimizer.to_host()?;
+    let lengths = |(name, state): &(String, Vec<Vec<f32>>)| (name.clone(), state.iter().map(Vec::len).collect());
+    let all: Vec<Vec<(String, Vec<usize>)>> = world.together(Ok(own.iter().map(lengths).collect()))?;
+    let flat = || own.iter().flat_map(|(_, state)| state.iter());
+    if !world.leads() {
+        let sent: Vec<(usize, &[f32])> = flat().map(|values| (0, values.as_slice())).collect();
+        world.exchange(&sent, Vec::new())?;
+        return Ok(None);
+    }
+    let mut places: Vec<(usize, String, Vec<Vec<f32>>)> = Vec::new();
+    for (rank, state) in all.into_iter().enumerate().skip(1) {
+        let place =
+            |(name, lengths): (String, Vec<usize>)| (rank, name, lengths.into_iter().map(|n| vec![0.0; n]).collect());
+        places.extend(state.into_iter().map(place));
+    }
+    let received = places
+        .iter_mut()
+        .flat_map(|(rank, _, state)| state.iter_mut().map(|place| (*rank, place.as_mut_slice())))
+        .collect();
+    world.exchange(&[], received)?;
+    let all = own.into_iter().chain(places.into_iter().map(|(_, name, state)| (name, state)));
+    Ok(Some(optimizer.with_state(optimizer.steps(), all, &Device::flex())))
 }
 
 /// A vector on a device.

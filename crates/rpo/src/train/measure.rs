@@ -30,6 +30,8 @@ pub struct Costs {
     pub step_tokens: f64,
     /// Seconds of a step.
     pub step_seconds: f64,
+    /// Seconds of it in which the optimizer updates the weights.
+    pub update_seconds: f64,
     /// Validations that need a pass over the held-out responses.
     pub validations: usize,
     /// Seconds of one of them, without what a judge takes.
@@ -89,6 +91,7 @@ impl Trainer<'_> {
             steps,
             step_tokens,
             step_seconds: step_tokens * (gradient_seconds + (passes - 1.0) * token_seconds) + update_seconds,
+            update_seconds,
             validations: if held_out > 0.0 { steps.div_ceil(self.config.validates_every(steps)) } else { 0 },
             validation_seconds: held_out * token_seconds,
             token_seconds,

@@ -25,7 +25,7 @@ use burn::tensor::Tensor;
 pub use answers::{Answered, Judge, shown_prompts};
 pub use config::{BestBy, OnBadStep, TrainConfig};
 pub use event::{BadStep, Event, Means, Observer, Pending, Progress, StepReport, Summary, Suspect};
-use exchange::Owners;
+use exchange::{Owners, gather};
 pub use measure::Costs;
 pub use run::{BEGUN_WITH, METRICS, RunDir, SETTINGS, Saving, TENSORBOARD};
 use saves::SaveClock;
@@ -127,7 +127,7 @@ impl Trainer<'_> {
         let keeps = self.world.once(|| Ok(self.saving.is_some()))?;
         let new = self.world.once(|| Ok(self.saving.is_some_and(|saving| !saving.run.has_saved())))?;
         if new {
-            self.save(&learner, &optimizer, &owners, &progress, &mut tell)?;
+            self.save(&learner, &optimizer, &progress, &mut tell)?;
         }
         let mut clock = SaveClock::new(self.config.save_every, progress.step);
         let mut bad_in_a_row = 0;
@@ -146,7 +146,7 @@ impl Trainer<'_> {
                 break;
             }
             if saves {
-                self.save(&learner, &optimizer, &owners, &progress, &mut tell)?;
+                self.save(&learner, &optimizer, &progress, &mut tell)?;
                 clock.saved(progress.step);
             }
             if self.complete(&progress, steps) {
@@ -168,7 +168,7 @@ impl Trainer<'_> {
                     let ending = heard.is_err() || ends;
                     let stale = keeps && self.world.once(|| Ok(clock.is_stale(progress.step)))?;
                     if ending && stale && self.check_finite(&learner, &optimizer, step).is_ok() {
-                        self.save(&learner, &optimizer, &owners, &progress, &mut tell)?;
+                        self.save(&learner, &optimizer, &progress, &mut tell)?;
                     }
                     heard?;
                     if ends {
@@ -198,7 +198,7 @@ impl Trainer<'_> {
         let interrupted = !self.complete(&progress, steps);
         if interrupted && keeps {
             self.check_finite(&learner, &optimizer, progress.step)?;
-            self.save(&learner, &optimizer, &owners, &progress, &mut tell)?;
+            self.save(&learner, &optimizer, &progress, &mut tell)?;
         }
         let ran_out_of_patience = !interrupted && progress.step < steps;
         let summary = Summary { progress: progress.clone(), interrupted, ran_out_of_patience };
@@ -286,13 +286,12 @@ impl Trainer<'_> {
         &self,
         learner: &Learner,
         optimizer: &Optimizer,
-        owners: &Owners,
         progress: &Progress,
         tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
     ) -> Result<()> {
         let gathered = match self.world.size() {
             1 => None,
-            _ => owners.gather(self.world, optimizer)?,
+            _ => gather(self.world, optimizer)?,
         };
         self.world.once(|| {
             let Some(saving) = self.saving else { return Ok(()) };

@@ -15,7 +15,7 @@ enum Parcel {
 
 /// A rank: a way to each other rank, and one from each.
 struct Rank {
-    rank: usize,
+    own: usize,
     to: Vec<Sender<Parcel>>,
     from: Vec<Receiver<Parcel>>,
 }
@@ -39,7 +39,7 @@ pub fn run<T: Send>(n: usize, work: impl Fn(&dyn World) -> T + Sync) -> Vec<T> {
             .into_iter()
             .zip(ends)
             .enumerate()
-            .map(|(rank, (to, from))| scope.spawn(move || work(&Rank { rank, to, from })))
+            .map(|(rank, (to, from))| scope.spawn(move || work(&Rank { own: rank, to, from })))
             .collect();
         // In order, so that the first panic is the one that is told.
         ranks.into_iter().map(|rank| rank.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
@@ -56,13 +56,13 @@ impl Rank {
     }
 
     fn gone(&self, other: usize) -> Error {
-        Error::World(format!("rank {other} has ended, and rank {} waits for it", self.rank))
+        Error::World(format!("rank {other} has ended, and rank {} waits for it", self.own))
     }
 }
 
 impl World for Rank {
     fn rank(&self) -> usize {
-        self.rank
+        self.own
     }
 
     fn size(&self) -> usize {
@@ -90,7 +90,7 @@ impl World for Rank {
                 _ => {
                     return Err(Error::World(format!(
                         "rank {from} sends something else than rank {} expects",
-                        self.rank
+                        self.own
                     )));
                 }
             }
