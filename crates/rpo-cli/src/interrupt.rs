@@ -85,7 +85,11 @@ fn hear(signal: i32) {
     if again || SAVING.load(Ordering::SeqCst) == 0 {
         std::process::exit(exit_status(signal));
     }
-    eprintln!("saving before stopping; press Ctrl-C again to stop at once");
+    // Of several processes the first speaks.
+    if !crate::messages::quiet() {
+        let again = if signal == CTRL_C { "press Ctrl-C again" } else { "a second signal" };
+        eprintln!("saving before stopping; {again} to stop at once");
+    }
 }
 
 /// Begins to listen; once for the program.

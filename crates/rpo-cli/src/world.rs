@@ -107,7 +107,7 @@ fn together(by: &str, n: usize) -> Result<Joined> {
         found if found == n => Ok(Joined::Mpi(processes)),
         found => bail!(
             "{by} started {n} processes, and the MPI library of this program finds {found}: launcher and library are not of the same \
-             MPI; start it with the mpirun of the library that it was built with (with Slurm: srun --mpi=pmix or --mpi=pmi2)"
+             MPI; start it with the mpirun of the library that it was built with (with Slurm: srun --mpi=pmix)"
         ),
     }
 }

@@ -94,3 +94,30 @@ fn output_that_nobody_reads_is_no_failure_of_the_program() {
         assert!(!said.contains("panicked"), "{arguments}: {said}");
     }
 }
+
+#[test]
+fn several_processes_do_not_write_over_each_other() {
+    let place = Place::with_model();
+    let started = |variables: &[(&str, &str)], arguments: &str| {
+        let mut command = place.command(env!("CARGO_BIN_EXE_rpo"));
+        let output = command.envs(variables.iter().copied()).args(arguments.split(' ')).output().expect("runs");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let first_of_four = [("OMPI_COMM_WORLD_SIZE", "4"), ("OMPI_COMM_WORLD_RANK", "0")];
+    let another = [("SLURM_STEP_NUM_TASKS", "2"), ("SLURM_PROCID", "1")];
+    // Without MPI they cannot be joined; what one process does is refused with it too.
+    if cfg!(not(feature = "mpi")) {
+        let (done, said) = started(&first_of_four, &format!("{TRAIN} --max-steps 1"));
+        assert!(!done && said.contains("mpirun started 4 processes") && said.contains("--features mpi"), "{said}");
+        assert!(!place.path("run").exists());
+    }
+    let score = "score --model model data.jsonl --output scores.jsonl";
+    let (done, said) = started(&first_of_four, score);
+    assert!(!done && said.contains("start it once") && !place.path("scores.jsonl").exists(), "{said}");
+    let (done, said) = started(&another, score);
+    assert!(!done && said.is_empty(), "the first says it: {said}");
+    // Parts, and what writes nothing, are for any number.
+    let part = "generate --model model --input data.jsonl --max-new-tokens 2 --shard 1/2 --output part.jsonl";
+    assert!(started(&first_of_four, part).0);
+    assert!(started(&[("OMPI_COMM_WORLD_SIZE", "1")], score).0);
+}

@@ -21,8 +21,12 @@ fn world_line(processes: usize, shards: usize) -> Option<String> {
         1 => "a part each".to_string(),
         n => format!("{n} parts each, one after the other"),
     };
+    let threads = match std::thread::available_parallelism().map_or(1, usize::from) {
+        1 => "1 thread".to_string(),
+        n => format!("{n} threads"),
+    };
     let by = if processes == 1 { "one process".into() } else { format!("{processes} processes") };
-    (shards > 1).then(|| format!("each step in {shards} parts, by {by}: {of_one}"))
+    (shards > 1).then(|| format!("each step in {shards} parts, by {by}: {of_one}, on {threads}"))
 }
 
 fn model_line(settings: &Settings, model: &Model) -> String {

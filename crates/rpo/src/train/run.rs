@@ -104,11 +104,11 @@ impl RunDir {
     /// If there is no such directory, or it was left before the run had begun.
     pub fn check_begun(dir: &Path) -> Result<()> {
         let problem = match dir.is_dir() {
-            false => "there is no such run",
+            false => "there is no such run to go on with",
             true if dir.join(SETTINGS).is_file() || !Self::saved_in(dir).is_empty() => return Ok(()),
             true => "the run stopped before it had begun; begin it again",
         };
-        Err(Error::NoModel { name: dir.display().to_string(), problem: problem.into() })
+        Err(Error::file(dir, problem))
     }
 
     fn locked(dir: &Path) -> Result<Self> {
