@@ -102,7 +102,7 @@ impl dyn World + '_ {
     /// What came of this rank's work, if none has failed.
     ///
     /// # Errors
-    /// Those of [`Self::together`].
+    /// Those of `together`.
     pub fn agreed<T>(&self, own: Result<T>) -> Result<T> {
         if self.size() == 1 {
             return own;
