@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 
 /// Most numbers of one message: its length is a signed 32-bit integer.
 const MESSAGE: usize = 1 << 28;
+/// So long a rank waits for the others without leaving its processor.
+const BRIEFLY: Duration = Duration::from_millis(2);
 /// So long a rank that fails waits for the others to fail too, so that what is wrong with all is told once.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -37,6 +39,18 @@ impl Processes {
         let all = universe.world();
         let failing = all.duplicate();
         Ok(Self { all, failing, _universe: universe })
+    }
+
+    /// Waits until all ranks are here, at first without leaving the processor, which others may need if it lasts.
+    fn meet(&self) {
+        let began = Instant::now();
+        let mut request = self.all.immediate_barrier();
+        while let Err(waiting) = request.test() {
+            request = waiting;
+            if began.elapsed() > BRIEFLY {
+                std::thread::sleep(BRIEFLY / 10);
+            }
+        }
     }
 
     /// To be called where this rank has failed, or was stopped, and leaves. Whether it is to say so: where all leave, the first speaks
@@ -109,6 +123,7 @@ impl World for Processes {
     }
 
     fn all_gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>> {
+        self.meet();
         let too_long = || Error::World("what ranks have to say is longer than two gigabytes".into());
         let length = Count::try_from(own.len()).map_err(|_| too_long())?;
         let mut lengths = vec![0; self.size()];
