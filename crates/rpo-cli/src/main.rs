@@ -211,11 +211,11 @@ fn main() -> std::process::ExitCode {
         (Ok(()), None) => std::process::ExitCode::SUCCESS,
         (Ok(()), Some(status)) => status.into(),
         (Err(problem), Some(status)) => {
-            joined.failed(|whose| eprintln!("{whose}{problem:#}"));
+            joined.failed(status, |whose| eprintln!("{whose}{problem:#}"));
             status.into()
         }
         (Err(problem), None) => {
-            joined.failed(|whose| eprintln!("error: {whose}{problem:#}"));
+            joined.failed(1, |whose| eprintln!("error: {whose}{problem:#}"));
             std::process::ExitCode::FAILURE
         }
     }

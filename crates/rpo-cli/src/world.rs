@@ -18,8 +18,9 @@ const LAUNCHERS: [(&str, &str, &str); 4] = [
 
 /// Who started this process with others, and how many they are; `None` for one by itself.
 fn launched(variable: impl Fn(&str) -> Option<String>) -> Option<(&'static str, usize)> {
-    let told = |(size, _, by)| Some((by, variable(size)?.parse().ok().filter(|&n: &usize| n > 1)?));
-    LAUNCHERS.into_iter().find_map(told)
+    // Of several, as where mpirun was started by srun, the innermost counts, which are the first in the list.
+    let told = |(size, _, by)| Some((by, variable(size)?.parse().ok()?));
+    LAUNCHERS.into_iter().find_map(told).filter(|&(_, n)| n > 1)
 }
 
 /// Says what each of the processes that were started together would say before they are joined, and then end: the first says it, and
@@ -80,8 +81,10 @@ impl Joined {
         }
     }
 
-    /// Whether this process is to say that it has failed. Where it alone has, all the others are ended after that.
-    pub fn failed(&self, say: impl FnOnce(&str)) {
+    /// Whether this process is to say that it has failed. Where it alone has, all the others are ended after that, with `status`.
+    pub fn failed(&self, status: u8, say: impl FnOnce(&str)) {
+        #[cfg(not(feature = "mpi"))]
+        let _ = status;
         match self {
             Self::Alone(_) => say(""),
             #[cfg(feature = "mpi")]
@@ -92,7 +95,7 @@ impl Joined {
                     Leave::Silent => {}
                     Leave::Alone => {
                         say(&format!("rank {} ({}): ", processes.rank(), processes.place()));
-                        processes.abort(1)
+                        processes.abort(status)
                     }
                 }
             }
@@ -138,6 +141,7 @@ pub fn hush(world: &dyn World) -> Result<()> {
 ///
 /// # Errors
 /// The first rank's that failed.
+#[track_caller]
 pub fn together_any<T: Serialize + DeserializeOwned>(world: &dyn World, own: Result<T>) -> Result<Vec<T>> {
     match world.size() {
         1 => Ok(vec![own?]),
@@ -149,6 +153,7 @@ pub fn together_any<T: Serialize + DeserializeOwned>(world: &dyn World, own: Res
 ///
 /// # Errors
 /// Those of `work`, on all ranks.
+#[track_caller]
 pub fn once_any<T: Serialize + DeserializeOwned>(world: &dyn World, work: impl FnOnce() -> Result<T>) -> Result<T> {
     match world.size() {
         1 => work(),
@@ -167,6 +172,7 @@ pub const SETTINGS_OF_RUN: &str = "settings";
 ///
 /// # Errors
 /// Names the first rank on which something differs from the first rank's, and what.
+#[track_caller]
 pub fn agree(world: &dyn World, facts: &[(&str, String)]) -> Result<()> {
     let own: Vec<String> = facts.iter().map(|(_, value)| value.clone()).collect();
     let all = world.together(Ok((world.place(), own)))?;
@@ -207,6 +213,12 @@ mod tests {
         assert_eq!(with("SLURM_STEP_NUM_TASKS", "2"), Some(("srun", 2)));
         assert_eq!(with("OMPI_COMM_WORLD_SIZE", "1"), None);
         assert_eq!(with("PATH", "4"), None);
+        let one_in_four = |asked: &str| match asked {
+            "OMPI_COMM_WORLD_SIZE" => Some("1".to_string()),
+            "SLURM_STEP_NUM_TASKS" => Some("4".to_string()),
+            _ => None,
+        };
+        assert_eq!(launched(one_in_four), None);
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub fn reference_scores(path: &Path, n: usize) -> Result<Vec<f32>> {
 /// # Errors
 /// If one is not what was saved, or the file of checksums holds something else.
 pub fn checksums(dir: &Path) -> Result<()> {
-    checksums::verify(dir, |_| true)
+    checksums::verify(dir, checksums::Holds::Model, |_| true)
 }
 
 /// The files that an index of shards names.

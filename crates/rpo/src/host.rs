@@ -1,6 +1,6 @@
-//! The one way from a tensor's device to plain numbers.
+//! The one way from a tensor's device to plain numbers, and back.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::error::{Error, Result};
 
@@ -10,6 +10,12 @@ use crate::error::{Error, Result};
 /// If the device fails to compute or to return them: such numbers are never taken for empty.
 pub(crate) fn host<const D: usize>(x: Tensor<D>) -> Result<Vec<f32>> {
     x.try_into_vec_as().map_err(|problem| Error::Device(problem.to_string()))
+}
+
+/// A vector of these values on a device.
+pub(crate) fn vector(values: Vec<f32>, device: &Device) -> Tensor<1> {
+    let n = values.len();
+    Tensor::from_data(TensorData::new(values, [n]), device)
 }
 
 /// The value of a tensor that holds one.
@@ -30,7 +36,7 @@ pub(crate) fn bytes(x: Tensor<1>) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Int, Tensor};
+    use burn::tensor::Int;
 
     use super::*;
 

@@ -70,7 +70,9 @@ impl Comparison {
         agree(world, &[("program", version().into()), ("data", arena.split.fingerprint())])?;
         let start = once_any(world, || arena.start())?;
         if world.size() > 1 {
-            // Runs know nothing of each other: each rank makes every `n`-th, in a directory that all see.
+            // Runs know nothing of each other: each rank makes every `n`-th, in a directory that all see. One that is done hears signals
+            // as one that saves, since its end would be that of all.
+            let _saving = interrupt::saving();
             let own = arena.runs().enumerate().filter(|(i, _)| i % world.size() == world.rank());
             let made = own
                 .map(|(_, run)| run)

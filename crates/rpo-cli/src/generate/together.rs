@@ -62,7 +62,8 @@ fn refuse_other_parts(out: &Path, ranks: usize) -> Result<()> {
     let own = format!("-of-{ranks}");
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
-        let of_others = name.strip_prefix(&begins).is_some_and(|rest| !rest.contains(&own));
+        let part = name.strip_suffix(".run.json").unwrap_or(&name);
+        let of_others = part.strip_prefix(&begins).is_some_and(|rest| !rest.ends_with(&own));
         if of_others {
             bail!(
                 "{} is of a run by another number of processes; go on with as many, or remove it to begin anew",

@@ -59,7 +59,8 @@ pub fn step(job: &Job, machine: &Machine, line: &Line, n: usize) -> [f64; 3] {
 pub fn memory(job: &Job, n: usize) -> [f64; 4] {
     let n = n as f64;
     let weights = (job.weights - job.trained).max(0.0) * job.frozen_bytes + job.trained * F32;
-    // Beside a sum the gradients of the micro-batch at hand; where there are others, what is sent and what is received instead.
+    // Beside a sum the gradients of the micro-batch at hand; where there are others, what is sent and what is received instead. A process
+    // with several parts (--shards above the number of processes) holds a sum for each, which is not counted here.
     let gradients = job.trained * F32 * 2.0;
     [weights, gradients, job.trained * F32 * job.remembered / n, job.activations]
 }

@@ -16,7 +16,7 @@ use crate::settings::Settings;
 use crate::{interrupt, progress};
 
 /// Prints the settings of a run on `split`, its steps, and estimates of its time and memory.
-pub fn report(settings: &Settings, split: Split) -> Result<()> {
+pub fn report(settings: &Settings, split: Split, processes: usize) -> Result<()> {
     let bar = progress::busy("measuring a few micro-batches");
     let model = super::load(settings, &Checkpoint::find(&settings.model)?)?;
     // Tokens that passes have to score.
@@ -28,7 +28,7 @@ pub fn report(settings: &Settings, split: Split) -> Result<()> {
         missing = unknown.map(|split| split.train.tokens() + split.validation.tokens()).sum();
         Ok::<_, anyhow::Error>(References::zeros(passes.all))
     })?;
-    let header = header::lines(settings, &model, &task, 1);
+    let header = header::lines(settings, &model, &task, processes);
     let state = State::begin(model, &task, &settings.train)?;
     let trainer =
         Trainer { task, config: &settings.train, saving: None, judge: None, stop: interrupt::stop(), world: &Alone };
@@ -39,6 +39,9 @@ pub fn report(settings: &Settings, split: Split) -> Result<()> {
     header.iter().for_each(|line| println!("{line}"));
     estimates(&costs, missing).iter().for_each(|line| println!("{line}"));
     println!("{}", memory(peak_memory(), settings.device == "cpu"));
+    if processes > 1 {
+        println!("measured by one process; `rpo plan` says what {processes} of them take");
+    }
     println!("dry run: nothing was written to {}", settings.out.display());
     Ok(())
 }

@@ -185,7 +185,7 @@ pub fn run(mut arguments: Arguments, world: &dyn World) -> Result<()> {
         advice::tell(&settings, &data.split)?;
     }
     if dry_run {
-        return once_any(world, || dry_run::report(&settings, data.split));
+        return once_any(world, || dry_run::report(&settings, data.split, world.size()));
     }
     let summary = train(&settings, data.split, resume, world, interrupt::stop(), &mut [])?;
     outcome::report(&settings, data.templated, &summary);
@@ -217,7 +217,9 @@ pub fn prepare(settings: &mut Settings, resume: bool, world: &dyn World) -> Resu
             settings.train.shards.get_or_insert(world.size());
         }
     }
-    world.agreed(settings.train.check_shared(world.size()))?;
+    world.agreed(settings.train.validate().and_then(|()| settings.train.check_shared(world.size())))?;
+    // One part is none, however it was said.
+    settings.train.shards = settings.train.shards.filter(|&shards| shards != 1);
     if world.size() > 1 {
         // What is downloaded is downloaded once on a machine.
         once_any(world, || Ok(Checkpoint::find(&settings.model).map(|_| ())?))?;
@@ -315,22 +317,21 @@ pub fn train(
         settings.judge.as_deref().map(|command| judge::of_tokens(command, settings.judge_timeout, reader.clone()));
     let _saving = interrupt::saving();
     let judge = judge.as_ref().map(|judge| judge as &Judge<'_>);
-    if !world.leads() {
-        let state = world.agreed(State::begin(model, &task, &settings.train))?;
-        let trainer = Trainer { task, config: &settings.train, saving: None, judge, stop, world };
-        return Ok(trainer.run(state, &mut [])?.1);
-    }
-    let begin = || -> rpo::Result<(RunDir, State)> {
-        if resume {
+    let begin = || -> rpo::Result<(Option<RunDir>, State)> {
+        if resume && world.leads() {
             let run = RunDir::open(&settings.out)?;
             let state = run.resume(&settings.train, &mut task, model)?;
-            return Ok((run, state));
+            return Ok((Some(run), state));
         }
         // Made only now, so that unusable data leave no directory in the way of the next attempt.
         let state = State::begin(model, &task, &settings.train)?;
-        Ok((RunDir::create(&settings.out)?, state))
+        Ok((world.leads().then(|| RunDir::create(&settings.out)).transpose()?, state))
     };
     let (run, state) = world.agreed(begin())?;
+    let Some(run) = run else {
+        let trainer = Trainer { task, config: &settings.train, saving: None, judge, stop, world };
+        return Ok(trainer.run(state, &mut [])?.1);
+    };
     if resume {
         println!("going on after step {}", state.progress.step);
     }

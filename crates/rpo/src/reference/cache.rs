@@ -88,19 +88,22 @@ pub(crate) fn kept_together(
     if world.size() == 1 {
         return kept(path, name, n, 1, complete);
     }
+    // What is known where something is to be computed, and what came of it, as the first rank has it.
+    let known = |first: Option<Vec<(usize, f32)>>| world.once(|| Ok(first));
+    let found_by_first = |first: Result<Vec<f32>>| world.once(|| first);
     if !world.leads() {
-        if let Some(known) = world.once(|| Ok(None::<Vec<(usize, f32)>>))? {
+        if let Some(known) = known(None)? {
             let mut parts = Parts::new(n, 1);
             known.iter().for_each(|(row, value)| parts.put(&[*row], &[*value]));
             complete(&mut parts)?;
         }
-        return Ok((world.once(|| Ok(Vec::new()))?, Cached::Found));
+        return Ok((found_by_first(Ok(Vec::new()))?, Cached::Found));
     }
     // Whether the others compute too, and whether that failed, which they know then.
     let (mut begun, mut failed) = (false, false);
     let found = kept(path, name, n, 1, |parts| {
         begun = true;
-        let all = world.once(|| Ok(Some(parts.known()))).and_then(|_| complete(parts));
+        let all = known(Some(parts.known())).and_then(|_| complete(parts));
         failed = all.is_err();
         all
     });
@@ -108,11 +111,11 @@ pub(crate) fn kept_together(
         return found;
     }
     if !begun {
-        world.once(|| Ok(None::<Vec<(usize, f32)>>))?;
+        known(None)?;
     }
     match found {
-        Ok((values, cached)) => Ok((world.once(|| Ok(values))?, cached)),
-        Err(problem) => world.once(|| Err(problem)).map(|values| (values, Cached::Failed)),
+        Ok((values, cached)) => Ok((found_by_first(Ok(values))?, cached)),
+        Err(problem) => found_by_first(Err(problem)).map(|values| (values, Cached::Failed)),
     }
 }
 

@@ -69,33 +69,48 @@ fn list(dir: &Path, below: &str, names: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
+/// What a directory is read as, which decides what may have become of its weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holds {
+    /// A model. Other programs may save another in its place.
+    Model,
+    /// The state of a run, whose parts belong together.
+    State,
+}
+
 /// Compares the files of `dir` that `which` names with their checksums, if there are any. A settings file or tokenizer that
-/// differs is told and used, since people change these by hand; so are whole weights of another size, which another program wrote.
-/// Other weights and states of runs are not used.
+/// differs is told and used, since people change these by hand. So are whole weights of a model that have another size, which another
+/// program wrote, and parts of weights if their index differs too.
 ///
 /// # Errors
 /// Names a file of weights or of a run's state that is missing or damaged.
-pub(crate) fn verify(dir: &Path, which: impl Fn(&str) -> bool) -> Result<()> {
+pub(crate) fn verify(dir: &Path, holds: Holds, which: impl Fn(&str) -> bool) -> Result<()> {
     if UNCHECKED.load(Ordering::Relaxed) {
         return Ok(());
     }
-    let sums: Vec<(String, Saved)> = read(dir)?.into_iter().filter(|(name, _)| which(name)).collect();
-    sums.par_iter().try_for_each(|(name, saved)| {
+    let sums = read(dir)?;
+    let index = sums.get(INDEX);
+    let new_index = dir.join(INDEX).exists()
+        && index.is_none_or(|saved| of(&dir.join(INDEX)).is_ok_and(|found| found.sum != saved.sum));
+    let sums: Vec<(&String, &Saved)> = sums.iter().filter(|(name, _)| which(name)).collect();
+    sums.par_iter().try_for_each(|&(name, saved)| {
         let path = dir.join(name);
         let found = of(&path);
         if found.as_ref().is_ok_and(|found| found.sum == saved.sum) {
             return Ok(());
         }
-        let of_state = name.contains('/');
-        let weights = name.ends_with(".safetensors");
-        let on_purpose = !of_state
-            && match &found {
-                _ if !weights => true,
-                // Damage leaves a file's size, or cuts it off.
-                Ok(found) => saved.size.is_some_and(|size| found.size != Some(size)) && TensorFile::open(&path).is_ok(),
-                // It was saved again, in parts.
-                Err(_) => !path.exists() && dir.join(INDEX).exists(),
-            };
+        let on_purpose = match &found {
+            _ if name.contains('/') => false,
+            _ if !name.ends_with(".safetensors") => true,
+            _ if holds == Holds::State => false,
+            // Damage leaves a file's size, or cuts it off. Parts of one model are not mixed with those of another.
+            Ok(found) => {
+                let another = saved.size.is_some_and(|size| found.size != Some(size));
+                another && (index.is_none() || new_index) && TensorFile::open(&path).is_ok()
+            }
+            // It was saved again, in parts or in other ones.
+            Err(_) => !path.exists() && new_index,
+        };
         match found {
             _ if on_purpose => {
                 tracing::warn!(
@@ -189,19 +204,19 @@ mod tests {
             "# 0  resume/state\ne3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  resume/state\n\
              # 3  x.safetensors\nba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  x.safetensors\n"
         ));
-        verify(dir.path(), |_| true).expect("as it was saved");
+        verify(dir.path(), Holds::Model, |_| true).expect("as it was saved");
         fs::write(at("config.json"), b"{\"by\": \"hand\"}").expect("write");
-        verify(dir.path(), |_| true).expect("people change settings");
+        verify(dir.path(), Holds::Model, |_| true).expect("people change settings");
         fs::write(at("x.safetensors"), b"abb").expect("write");
-        let problem = verify(dir.path(), |_| true).expect_err("damaged").to_string();
+        let problem = verify(dir.path(), Holds::Model, |_| true).expect_err("damaged").to_string();
         assert!(problem.contains("x.safetensors: damaged") && problem.contains("--no-verify"), "{problem}");
-        verify(dir.path(), |name| name != "x.safetensors").expect("not asked for");
+        verify(dir.path(), Holds::Model, |name| name != "x.safetensors").expect("not asked for");
         fs::write(at("x.safetensors"), b"abc").expect("write");
         fs::remove_file(at("resume/state")).expect("removed");
-        assert!(verify(dir.path(), |_| true).expect_err("missing").to_string().contains("state"));
+        assert!(verify(dir.path(), Holds::Model, |_| true).expect_err("missing").to_string().contains("state"));
         for line in ["abc  model", &format!("{:064}  ../model", 0), &format!("{:064}  /etc/passwd", 0), "x"] {
             fs::write(at(NAME), format!("{line}\n")).expect("write");
-            let problem = verify(dir.path(), |_| true).expect_err("no checksum").to_string();
+            let problem = verify(dir.path(), Holds::Model, |_| true).expect_err("no checksum").to_string();
             assert!(problem.contains(NAME) && problem.contains("line 1"), "{line}: {problem}");
         }
     }
@@ -213,13 +228,38 @@ mod tests {
         write_values("a", &[1.0, 2.0], &weights).expect("written");
         write(dir.path()).expect("written");
         write_values("a", &[1.0, 2.0, 3.0], &weights).expect("written");
-        verify(dir.path(), |_| true).expect("another, and whole");
+        verify(dir.path(), Holds::Model, |_| true).expect("another, and whole");
+        assert!(verify(dir.path(), Holds::State, |_| true).is_err(), "a run's state is not made of two");
         let bytes = fs::read(&weights).expect("read");
         fs::write(&weights, &bytes[..bytes.len() - 1]).expect("write");
-        assert!(verify(dir.path(), |_| true).expect_err("cut off").to_string().contains("model.safetensors: damaged"));
+        assert!(
+            verify(dir.path(), Holds::Model, |_| true)
+                .expect_err("cut off")
+                .to_string()
+                .contains("model.safetensors: damaged")
+        );
         fs::remove_file(&weights).expect("removed");
-        assert!(verify(dir.path(), |_| true).expect_err("missing").to_string().contains("model.safetensors"));
+        assert!(
+            verify(dir.path(), Holds::Model, |_| true).expect_err("missing").to_string().contains("model.safetensors")
+        );
         fs::write(dir.path().join(INDEX), "{}").expect("write");
-        verify(dir.path(), |_| true).expect("saved again in parts");
+        verify(dir.path(), Holds::Model, |_| true).expect("saved again in parts");
+    }
+    #[test]
+    fn parts_of_one_model_are_not_mixed_with_those_of_another() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let at = |name: &str| dir.path().join(name);
+        write_values("a", &[1.0], &at("one.safetensors")).expect("written");
+        write_values("b", &[1.0], &at("two.safetensors")).expect("written");
+        fs::write(at(INDEX), "{}").expect("write");
+        write(dir.path()).expect("written");
+        write_values("b", &[1.0, 2.0], &at("two.safetensors")).expect("written");
+        assert!(verify(dir.path(), Holds::Model, |_| true).is_err(), "one of two is new");
+        fs::write(at(INDEX), "{\"metadata\": {}}").expect("write");
+        verify(dir.path(), Holds::Model, |_| true).expect("another model");
+        fs::remove_file(at("two.safetensors")).expect("removed");
+        verify(dir.path(), Holds::Model, |_| true).expect("in other parts; the index says in which");
+        fs::write(at(INDEX), "{}").expect("write");
+        assert!(verify(dir.path(), Holds::Model, |_| true).is_err(), "a part is missing");
     }
 }

@@ -142,6 +142,9 @@ impl Default for TrainConfig {
     }
 }
 
+/// Most parts of a step.
+const MOST_SHARDS: usize = 4096;
+
 impl TrainConfig {
     /// Parts of a step whose gradients are computed apart.
     pub fn shards(&self) -> usize {
@@ -156,6 +159,13 @@ impl TrainConfig {
         let shards = self.shards();
         if shards.is_multiple_of(processes) {
             return Ok(());
+        }
+        if self.shards.is_none() {
+            let problem = format!(
+                "the run was begun by one process without --shards, and {processes} would not come to the same weights: go on with \
+                 one, or begin a run with --shards"
+            );
+            return Err(Error::Setting { field: "shards", problem });
         }
         let divide: Vec<String> = (1..=shards).filter(|n| shards.is_multiple_of(*n)).map(|n| n.to_string()).collect();
         let problem = format!(
@@ -213,6 +223,12 @@ impl TrainConfig {
             if value == 0 {
                 return Err(Error::Setting { field, problem: "0 is not a positive number".into() });
             }
+        }
+        let shards = self.shards();
+        if shards > self.batch_size.min(MOST_SHARDS) {
+            let most = self.batch_size.min(MOST_SHARDS);
+            let problem = format!("a step of {} responses has at most {most} parts, and not {shards}", self.batch_size);
+            return Err(Error::Setting { field: "shards", problem });
         }
         self.lora.validate()?;
         self.optimizer.validate()

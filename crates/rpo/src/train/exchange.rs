@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::optim::{GradientSum, Optimizer};
 use super::{Progress, State};
 use crate::error::Result;
-use crate::host::host;
+use crate::host::{host, vector};
 use crate::model::NamedParameters;
 use crate::score::Learner;
 use crate::store::tensors::Parameter;
@@ -58,8 +58,9 @@ impl Owners {
         }
         let me = world.rank();
         let mine = |name: &String| self.of[name].0 == me;
+        // A rank that has none to send must not leave the others waiting for them.
         let own: Vec<BTreeMap<String, Vec<f32>>> =
-            own.into_iter().map(GradientSum::into_host).collect::<Result<_>>()?;
+            world.agreed(own.into_iter().map(GradientSum::into_host).collect())?;
         let mut sent: Vec<(usize, &[f32])> = Vec::new();
         for (name, values) in own.iter().flatten() {
             if let Some(&(owner, _)) = self.of.get(name).filter(|(owner, _)| *owner != me) {
@@ -97,7 +98,7 @@ impl Owners {
                 }
             }
             if let Some(sum) = sum {
-                total.insert(name.clone(), on(&self.device, sum));
+                total.insert(name.clone(), vector(sum, &self.device));
             }
         }
         Ok(total)
@@ -113,10 +114,12 @@ impl Owners {
         }
         let me = world.rank();
         let others = || (0..world.size()).filter(|&rank| rank != me);
-        let mut own: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+        let mut own: BTreeMap<String, Tensor<1>> = BTreeMap::new();
         for parameter in learner.trained().into_iter().filter(|p| self.of.get(&p.name).is_some_and(|(o, _)| *o == me)) {
-            own.insert(parameter.name, host(parameter.values)?);
+            own.insert(parameter.name, parameter.values);
         }
+        let read = |(name, values)| Ok((name, host(values)?));
+        let own: BTreeMap<String, Vec<f32>> = world.agreed(own.into_iter().map(read).collect())?;
         let sent: Vec<(usize, &[f32])> =
             others().flat_map(|to| own.values().map(move |values| (to, values.as_slice()))).collect();
         let mut places: BTreeMap<String, Vec<f32>> =
@@ -124,7 +127,7 @@ impl Owners {
         let received = places.iter_mut().map(|(name, place)| (self.of[name].0, place.as_mut_slice())).collect();
         world.exchange(&sent, received)?;
         Ok(learner.map_parameters(|name, _, value| match places.remove(name) {
-            Some(values) => on(&self.device, values),
+            Some(values) => vector(values, &self.device),
             None => value,
         }))
     }
@@ -162,7 +165,7 @@ impl Owners {
         let places = weights.values_mut().chain(state.iter_mut().flat_map(|(_, state)| state));
         world.exchange(&[], places.map(|place| (0, place.as_mut_slice())).collect())?;
         let learner = learner.map_parameters(|name, _, value| match weights.remove(name) {
-            Some(values) => on(&self.device, values),
+            Some(values) => vector(values, &self.device),
             None => value,
         });
         let optimizer = optimizer.with_state(progress.step, state, &self.device);
@@ -197,12 +200,6 @@ pub(super) fn gather(world: &dyn World, optimizer: &Optimizer) -> Result<Option<
     world.exchange(&[], received)?;
     let all = own.into_iter().chain(places.into_iter().map(|(_, name, state)| (name, state)));
     Ok(Some(optimizer.with_state(optimizer.steps(), all, &Device::flex())))
-}
-
-/// A vector on a device.
-fn on(device: &Device, values: Vec<f32>) -> Tensor<1> {
-    let n = values.len();
-    Tensor::from_data(TensorData::new(values, [n]), device)
 }
 
 fn add(sum: &mut [f32], values: &[f32]) {

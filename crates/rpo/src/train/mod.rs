@@ -271,7 +271,8 @@ impl Trainer<'_> {
     /// # Errors
     /// What is wrong, if the settings say that the run ends.
     fn hear_of(&self, bad: &BadStep, tell: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Result<()> {
-        tell(Event::Bad(bad))?;
+        // Others than the first tell nobody, and must know if that failed.
+        self.world.agreed(tell(Event::Bad(bad)))?;
         let BadStep { step, problem, .. } = bad;
         match self.config.on_bad_step {
             OnBadStep::Skip => Ok(()),

@@ -13,7 +13,7 @@ use crate::model::peft::Adapter;
 use crate::model::{Model, NamedParameters, ValueNetwork};
 use crate::objective::Objective;
 use crate::score::Learner;
-use crate::store::checksums;
+use crate::store::checksums::{self, Holds};
 use crate::store::files::{make_dir, previous, remove_dir, rename, replace_dir_moving, write_file};
 use crate::store::lock::{Lock, Wish};
 use crate::store::tensors::{TensorFile, write_flat, write_values};
@@ -151,7 +151,7 @@ impl RunDir {
         let saved = Self::saved_in(&self.dir);
         let mut damaged: Vec<(&Path, Error)> = Vec::new();
         for dir in &saved {
-            match checksums::verify(dir, |_| true) {
+            match checksums::verify(dir, Holds::State, |_| true) {
                 Ok(()) => {
                     for (damaged, problem) in &damaged {
                         let kept = set_aside(damaged)?;

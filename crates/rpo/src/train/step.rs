@@ -110,7 +110,7 @@ impl Trainer<'_> {
                 return bad(problem, &seen);
             }
         }
-        let gradients = self.world.agreed(owners.fold(self.world, sums, &reached))?;
+        let gradients = owners.fold(self.world, sums, &reached)?;
         let squares = Squares::of_all(self.world.together(Ok(gradients.squares()))?);
         squares.complete(learner).map_err(|problem| Error::Step { step, problem })?;
         let norms = squares.norms();

@@ -9,6 +9,7 @@ pub mod mpi;
 pub mod threads;
 
 use std::ops::Range;
+use std::panic::Location;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -71,6 +72,7 @@ impl dyn World + '_ {
     ///
     /// # Errors
     /// The first rank's that failed, with its number and place; [`Error::Stopped`] if nothing failed and somebody stopped.
+    #[track_caller]
     pub fn together<T: Serialize + DeserializeOwned>(&self, own: Result<T>) -> Result<Vec<T>> {
         if self.size() == 1 {
             return Ok(vec![own?]);
@@ -81,12 +83,21 @@ impl dyn World + '_ {
             Err(Error::World(problem)) => Told::Failed(self.place(), problem),
             Err(problem) => Told::Failed(self.place(), problem.to_string()),
         };
+        // Where in the program a rank is: they must not take one thing for another.
+        let here = Location::caller().to_string();
         let unreadable = |e: postcard::Error| Error::World(format!("what a rank said cannot be read: {e}"));
-        let told: Vec<Told<T>> = self
-            .all_gather(postcard::to_stdvec(&told).map_err(unreadable)?)?
-            .iter()
-            .map(|bytes| postcard::from_bytes(bytes).map_err(unreadable))
-            .collect::<Result<_>>()?;
+        let all = self.all_gather(postcard::to_stdvec(&(&here, &told)).map_err(unreadable)?)?;
+        let read = |(rank, bytes): (usize, &Vec<u8>)| -> Result<Told<T>> {
+            let (there, told) = postcard::take_from_bytes::<String>(bytes).map_err(unreadable)?;
+            match there == here {
+                true => postcard::from_bytes(told).map_err(unreadable),
+                false => Err(Error::World(format!(
+                    "rank {rank} is at {there} and rank {} at {here}: a fault of this program, please report it",
+                    self.rank()
+                ))),
+            }
+        };
+        let told: Vec<Told<T>> = all.iter().enumerate().map(read).collect::<Result<_>>()?;
         let mut stopped = false;
         let mut done = Vec::with_capacity(told.len());
         for (rank, told) in told.into_iter().enumerate() {
@@ -103,6 +114,7 @@ impl dyn World + '_ {
     ///
     /// # Errors
     /// Those of `together`.
+    #[track_caller]
     pub fn agreed<T>(&self, own: Result<T>) -> Result<T> {
         if self.size() == 1 {
             return own;
@@ -120,6 +132,7 @@ impl dyn World + '_ {
     ///
     /// # Errors
     /// Those of `work`, on all ranks.
+    #[track_caller]
     pub fn once<T: Serialize + DeserializeOwned>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let own = if self.leads() { work().map(Some) } else { Ok(None) };
         let lost = || Error::World("the first rank said nothing".into());
@@ -170,6 +183,18 @@ mod tests {
             assert!(failed.contains("rank 1") && failed.contains("no rewards"), "{failed}");
             assert_eq!(alone, 0);
         }
+    }
+
+    #[test]
+    fn ranks_that_are_at_different_places_are_told_so() {
+        let said = threads::run(2, |world| {
+            let met = if world.rank() == 0 { world.together(Ok(1u8)) } else { world.together(Ok(2u8)) };
+            met.expect_err("elsewhere").to_string()
+        });
+        assert!(
+            said.iter().all(|said| said.contains("world/mod.rs") && said.contains("a fault of this program")),
+            "{said:?}"
+        );
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::peft::{self, Adapter};
 use super::{Config, Init, Model, Weights};
 use crate::chat::{Chat, ChatTemplate, UseTemplate, Writing};
 use crate::error::{Error, Result};
-use crate::store::checksums;
+use crate::store::checksums::{self, Holds};
 use crate::store::files::previous;
 pub use crate::store::shards::StoredAs;
 use crate::store::shards::{self, Shards};
@@ -286,7 +286,7 @@ impl Checkpoint {
 
     /// Compares what a model is made of with its checksums, where this program saved it.
     fn verify(&self) -> Result<()> {
-        checksums::verify(&self.dir, |name| !name.contains('/'))
+        checksums::verify(&self.dir, Holds::Model, |name| !name.contains('/'))
     }
 
     /// What `build` makes of the stored weights, all of which it must take.

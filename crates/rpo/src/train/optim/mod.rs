@@ -6,7 +6,7 @@ mod adamw;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use rpo_ops::sum_of_squares;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ pub use adafactor::Adafactor;
 pub use adamw::AdamW;
 
 use crate::error::{Error, Result};
-use crate::host::host;
+use crate::host::{host, vector};
 use crate::model::NamedParameters;
 use crate::score::Learner;
 use crate::store::tensors::{TensorFile, write_flat};
@@ -298,10 +298,7 @@ impl Optimizer {
         state: impl IntoIterator<Item = (String, Vec<Vec<f32>>)>,
         device: &Device,
     ) -> Self {
-        let numbers = |values: Vec<f32>| {
-            let n = values.len();
-            Tensor::from_data(TensorData::new(values, [n]), device)
-        };
+        let numbers = |values: Vec<f32>| vector(values, device);
         let state = state.into_iter().map(|(name, state)| (name, state.into_iter().map(numbers).collect())).collect();
         Self { config: self.config.clone(), step, state }
     }
