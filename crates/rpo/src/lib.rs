@@ -62,6 +62,7 @@
 //! | [`statistics`] | intervals, rank correlations, win rates |
 //! | [`stop`] | ending a pass or a run early |
 //! | [`store`] | writing whole files or nothing |
+//! | [`world`] | processes that work on one run together |
 
 pub mod advice;
 pub mod batch;
