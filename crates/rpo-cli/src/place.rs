@@ -9,6 +9,11 @@ use rpo::device::{self, Precision, Subject};
 
 use crate::progress;
 
+/// Threads that this process may run at once.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The device called `name`, on which `precision` is to be had: one that it lacks is told, or refused if `strict`.
 pub fn find(name: &str, precision: Precision, strict: bool) -> Result<Device> {
     let device = device::find(name)?;

@@ -17,7 +17,7 @@ pub fn lines() -> Vec<String> {
 fn processor() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = field(&info, "model name").unwrap_or(std::env::consts::ARCH);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = crate::place::threads();
     let asked = std::env::var("RAYON_NUM_THREADS").ok().map(|n| format!(" (RAYON_NUM_THREADS asks for {n})"));
     let found = instructions();
     let instructions = if found.is_empty() { "no vector instructions that are used".into() } else { found.join(", ") };

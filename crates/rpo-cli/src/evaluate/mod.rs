@@ -49,23 +49,25 @@ pub fn run(arguments: &Arguments, world: &dyn World) -> Result<()> {
     answers::check(arguments, &prompts)?;
     measure::check(arguments, &prompts)?;
     agree(world, &[("program", version().into()), ("prompts", prompts.fingerprint.clone())])?;
+    // The first rank's.
+    let mut judges = None;
     once_any(world, || {
         let is_new = !arguments.out.exists();
         begin(arguments, &prompts)?;
-        let judges = judging::Judges::of(arguments);
-        if judges.is_err() && is_new {
+        let found = judging::Judges::of(arguments);
+        if found.is_err() && is_new {
             // Nothing was done yet, and the mended command is to begin where this one did.
             std::fs::remove_dir_all(&arguments.out).ok();
         }
-        judges.map(drop)
+        judges = Some(found?);
+        Ok(())
     })?;
     let answered = answers::all(arguments, &prompts, world)?;
-    once_any(world, || report_on(arguments, &prompts, &answered))
+    once_any(world, || judges.map_or(Ok(()), |judges| report_on(arguments, &prompts, &answered, &judges)))
 }
 
 /// Measures the answers and lets judges compare them; the report is in `--out`.
-fn report_on(arguments: &Arguments, prompts: &Prompts, answered: &[Answered]) -> Result<()> {
-    let judges = judging::Judges::of(arguments)?;
+fn report_on(arguments: &Arguments, prompts: &Prompts, answered: &[Answered], judges: &judging::Judges) -> Result<()> {
     let metrics = measure::all(arguments, prompts, answered)?;
     let heard = judges.hear(arguments.pairs, prompts, answered)?;
     let judgements: Vec<_> = heard.iter().map(|heard| heard.pairs.clone()).collect();

@@ -160,7 +160,7 @@ fn told(arguments: &Arguments, config: &Config, like: &Config, job: &Job, machin
     );
     println!(
         "this machine, {} threads, products in {}: {:.0} GFLOP/s of gradients, measured with {} of {} layers; {:.1} GB/s of memory",
-        std::thread::available_parallelism().map_or(1, usize::from),
+        crate::place::threads(),
         if compute == Compute::Bf16 { "bf16" } else { "f32" },
         machine.operations / 1e9,
         like.layers(),

@@ -15,7 +15,7 @@ pub struct Provenance {
 
 /// Of this program as it runs now.
 pub fn provenance() -> Provenance {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = crate::place::threads();
     let machine = format!("{} {}, {threads} threads", std::env::consts::ARCH, std::env::consts::OS);
     Provenance::default()
         .fact("program", format!("rpo {}", crate::version::version()))

@@ -21,7 +21,7 @@ fn world_line(processes: usize, shards: usize) -> Option<String> {
         1 => "a part each".to_string(),
         n => format!("{n} parts each, one after the other"),
     };
-    let threads = match std::thread::available_parallelism().map_or(1, usize::from) {
+    let threads = match crate::place::threads() {
         1 => "1 thread".to_string(),
         n => format!("{n} threads"),
     };

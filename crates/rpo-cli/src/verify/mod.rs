@@ -206,7 +206,7 @@ impl Outcome {
 fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, Result<R>)>> = Mutex::new(Vec::new());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = crate::place::threads();
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {

@@ -143,10 +143,9 @@ impl Owners {
         let others = || 1..world.size();
         let named = |p: Parameter| Ok((p.name, host(p.values)?));
         let mut weights: BTreeMap<String, Vec<f32>> =
-            learner.trained().into_iter().map(named).collect::<Result<_>>()?;
-        let own = if world.leads() { optimizer.to_host()? } else { Vec::new() };
-        let lengths = |(name, state): &(String, Vec<Vec<f32>>)| (name.clone(), state.iter().map(Vec::len).collect());
-        let lengths: Vec<(String, Vec<usize>)> = world.once(|| Ok(own.iter().map(lengths).collect()))?;
+            world.agreed(learner.trained().into_iter().map(named).collect())?;
+        let own = world.agreed(if world.leads() { optimizer.to_host() } else { Ok(Vec::new()) })?;
+        let lengths = world.once(|| Ok(lengths(&own)))?;
         let owner = |name: &String| self.of.get(name).map_or(0, |(owner, _)| *owner);
         if world.leads() {
             let mut sent: Vec<(usize, &[f32])> =
@@ -159,9 +158,7 @@ impl Owners {
             let optimizer = optimizer.with_state(progress.step, own, &self.device);
             return Ok(State { learner, optimizer, progress });
         }
-        let mine = lengths.into_iter().filter(|(name, _)| owner(name) == world.rank());
-        let mut state: Vec<(String, Vec<Vec<f32>>)> =
-            mine.map(|(name, lengths)| (name, lengths.into_iter().map(|n| vec![0.0; n]).collect())).collect();
+        let mut state = room(lengths.into_iter().filter(|(name, _)| owner(name) == world.rank()));
         let places = weights.values_mut().chain(state.iter_mut().flat_map(|(_, state)| state));
         world.exchange(&[], places.map(|place| (0, place.as_mut_slice())).collect())?;
         let learner = learner.map_parameters(|name, _, value| match weights.remove(name) {
@@ -178,28 +175,35 @@ impl Owners {
 /// # Errors
 /// If a rank cannot be reached or the device fails.
 pub(super) fn gather(world: &dyn World, optimizer: &Optimizer) -> Result<Option<Optimizer>> {
-    let own = optimizer.to_host()?;
-    let lengths = |(name, state): &(String, Vec<Vec<f32>>)| (name.clone(), state.iter().map(Vec::len).collect());
-    let all: Vec<Vec<(String, Vec<usize>)>> = world.together(Ok(own.iter().map(lengths).collect()))?;
-    let flat = || own.iter().flat_map(|(_, state)| state.iter());
+    let own = world.agreed(optimizer.to_host())?;
+    let all = world.together(Ok(lengths(&own)))?;
     if !world.leads() {
-        let sent: Vec<(usize, &[f32])> = flat().map(|values| (0, values.as_slice())).collect();
+        let flat = own.iter().flat_map(|(_, state)| state);
+        let sent: Vec<(usize, &[f32])> = flat.map(|values| (0, values.as_slice())).collect();
         world.exchange(&sent, Vec::new())?;
         return Ok(None);
     }
-    let mut places: Vec<(usize, String, Vec<Vec<f32>>)> = Vec::new();
-    for (rank, state) in all.into_iter().enumerate().skip(1) {
-        let place =
-            |(name, lengths): (String, Vec<usize>)| (rank, name, lengths.into_iter().map(|n| vec![0.0; n]).collect());
-        places.extend(state.into_iter().map(place));
-    }
-    let received = places
-        .iter_mut()
-        .flat_map(|(rank, _, state)| state.iter_mut().map(|place| (*rank, place.as_mut_slice())))
-        .collect();
-    world.exchange(&[], received)?;
-    let all = own.into_iter().chain(places.into_iter().map(|(_, name, state)| (name, state)));
+    let mut others: Vec<Remembered> = all.into_iter().skip(1).map(room).collect();
+    let received = others.iter_mut().enumerate().flat_map(|(i, state)| {
+        state.iter_mut().flat_map(|(_, state)| state).map(move |place| (i + 1, place.as_mut_slice()))
+    });
+    world.exchange(&[], received.collect())?;
+    let all = own.into_iter().chain(others.into_iter().flatten());
     Ok(Some(optimizer.with_state(optimizer.steps(), all, &Device::flex())))
+}
+
+/// What an optimizer remembers of parameters, by their names.
+type Remembered = Vec<(String, Vec<Vec<f32>>)>;
+
+/// How many numbers there are of each.
+fn lengths(state: &Remembered) -> Vec<(String, Vec<usize>)> {
+    state.iter().map(|(name, state)| (name.clone(), state.iter().map(Vec::len).collect())).collect()
+}
+
+/// Room for so many numbers.
+fn room(lengths: impl IntoIterator<Item = (String, Vec<usize>)>) -> Remembered {
+    let place = |(name, lengths): (String, Vec<usize>)| (name, lengths.into_iter().map(|n| vec![0.0; n]).collect());
+    lengths.into_iter().map(place).collect()
 }
 
 fn add(sum: &mut [f32], values: &[f32]) {
