@@ -197,6 +197,42 @@ fn what_decides_what_is_written_decides_the_key_and_nothing_else() {
 }
 
 #[test]
+fn a_template_that_nests_as_deep_as_its_length_allows_is_read() {
+    let golden = golden();
+    let chain = |one: &str, before: &str, behind: &str| {
+        let n = ((1 << 20) - before.len() - behind.len()) / one.len();
+        format!("{before}{}{behind}", one.repeat(n))
+    };
+    // However they end, no stack overflows.
+    for template in [
+        chain("+1", "{{ 1", " }}"),
+        chain(".a", "{{ a", " }}"),
+        chain("|a", "{{ 1", " }}"),
+        chain("~1", "{{ 1", " }}"),
+        chain("<1", "{{ 1", " }}"),
+        chain("[1]", "{{ a", " }}"),
+        chain("()", "{{ a", " }}"),
+        chain(" and 1", "{{ 1", " }}"),
+        chain(" if 1", "{{ 1", " }}"),
+        chain(" is a", "{{ 1", " }}"),
+        chain("**1", "{{ 1", " }}"),
+        chain("not ", "{{ ", "1 }}"),
+        chain("-", "{{ ", "1 }}"),
+        chain("[", "{{ ", ""),
+        chain("(", "{{ ", ""),
+        chain("{1:", "{{ ", ""),
+        chain("{% elif 1 %}", "{% if 1 %}", "{% endif %}"),
+        chain("{% if 1 %}", "", ""),
+        chain("{% for a in b %}", "", ""),
+        chain("{% set a %}", "", ""),
+        chain("{% set a = [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[a]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]] %}", "", "{{ a }}"),
+    ] {
+        let dir = model(&golden, &json!(template));
+        let _ = self::template(&golden, dir.path()).prompt(&[Turn::new("user", "Hi")]);
+    }
+}
+
+#[test]
 fn a_broken_template_is_told_with_file_and_line() {
     let golden = golden();
     for (template, said) in [
@@ -209,7 +245,6 @@ fn a_broken_template_is_told_with_file_and_line() {
             json!("{% for i in range(99999) %}\n{% for j in range(99999) %}\n{% endfor %}\n{% endfor %}"),
             "of the chat template does not end",
         ),
-        (json!("{{ 'x' * 100000000 }}"), "the chat template writes 95 MiB for one conversation; at most 64 are read"),
         (json!("{{ 'x' * 100000000000 }}"), "of the chat template does not end, or makes more than"),
         (json!("{{ ([['x' * 1000] * 1000] * 1000) | tojson }}"), "tojson: it is longer than 64 MiB"),
         (
@@ -217,6 +252,31 @@ fn a_broken_template_is_told_with_file_and_line() {
                 "{% set ns = namespace(x=[]) %}{% for i in range(300) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}"
             ),
             "tojson: more than 200 lists and dictionaries lie in each other",
+        ),
+        // What lies in itself, or so deep in each other that the engine's own stack would not hold it.
+        (
+            json!("{% set ns = namespace(x=1) %}\n{% set ns.x = [ns] %}{{ ns == ns.x }}"),
+            "line 2 of the chat template takes the namespace `ns` for a value",
+        ),
+        (
+            json!("{% set ns = namespace() %}{% set ns.x = namespace %}"),
+            "line 1 of the chat template makes a namespace in",
+        ),
+        (json!("{% set a = [namespace(x=1)] %}"), "line 1 of the chat template makes a namespace in another way"),
+        (
+            json!(
+                "{% set ns = namespace(x=[], y=[]) %}{% for i in range(20000) %}{% set ns.x = {'a': ns.x} %}\
+                 {% set ns.y = {'a': ns.y} %}{% endfor %}{{ ns.x == ns.y }}{{ [ns.x, ns.y] | sort | length }}{{ ns.x.x.y }}"
+            ),
+            "fails: undefined value",
+        ),
+        (json!("x".repeat((1 << 20) + 1)), "the chat template has 1048577 bytes; at most 1048576 are read"),
+        (
+            json!(
+                "{% set ns = namespace(x=[], y=[]) %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] %}\
+                 {% set ns.y = [ns.y, ns.y] %}{% endfor %}{{ ns.x == ns.y }}"
+            ),
+            "the chat template does not end: it was stopped after 5 seconds",
         ),
         (json!("{{ messages | tojson(indent=' ' * 65) }}"), "tojson: indent is longer than 64 bytes"),
         (json!("{{ messages[0].content.rsplit('i', 18446744073709551615)[3].x.y }}"), "fails: undefined value"),

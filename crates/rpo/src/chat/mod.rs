@@ -13,7 +13,9 @@
 //! ```
 
 mod json;
+mod limits;
 mod python;
+mod source;
 mod template;
 
 use std::borrow::Cow;

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chrono::NaiveDate;
 use minijinja::syntax::SyntaxConfig;
@@ -10,17 +11,14 @@ use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, Error as Jinja, ErrorKind, context};
 use serde_json::{Map, Value as Json};
 
-use super::{Turn, json, python};
+use super::limits::{self, SOURCE, STEPS};
+use super::{Turn, json, python, source};
 use crate::error::{Error, Result};
 use crate::store::within;
 
 const FILE: &str = "chat_template.jinja";
 const SETTINGS: &str = "tokenizer_config.json";
 const NAME: &str = "chat template";
-/// So many steps a template may take for one conversation; those that models have take some dozens a turn.
-const STEPS: u64 = 10_000_000;
-/// So many bytes it may write.
-const BYTES: usize = 64 << 20;
 /// The special tokens that templates may name.
 const TOKENS: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
@@ -30,7 +28,7 @@ pub struct ChatTemplate {
     /// The file that holds it.
     path: PathBuf,
     /// It, or why it cannot be used: a template that no prompt goes through may be broken.
-    environment: std::result::Result<Environment<'static>, String>,
+    environment: std::result::Result<Arc<Environment<'static>>, String>,
     /// The special tokens by name.
     tokens: Map<String, Json>,
     /// Whether it asks what day it is.
@@ -56,7 +54,7 @@ impl ChatTemplate {
         let asks_for_the_day = source.as_ref().is_ok_and(|source| source.contains("strftime_now"));
         let day = today.filter(|_| asks_for_the_day);
         let fingerprint = blake3::hash(format!("{source:?} {tokens:?} {day:?}").as_bytes());
-        let environment = source.and_then(|source| compiled(&source, day));
+        let environment = source.and_then(|source| limits::run(move || compiled(&source, day).map(Arc::new))?);
         Some(Self { path, environment, tokens, asks_for_the_day, fingerprint })
     }
 
@@ -90,29 +88,39 @@ impl ChatTemplate {
     }
 
     fn render(&self, turns: &[Turn], add_generation_prompt: bool) -> Result<String> {
-        let environment = self.environment.as_ref().map_err(|problem| Error::file(&self.path, problem.clone()))?;
+        let environment = match &self.environment {
+            Ok(environment) => Arc::clone(environment),
+            Err(problem) => return Err(Error::file(&self.path, problem.clone())),
+        };
         let messages: Vec<Value> = turns.iter().map(|turn| Value::from(Serde(turn))).collect();
         let conversation = context! { messages, tools => (), documents => (), add_generation_prompt };
         let context = context! { ..conversation, ..Value::from(Serde(&self.tokens)) };
-        let rendered = environment.get_template(NAME).and_then(|template| template.render(context));
+        let rendered = limits::run(move || {
+            environment
+                .get_template(NAME)
+                .and_then(|template| template.render(context))
+                .map_err(|problem| said(&problem))
+        });
         let bad = |problem: &str| Error::Prompt(format!("{}: {problem}", self.path.display()));
-        match rendered {
+        match rendered.map_err(|problem| format!("the chat template {problem}")).flatten() {
             Ok(text) if text.is_empty() => Err(bad("the chat template writes nothing for this conversation")),
-            Ok(text) if text.len() > BYTES => {
-                let (wrote, most) = (text.len() >> 20, BYTES >> 20);
-                Err(bad(&format!("the chat template writes {wrote} MiB for one conversation; at most {most} are read")))
-            }
             Ok(text) => Ok(text),
-            Err(problem) => Err(bad(&said(&problem))),
+            Err(problem) => Err(bad(&problem)),
         }
     }
 }
 
 /// A template that parses, with the functions that it may call.
 fn compiled(source: &str, today: Option<NaiveDate>) -> std::result::Result<Environment<'static>, String> {
+    if source.len() > SOURCE {
+        return Err(format!("the chat template has {} bytes; at most {SOURCE} are read", source.len()));
+    }
     let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-    environment.set_syntax(syntax.map_err(|e| e.to_string())?);
+    // They show what lies in each other, the deeper the wider, and no template has a use for them.
+    environment.remove_filter("pprint");
+    environment.remove_global("debug");
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|e| e.to_string())?;
+    environment.set_syntax(syntax.clone());
     environment.set_fuel(Some(STEPS));
     environment.set_unknown_method_callback(python::method);
     environment.set_formatter(python::print);
@@ -124,7 +132,7 @@ fn compiled(source: &str, today: Option<NaiveDate>) -> std::result::Result<Envir
         environment.add_function("strftime_now", move |format: String| strftime(today, &format));
     }
     // Jinja reads every line break as one character.
-    let source = without_generation(&source.replace("\r\n", "\n").replace('\r', "\n"));
+    let source = source::prepared(&source.replace("\r\n", "\n").replace('\r', "\n"), syntax)?;
     environment.add_template_owned(NAME, source).map_err(|problem| said(&problem))?;
     Ok(environment)
 }
@@ -198,40 +206,4 @@ fn tokens(settings: &Json) -> Map<String, Json> {
         tokens.extend(more.iter().filter_map(|(name, value)| Some((name.clone(), text(value)?))));
     }
     tokens
-}
-
-/// The template with blocks that hide nothing in the place of `{% generation %}`, which tells transformers what the model
-/// itself writes; what is set inside does not reach outside, as there.
-fn without_generation(source: &str) -> String {
-    let mut out = String::new();
-    let (mut rest, mut raw) = (source, false);
-    while let Some(at) = rest.find('{') {
-        let (before, tag) = rest.split_at(at);
-        out.push_str(before);
-        // In a raw block there is nothing but its end, and what is printed or remarked holds no tags.
-        let close = match tag.get(..2) {
-            Some("{%") if !raw || word(tag) == "endraw" => "%}",
-            Some("{{") if !raw => "}}",
-            Some("{#") if !raw => "#}",
-            _ => "{",
-        };
-        let end = tag.find(close).map_or(tag.len(), |end| end + close.len());
-        let (tag, behind) = tag.split_at(end);
-        match (close, word(tag)) {
-            ("%}", "generation") => out.push_str(&tag.replacen("generation", "with", 1)),
-            ("%}", "endgeneration") => out.push_str(&tag.replacen("endgeneration", "endwith", 1)),
-            (_, word) => {
-                raw = close == "%}" && word == "raw" || raw && close != "%}";
-                out.push_str(tag);
-            }
-        }
-        rest = behind;
-    }
-    out + rest
-}
-
-/// What a tag of a template begins with.
-fn word(tag: &str) -> &str {
-    let inner = tag.get(2..).unwrap_or_default().trim_start_matches(['-', '+']).trim_start();
-    &inner[..inner.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(inner.len())]
 }

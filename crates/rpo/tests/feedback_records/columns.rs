@@ -5,9 +5,10 @@ use std::sync::Arc;
 use arrow_array::types::Int8Type;
 use arrow_array::{
     ArrayRef, BinaryArray, DictionaryArray, Float32Array, Float64Array, Int8Array, LargeStringArray, RecordBatch,
-    StringArray,
+    StringArray, new_null_array,
 };
 use arrow_ipc::writer::{FileWriter, StreamWriter};
+use arrow_schema::{DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 use parquet::file::properties::WriterProperties;
@@ -85,6 +86,28 @@ fn parquet_that_cannot_be_read_is_explained() {
         let problem = place.file(name, bytes).expect_err(said);
         assert!(problem.contains(name) && problem.contains(said), "{problem}");
     }
+}
+
+#[test]
+fn columns_may_lie_only_so_deep_in_each_other() {
+    let place = Place::new();
+    let nested = |levels: usize| {
+        let kind =
+            (1..levels).fold(DataType::Utf8, |kind, _| DataType::Struct(vec![Field::new("a", kind, true)].into()));
+        let columns = batch().columns().iter().cloned().chain([new_null_array(&kind, batch().num_rows())]).collect();
+        let fields = batch()
+            .schema()
+            .fields()
+            .iter()
+            .cloned()
+            .chain([Arc::new(Field::new("deep", kind, true))])
+            .collect::<Vec<_>>();
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).expect("columns");
+        place.file("deep.parquet", parquet(&[batch], WriterProperties::default()))
+    };
+    assert_eq!(nested(60).map(|rows| rows.len()), Ok(2));
+    let problem = nested(120).expect_err("deep");
+    assert!(problem.contains("deep.parquet: more than 100 columns lie in each other"), "{problem}");
 }
 
 #[test]

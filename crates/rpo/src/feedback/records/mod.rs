@@ -10,6 +10,7 @@ mod encoding;
 mod foreign;
 mod json;
 mod lines;
+mod schema;
 mod tables;
 
 use std::path::Path;

@@ -10,11 +10,13 @@ use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_schema::{ArrowError, Schema};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::{Problem, Record, Records, announced, columns};
+use super::{Problem, Record, Records, announced, columns, schema};
 use crate::border;
 
 /// Rows that are decoded at once; texts may be long.
 const BATCH: usize = 256;
+/// So many bytes may the footer of a Parquet file have.
+const FOOTER: u64 = 256 << 20;
 
 /// The rows of a Parquet file, in every codec that `parquet` knows.
 ///
@@ -22,13 +24,27 @@ const BATCH: usize = 256;
 /// If the file is not whole, is encrypted, or is not Parquet.
 pub(super) fn parquet(mut file: File) -> Result<Records, Problem> {
     let unreadable = |e: std::io::Error| e.to_string();
-    let mut end = [0; 4];
-    file.seek(SeekFrom::End(-4)).and_then(|_| file.read_exact(&mut end)).map_err(unreadable)?;
-    let length = file.stream_position().map_err(unreadable)?;
-    file.rewind().map_err(unreadable)?;
-    if &end != b"PAR1" || length < 12 {
-        return Err("the end of the Parquet file is missing: it was cut off; get it once more".into());
+    let cut_off = || Err("the end of the Parquet file is missing: it was cut off; get it once more".into());
+    let size = file.metadata().map_err(unreadable)?.len();
+    if size < 12 {
+        return cut_off();
     }
+    let mut end = [0; 8];
+    file.seek(SeekFrom::End(-8)).and_then(|_| file.read_exact(&mut end)).map_err(unreadable)?;
+    let Some((length, b"PAR1")) = end.split_first_chunk::<4>() else { return cut_off() };
+    let length = u64::from(u32::from_le_bytes(*length));
+    if length > FOOTER {
+        return Err(format!(
+            "its footer has {length} bytes; at most {FOOTER} are read: write it with fewer row groups"
+        ));
+    }
+    if length <= size - 12 {
+        let mut footer = Vec::new();
+        file.seek(SeekFrom::End(-8 - length as i64)).map_err(unreadable)?;
+        (&mut file).take(length).read_to_end(&mut footer).map_err(unreadable)?;
+        schema::check(&footer)?;
+    }
+    file.rewind().map_err(unreadable)?;
     let builder =
         guarded(|| ParquetRecordBatchReaderBuilder::try_new(file)).map_err(|e| match e.contains("encrypt") {
             true => format!("the Parquet file is encrypted; write it without encryption ({e})"),
