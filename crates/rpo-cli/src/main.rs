@@ -122,7 +122,12 @@ impl Command {
     /// What it does where several processes were started together.
     fn work(&self) -> Work {
         match self {
-            Self::Train(_) | Self::Compare(_) | Self::Evaluate(_) | Self::Plan(_) => Work::Together,
+            Self::Train(_)
+            | Self::Compare(_)
+            | Self::Evaluate(_)
+            | Self::Plan(_)
+            | Self::Verify(_)
+            | Self::Score(_) => Work::Together,
             Self::Generate(arguments) if arguments.can_be_shared() => Work::Together,
             Self::Generate(_) | Self::Inspect(_) | Self::Config(_) | Self::Doctor(_) | Self::Completions { .. } => {
                 Work::Apart
@@ -192,13 +197,13 @@ fn main() -> std::process::ExitCode {
         Command::Generate(arguments) => generate::run(&arguments, world),
         Command::Merge(arguments) => merge::run(&arguments),
         Command::Rate(arguments) => rate::run(&arguments),
-        Command::Score(arguments) => score::run(&arguments),
+        Command::Score(arguments) => score::run(&arguments, world),
         Command::Evaluate(arguments) => evaluate::run(&arguments, world),
         Command::Card(arguments) => card::run(&arguments),
         Command::Push(arguments) => push::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
-        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments, world),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "rpo", &mut script);

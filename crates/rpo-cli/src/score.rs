@@ -12,15 +12,18 @@ use rpo::feedback::{Limits, ReadSummary};
 use rpo::likelihood::{Given, Likelihoods, Reading, Row};
 use rpo::model::Compute;
 use rpo::model::checkpoint::Checkpoint;
-use rpo::reference::{Cached, ReferenceCache};
+use rpo::reference::{Cached, ReferenceCache, model_fingerprint};
 use rpo::store::files::fill_file;
 use rpo::tokenizer::{Cut, Tokenizer};
+use rpo::world::World;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::flags::{ChatFlags, Layout};
 use crate::messages::quiet;
 use crate::remarks::{remarks, warnings};
+use crate::version::version;
+use crate::world::{agree, once_any};
 use crate::{interrupt, place, progress, settings};
 
 /// Say how likely given responses are under a model: `rpo score --model DIR FILE`
@@ -33,7 +36,8 @@ use crate::{interrupt, place, progress, settings};
 /// ends a response is scored and counted too, unless the response was cut or --no-end is given.
 ///
 /// Rows without a prompt or a response are left out and counted; --strict refuses them. Scores are kept in the cache of
-/// reference scores, so that a second call is immediate and a stopped one goes on.
+/// reference scores, so that a second call is immediate and a stopped one goes on. Processes that mpirun or srun starts together
+/// share the work.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -95,13 +99,14 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<()> {
+pub fn run(arguments: &Arguments, world: &dyn World) -> Result<()> {
     if arguments.micro_batch_tokens == 0 {
         bail!("--micro-batch-tokens 0: at least 1 is needed");
     }
-    if let Some(path) = &arguments.output {
-        check_output(path)?;
+    if world.size() > 1 && arguments.files.iter().any(|file| file == "-") {
+        bail!("{} processes were started together, and standard input goes to one of them: name a file", world.size());
     }
+    once_any(world, || arguments.output.as_deref().map_or(Ok(()), check_output))?;
     let device = place::find(&arguments.device, arguments.precision, arguments.columns.options()?.strict)?;
     let checkpoint = Checkpoint::find(&arguments.model)?;
     let compute = arguments.precision.on(&device, checkpoint.config()?.d_model());
@@ -112,24 +117,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if let Some(reference) = &reference {
         check_reference(&given, &checkpoint, &tokenizer, reference)?;
     }
-    let policy = score(arguments, &given, &checkpoint, "scoring", &place)?;
-    let under = |checkpoint: &Checkpoint| score(arguments, &given, checkpoint, "scoring by the reference", &place);
+    let how = format!("{}, {} tokens, {compute:?}", arguments.device, arguments.micro_batch_tokens);
+    let data = given.fingerprint();
+    agree(world, &[("program", version().into()), ("data", data), ("device and tokens at once", how)])?;
+    let policy = score(arguments, &given, &checkpoint, "scoring", &place, world)?;
+    let under =
+        |checkpoint: &Checkpoint| score(arguments, &given, checkpoint, "scoring by the reference", &place, world);
     let reference = reference.as_ref().map(under).transpose()?;
     let scored = Scored { given, policy, reference, tokenizer };
-    match &arguments.output {
-        Some(path) => {
-            fill_file(path, |file| scored.write(file, path))?;
-            scored.summary().iter().for_each(|line| println!("{line}"));
-            println!("scores: {}", path.display());
-        }
-        None => {
-            scored.print()?;
-            if !quiet() {
-                scored.summary().iter().for_each(|line| eprintln!("{line}"));
-            }
-        }
-    }
-    Ok(())
+    once_any(world, || scored.tell(arguments))
 }
 
 /// Fails before anything is computed where nothing could be written.
@@ -193,9 +189,13 @@ fn score(
     checkpoint: &Checkpoint,
     what: &'static str,
     (device, compute): &(Device, Compute),
+    world: &dyn World,
 ) -> Result<Likelihoods> {
     place::trust(&arguments.device, &Subject::of(checkpoint.config()?).with_compute(*compute))?;
     let model = checkpoint.load(device)?.with_compute(*compute);
+    if world.size() > 1 {
+        agree(world, &[("model", model_fingerprint(&model)?)])?;
+    }
     let dir = arguments.cache.clone().unwrap_or_else(settings::cache).join("reference");
     let cache = (!arguments.no_cache).then(|| ReferenceCache::new(&dir, &model)).transpose()?;
     let bar = progress::bar(what, given.distinct());
@@ -204,7 +204,7 @@ fn score(
         interrupt::stop().check()
     };
     let budget = arguments.micro_batch_tokens;
-    let (scores, cached) = given.score(&model, budget, arguments.per_token, cache.as_ref(), &mut count)?;
+    let (scores, cached) = given.score(&model, budget, arguments.per_token, cache.as_ref(), world, &mut count)?;
     bar.finish_and_clear();
     let name = checkpoint.name();
     match cached {
@@ -288,6 +288,24 @@ impl Scored {
 
     fn lines(&self) -> impl Iterator<Item = serde_json::Result<String>> {
         (0..self.given.rows.len()).map(|i| serde_json::to_string(&self.line(i)))
+    }
+
+    /// Writes or prints the lines, and what they come to.
+    fn tell(&self, arguments: &Arguments) -> Result<()> {
+        match &arguments.output {
+            Some(path) => {
+                fill_file(path, |file| self.write(file, path))?;
+                self.summary().iter().for_each(|line| println!("{line}"));
+                println!("scores: {}", path.display());
+            }
+            None => {
+                self.print()?;
+                if !quiet() {
+                    self.summary().iter().for_each(|line| eprintln!("{line}"));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn write(&self, file: &mut std::fs::File, path: &Path) -> Result<()> {

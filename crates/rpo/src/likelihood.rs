@@ -13,7 +13,7 @@ use crate::model::Model;
 use crate::reference::{Cached, ReferenceCache, ReferenceScores, TokenScores};
 use crate::statistics::kendall_tau_b;
 use crate::tokenizer::Tokenizer;
-use crate::world::Alone;
+use crate::world::World;
 
 /// A response as it was given.
 #[derive(Clone, Debug)]
@@ -93,6 +93,11 @@ impl Given {
         Ok(Self { rows, summary: ReadSummary { notes, ..summary }, split })
     }
 
+    /// A hash of the token ids and rewards, in hexadecimal: equal for equal responses alone.
+    pub fn fingerprint(&self) -> String {
+        self.split.fingerprint()
+    }
+
     /// How many different responses there are to the model.
     pub fn distinct(&self) -> usize {
         self.split.train.responses()
@@ -127,8 +132,8 @@ impl Given {
     }
 
     /// Scores all responses under `model` in batches of at most `budget` tokens: taken from `cache`, which is of `model`, or
-    /// computed and left there; nothing is kept without one. Token by token if `per_token`. `progress` hears how many distinct
-    /// responses are done, and may end the pass by an error.
+    /// computed and left there; nothing is kept without one. Token by token if `per_token`. The ranks of `world` share the pass, and
+    /// each gets all scores. `progress` hears how many distinct responses are done, and may end the pass by an error.
     ///
     /// # Errors
     /// If the device fails, a prompt is too short for the model, and those of `progress`.
@@ -138,12 +143,13 @@ impl Given {
         budget: usize,
         per_token: bool,
         cache: Option<&ReferenceCache>,
+        world: &dyn World,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<(Likelihoods, Option<Cached>)> {
         model.start().check(&self.split.train)?;
         let places = || self.rows.iter().map(|row| row.place);
         if per_token {
-            let (scores, cached) = TokenScores::cached(model, &self.split, budget, cache, progress)?;
+            let (scores, cached) = TokenScores::cached(model, &self.split, budget, cache, world, progress)?;
             let sum = |row: usize| scores.of(row).iter().map(|&token| f64::from(token)).sum();
             let sums = places().map(sum).collect();
             let tokens = places().map(|row| scores.of(row).to_vec()).collect();
@@ -151,10 +157,10 @@ impl Given {
         }
         let (scores, cached) = match cache {
             Some(cache) => {
-                let (scores, cached) = ReferenceScores::cached(model, &self.split, budget, cache, &Alone, progress)?;
+                let (scores, cached) = ReferenceScores::cached(model, &self.split, budget, cache, world, progress)?;
                 (scores, Some(cached))
             }
-            None => (ReferenceScores::compute(model, &self.split, budget, progress)?, None),
+            None => (ReferenceScores::compute_together(model, &self.split, budget, world, progress)?, None),
         };
         let sums = places().filter_map(|row| scores.log_prob(row)).collect();
         Ok((Likelihoods { sums, tokens: None }, cached))

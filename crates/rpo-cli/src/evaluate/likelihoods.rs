@@ -10,6 +10,7 @@ use rpo::feedback::{Limits, ReadOptions, Source};
 use rpo::likelihood::{Given, Reading};
 use rpo::model::checkpoint::Checkpoint;
 use rpo::reference::ReferenceCache;
+use rpo::world::Alone;
 
 use super::answers::Answered;
 use super::arguments::Arguments;
@@ -118,7 +119,7 @@ impl Ratios<'_> {
             bar.set_position(done as u64);
             interrupt::stop().check()
         };
-        let (scores, _) = given.score(&model, BUDGET, false, Some(&cache), &mut count)?;
+        let (scores, _) = given.score(&model, BUDGET, false, Some(&cache), &Alone, &mut count)?;
         bar.finish_and_clear();
         Ok(scores.sums)
     }

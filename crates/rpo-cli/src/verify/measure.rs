@@ -1,20 +1,22 @@
 //! Trains one objective on one problem and measures it exactly. It knows no tables and chooses nothing.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use rpo::burn::tensor::Device;
 use rpo::evaluate::finite::{FiniteProblem, Lengths, Mass, Table};
 use rpo::feedback::{FeedbackSet, Split};
-use rpo::model::{Model, RandomWeights};
+use rpo::model::{Init, Model, NamedParameters, RandomWeights, Weights};
 use rpo::objective::{KtoConfig, ObjectiveConfig, SftConfig, Threshold};
 use rpo::score::LogProb;
 use rpo::train::optim::OptimizerConfig;
 use rpo::train::{Event, Observer, TrainConfig, fit};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::problem::Condition;
 
 /// A policy measured exactly.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Measure {
     /// Optimizer steps before it.
     pub step: usize,
@@ -36,7 +38,6 @@ pub struct Measure {
     /// Expected reward of the conditioned policy.
     pub reward: f64,
     /// The distance to the objective's own optimum, where that is not `pi*` but is known (see [`Own`]).
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub own: Option<f64>,
 }
 
@@ -68,7 +69,7 @@ pub enum Own {
 }
 
 /// How a run ended.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Run {
     /// With all its steps: the policy from start to end.
@@ -94,6 +95,35 @@ impl Run {
     }
 }
 
+/// The weights of a model that imitates a problem's crowd, by name: what ranks tell each other of it.
+#[derive(Serialize, Deserialize)]
+pub struct Start(BTreeMap<String, Vec<f32>>);
+
+impl Start {
+    /// Trains it on draws of the problem that `seed` decides.
+    pub fn new(lengths: Lengths, seed: u64, steps: usize) -> Result<Self> {
+        let problem = FiniteProblem::new(seed, lengths);
+        let device = Device::flex().autodiff();
+        let fresh = Model::new(&FiniteProblem::config(), &mut RandomWeights::new(seed), &device)?;
+        let data = Split { train: problem.behaviour(40, seed), ..Split::default() };
+        let start =
+            fit(&ObjectiveConfig::Sft(SftConfig::default()), &fresh, data, &budget(steps, 3e-3, seed), &mut [])?;
+        let values = start.parameters().into_iter().map(|p| Ok((p.name, p.values.into_data().try_to_vec()?)));
+        Ok(Self(values.collect::<Result<_>>()?))
+    }
+
+    fn model(&self) -> Result<Model> {
+        struct Known<'a>(&'a Start);
+        impl Weights for Known<'_> {
+            fn get(&mut self, name: &str, _: &[usize], _: Init) -> rpo::Result<Vec<f32>> {
+                let unknown = || rpo::Error::Data(format!("a start has no `{name}`"));
+                self.0.0.get(name).cloned().ok_or_else(unknown)
+            }
+        }
+        Ok(Model::new(&FiniteProblem::config(), &mut Known(self), &Device::flex().autodiff())?)
+    }
+}
+
 /// A problem with the model that everything starts from.
 pub struct Setting {
     /// Which responses are possible and what they are worth.
@@ -110,14 +140,10 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// A start that imitates the problem's crowd.
-    pub fn new(lengths: Lengths, seed: u64, steps: usize) -> Result<Self> {
+    /// The problem of `seed` with its start.
+    pub fn new(lengths: Lengths, seed: u64, start: &Start) -> Result<Self> {
         let problem = FiniteProblem::new(seed, lengths);
-        let device = Device::flex().autodiff();
-        let fresh = Model::new(&FiniteProblem::config(), &mut RandomWeights::new(seed), &device)?;
-        let data = Split { train: problem.behaviour(40, seed), ..Split::default() };
-        let start =
-            fit(&ObjectiveConfig::Sft(SftConfig::default()), &fresh, data, &budget(steps, 3e-3, seed), &mut [])?;
+        let start = start.model()?;
         let (reference, mass) = problem.table(&start)?;
         Ok(Self { problem, lengths, seed, reference, mass, start })
     }
@@ -214,9 +240,13 @@ mod tests {
     use super::super::problem::{BASE, objectives};
     use super::*;
 
+    fn setting() -> Setting {
+        Start::new(Lengths::Equal, 1, 2).and_then(|start| Setting::new(Lengths::Equal, 1, &start)).expect("trains")
+    }
+
     #[test]
     fn a_run_is_measured_from_start_to_end() {
-        let setting = Setting::new(Lengths::Equal, 1, 2).expect("trains");
+        let setting = setting();
         let start = setting.at_start(1.0);
         assert_eq!(start.kl_to_reference, 0.0);
         assert!(start.mass < 1.0 && start.surprise > 0.0 && start.own.is_none());
@@ -238,7 +268,7 @@ mod tests {
 
     #[test]
     fn qrpo_is_held_to_the_reference_tilted_by_its_quantiles() {
-        let setting = Setting::new(Lengths::Equal, 1, 2).expect("trains");
+        let setting = setting();
         let config = QrpoConfig { beta: 0.5, transform: Transform::Identity, ..QrpoConfig::default() };
         let data = FeedbackSet::default();
         let Some(Own::Policy(best)) = setting.own(&ObjectiveConfig::Qrpo(config.clone()), &data) else {

@@ -15,10 +15,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Result, bail};
 use indicatif::ProgressBar;
 use rpo::evaluate::finite::Lengths;
-use serde::Serialize;
+use rpo::world::World;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use crate::progress;
-use measure::{Measure, Run, Setting};
+use crate::version::version;
+use crate::world::{agree, once_any, together_any};
+use crate::{place, progress};
+use measure::{Measure, Run, Setting, Start};
 use problem::{Condition, Entrant, choose, conditions, objectives};
 use search::{Choice, FEWEST, walk};
 
@@ -28,7 +32,7 @@ use search::{Choice, FEWEST, walk};
 /// penalty is a sum. Every objective starts from the same model with the same budget; each chooses its learning rate under
 /// each condition, on a problem of its own. The distance to the optimum is the KL from the policy, conditioned on the
 /// possible responses, plus the surprise of having to condition: -ln of the probability that it gives to them. Writes a
-/// report and all figures as JSON.
+/// report and all figures as JSON. Processes that mpirun or srun starts together share the runs.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// New directory for the report
@@ -58,6 +62,7 @@ struct Cell {
 }
 
 /// What the search for a cell's learning rate found.
+#[derive(Serialize, Deserialize)]
 struct Tuned {
     choice: Choice,
     /// The last run; where all rates failed, it says why.
@@ -80,11 +85,12 @@ struct Outcome {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<()> {
+pub fn run(arguments: &Arguments, world: &dyn World) -> Result<()> {
     let Arguments { out, seeds, steps, only, objectives: named } = arguments;
-    if out.exists() {
-        bail!("{} already exists; remove it or choose another place with --out", out.display());
-    }
+    once_any(world, || match out.exists() {
+        true => bail!("{} already exists; remove it or choose another place with --out", out.display()),
+        false => Ok(()),
+    })?;
     if *seeds < 2 {
         bail!("--seeds {seeds}: an interval needs at least two");
     }
@@ -93,12 +99,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let conditions = choose("--only", "condition", conditions(), |c| c.label, only)?;
     let cells = cells(&conditions, named)?;
-    let settings = settings(&conditions, *seeds, *steps)?;
-    let bar = progress::bar("runs", cells.len() * (FEWEST + *seeds as usize));
-    let tuned = in_parallel(&cells, |cell| choose_rate(cell, tuning(&settings, cell)?, *steps, &bar))?;
-    let outcomes = outcomes(&cells, tuned, &settings, *steps, &bar)?;
-    bar.finish_and_clear();
-    report::write(out, *seeds, *steps, &conditions, &settings, &outcomes)
+    let asked = format!("{seeds} seeds, {steps} steps, only {only:?}, objectives {named:?}");
+    agree(world, &[("program", version().into()), ("arguments", asked)])?;
+    let settings = settings(world, &conditions, *seeds, *steps)?;
+    let tuned = in_parallel(world, ("learning rates", FEWEST), &cells, |cell, bar| {
+        choose_rate(cell, tuning(&settings, cell)?, *steps, bar)
+    })?;
+    let outcomes = outcomes(world, &cells, tuned, &settings, *steps)?;
+    once_any(world, || report::write(out, *seeds, *steps, &conditions, &settings, &outcomes))
 }
 
 /// The objectives of these names, or all, under each condition in which they take part.
@@ -116,18 +124,16 @@ fn cells(conditions: &[Condition], names: &[String]) -> Result<Vec<Cell>> {
 }
 
 /// The problems that these conditions need, with their starts.
-fn settings(conditions: &[Condition], seeds: u64, steps: usize) -> Result<Vec<Setting>> {
+fn settings(world: &dyn World, conditions: &[Condition], seeds: u64, steps: usize) -> Result<Vec<Setting>> {
     let wanted = [Lengths::Equal, Lengths::Unequal].into_iter().filter(|l| conditions.iter().any(|c| c.lengths == *l));
     let wanted: Vec<(Lengths, u64)> =
         wanted.flat_map(|l| (1..=seeds).chain([TUNING_SEED]).map(move |seed| (l, seed))).collect();
-    let bar = progress::bar("problems", wanted.len());
-    let settings = in_parallel(&wanted, |(lengths, seed)| {
-        let setting = Setting::new(*lengths, *seed, steps * 3 / 2);
+    let starts = in_parallel(world, ("problems", 1), &wanted, |(lengths, seed), bar| {
+        let start = Start::new(*lengths, *seed, steps * 3 / 2);
         bar.inc(1);
-        setting
-    });
-    bar.finish_and_clear();
-    settings
+        start
+    })?;
+    wanted.iter().zip(&starts).map(|((lengths, seed), start)| Setting::new(*lengths, *seed, start)).collect()
 }
 
 /// The problems on which this condition is judged.
@@ -162,21 +168,19 @@ fn choose_rate(cell: &Cell, setting: &Setting, steps: usize, bar: &ProgressBar) 
 
 /// Trains every objective at its rate on all the problems.
 fn outcomes(
+    world: &dyn World,
     cells: &[Cell],
     tuned: Vec<Tuned>,
     settings: &[Setting],
     steps: usize,
-    bar: &ProgressBar,
 ) -> Result<Vec<Outcome>> {
     let mut due = Vec::new();
     for (i, (cell, Tuned { choice, .. })) in cells.iter().zip(&tuned).enumerate() {
-        let problems = judged(settings, &cell.condition);
-        match choice.distance.is_finite() {
-            true => due.extend(problems.map(|s| (i, s, choice.rate))),
-            false => bar.set_length(bar.length().unwrap_or(0).saturating_sub(problems.count() as u64)),
+        if choice.distance.is_finite() {
+            due.extend(judged(settings, &cell.condition).map(|setting| (i, setting, choice.rate)));
         }
     }
-    let runs = in_parallel(&due, |&(i, setting, rate)| {
+    let runs = in_parallel(world, ("runs", 1), &due, |&(i, setting, rate), bar| {
         let Cell { entrant, condition } = &cells[i];
         let run = setting.train(&entrant.objective, condition, steps, rate, steps.div_ceil(10));
         bar.inc(1);
@@ -202,13 +206,29 @@ impl Outcome {
     }
 }
 
+/// Applies `work` to each of `items`: every rank of `world` to every n-th, on as many threads as there are processors. Results come in
+/// the items' order, on all ranks. A bar over so many things an item is `called` so.
+fn in_parallel<T: Sync, R: Send + Serialize + DeserializeOwned>(
+    world: &dyn World,
+    (called, each): (&'static str, usize),
+    items: &[T],
+    work: impl Fn(&T, &ProgressBar) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let own: Vec<&T> = items.iter().skip(world.rank()).step_by(world.size()).collect();
+    let bar = progress::bar(called, own.len() * each);
+    let done = on_threads(&own, |item| work(item, &bar));
+    bar.finish_and_clear();
+    let mut by_rank: Vec<_> = together_any(world, done)?.into_iter().map(Vec::into_iter).collect();
+    let ranks = by_rank.len();
+    Ok((0..items.len()).filter_map(|i| by_rank[i % ranks].next()).collect())
+}
+
 /// Applies `work` to each of `items` on as many threads as there are processors; results come in the items' order.
-fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
+fn on_threads<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, Result<R>)>> = Mutex::new(Vec::new());
-    let threads = crate::place::threads();
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        for _ in 0..place::threads() {
             scope.spawn(|| {
                 while let Some((i, item)) = {
                     let i = next.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,7 @@
 //! The choice of a learning rate: a walk downhill over a fixed grid. It knows a function of the rate, not what it measures.
 
+use serde::{Deserialize, Serialize};
+
 /// The learning rates to choose from, about a factor of three apart.
 pub const GRID: [f64; 8] = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2];
 /// Places in the grid that are tried in any case.
@@ -8,7 +10,7 @@ pub const FIRST: [usize; 2] = [3, 4];
 pub const FEWEST: usize = 3;
 
 /// What the walk found.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Choice {
     /// The rate whose neighbours are no better.
     pub rate: f64,

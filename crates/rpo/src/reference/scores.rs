@@ -10,7 +10,7 @@ use crate::feedback::Split;
 use crate::host::host;
 use crate::model::Model;
 use crate::score::{LogProb, Scores, score};
-use crate::world::World;
+use crate::world::{Alone, World};
 
 /// Of the files of scores.
 const ENDING: &str = "safetensors";
@@ -85,65 +85,24 @@ impl ReferenceScores {
         budget: usize,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Self> {
-        let tokens = tokens(split);
-        let mut parts = Parts::new(tokens.len(), 1);
-        Self::complete(&mut parts, model, split, budget, progress)?;
-        Ok(Self { log_probs: parts.into_values(), tokens })
+        Self::compute_together(model, split, budget, &Alone, progress)
     }
 
-    /// Computes what is missing.
-    fn complete(
-        parts: &mut Parts,
-        model: &Model,
-        split: &Split,
-        budget: usize,
-        progress: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<()> {
-        complete(
-            parts,
-            model,
-            split,
-            budget,
-            &|batch| batch.rows.clone(),
-            &|model, batch| score(model, batch).log_probs,
-            progress,
-        )
-    }
-
-    /// Fills `parts`, which all ranks have alike, a round of batches at a time: each rank scores every `n`-th of them.
-    fn complete_together(
-        parts: &mut Parts,
+    /// [`Self::compute`] by all ranks of `world`, each of which gets all scores.
+    ///
+    /// # Errors
+    /// Those of [`Self::compute`], of any rank.
+    pub fn compute_together(
         model: &Model,
         split: &Split,
         budget: usize,
         world: &dyn World,
         progress: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<()> {
-        let model = &model.inference();
-        let sets = [&split.train, &split.validation];
-        let batches: Vec<(usize, Vec<Span>)> = (0..sets.len())
-            .flat_map(|set| length_buckets(sets[set], budget, false).into_iter().map(move |spans| (set, spans)))
-            .collect();
-        let mut done = 0;
-        for round in batches.chunks(ROUND * world.size()) {
-            let compute = || -> Result<Vec<(Vec<usize>, Vec<f32>)>> {
-                let mut own = Vec::new();
-                for (set, spans) in round.iter().skip(world.rank()).step_by(world.size()) {
-                    let batch = PackedBatch::pack(sets[*set], spans, model.start());
-                    if !parts.have(&batch.rows) {
-                        let log_probs = host(score(model, &batch).log_probs)?;
-                        own.push((batch.rows, log_probs));
-                    }
-                }
-                Ok(own)
-            };
-            for (rows, log_probs) in world.together(compute())?.into_iter().flatten() {
-                parts.put(&rows, &log_probs);
-            }
-            done += round.iter().flat_map(|(_, spans)| spans).map(|span| span.responses.len()).sum::<usize>();
-            world.agreed(progress(done))?;
-        }
-        Ok(())
+    ) -> Result<Self> {
+        let tokens = tokens(split);
+        let mut parts = Parts::new(tokens.len(), 1);
+        complete(&mut parts, model, split, budget, world, &SUMS, progress)?;
+        Ok(Self { log_probs: parts.into_values(), tokens })
     }
 
     /// Whether `cache` holds all the scores of `split`, so that they need no pass.
@@ -152,7 +111,7 @@ impl ReferenceScores {
     }
 
     /// Takes the scores from `cache`, which is of `model`, or computes them and leaves them there: batch by batch, so that a pass
-    /// that was ended goes on where it was.
+    /// that was ended goes on where it was. The ranks of `world` share the pass, and the first has the cache.
     ///
     /// # Errors
     /// If the device fails, and those of `progress`.
@@ -166,38 +125,58 @@ impl ReferenceScores {
     ) -> Result<(Self, Cached)> {
         let tokens = tokens(split);
         let path = cache.path(split, ENDING);
-        let complete = |parts: &mut Parts| match world.size() {
-            1 => Self::complete(parts, model, split, budget, progress),
-            _ => Self::complete_together(parts, model, split, budget, world, progress),
-        };
+        let complete = |parts: &mut Parts| complete(parts, model, split, budget, world, &SUMS, progress);
         let (log_probs, cached) = kept_together(world, &path, "log_probs", tokens.len(), complete)?;
         Ok((Self { log_probs, tokens }, cached))
     }
 }
 
-/// Computes the parts of `split` that are missing, batch by batch: in the same batches whatever is there already, so that a pass in
-/// parts gives the same bits. `places` says which parts a batch has, `compute` gives their values.
+/// What is computed of each batch: which parts it has, and their values.
+pub(super) struct Scoring<'a> {
+    pub places: &'a dyn Fn(&PackedBatch) -> Vec<usize>,
+    pub values: &'a dyn Fn(&Model, &PackedBatch) -> Tensor<1>,
+}
+
+/// Whole responses.
+const SUMS: Scoring<'static> =
+    Scoring { places: &|batch| batch.rows.clone(), values: &|model, batch| score(model, batch).log_probs };
+
+/// Computes the parts of `split` that are missing, which all ranks of `world` have alike, a round of batches at a time, of which each
+/// rank takes every n-th: in the same batches whatever is there already, so that a pass in parts gives the same bits.
 pub(super) fn complete(
     parts: &mut Parts,
     model: &Model,
     split: &Split,
     budget: usize,
-    places: &dyn Fn(&PackedBatch) -> Vec<usize>,
-    compute: &dyn Fn(&Model, &PackedBatch) -> Tensor<1>,
+    world: &dyn World,
+    scoring: &Scoring<'_>,
     progress: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<()> {
     let model = &model.inference();
+    let sets = [&split.train, &split.validation];
+    let batches: Vec<(usize, Vec<Span>)> = (0..sets.len())
+        .flat_map(|set| length_buckets(sets[set], budget, false).into_iter().map(move |spans| (set, spans)))
+        .collect();
+    let round = if world.size() == 1 { 1 } else { ROUND * world.size() };
     let mut done = 0;
-    for data in [&split.train, &split.validation] {
-        for spans in length_buckets(data, budget, false) {
-            let batch = PackedBatch::pack(data, &spans, model.start());
-            let places = places(&batch);
-            if !parts.have(&places) {
-                parts.put(&places, &host(compute(model, &batch))?);
+    for round in batches.chunks(round) {
+        let compute = || -> Result<Vec<(Vec<usize>, Vec<f32>)>> {
+            let mut own = Vec::new();
+            for (set, spans) in round.iter().skip(world.rank()).step_by(world.size()) {
+                let batch = PackedBatch::pack(sets[*set], spans, model.start());
+                let places = (scoring.places)(&batch);
+                if !parts.have(&places) {
+                    let values = host((scoring.values)(model, &batch))?;
+                    own.push((places, values));
+                }
             }
-            done += batch.rows.len();
-            progress(done)?;
+            Ok(own)
+        };
+        for (places, values) in world.together(compute())?.into_iter().flatten() {
+            parts.put(&places, &values);
         }
+        done += round.iter().flat_map(|(_, spans)| spans).map(|span| span.responses.len()).sum::<usize>();
+        world.agreed(progress(done))?;
     }
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! Log-probabilities of the single tokens of responses under a model, cached as those of whole responses are.
 
-use super::cache::{Cached, ReferenceCache, kept};
+use super::cache::{Cached, ReferenceCache, kept_together};
 use super::parts::Parts;
-use super::scores::{complete, tokens};
+use super::scores::{Scoring, complete, tokens};
 use crate::batch::PackedBatch;
 use crate::error::Result;
 use crate::feedback::Split;
 use crate::model::Model;
 use crate::score::score_tokens;
+use crate::world::World;
 
 /// `log p` of every token of every response of a data set, by the response's row.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,8 +21,9 @@ pub struct TokenScores {
 
 impl TokenScores {
     /// Scores all responses of `split`, whose rows have no gaps, in batches of similar length of at most `budget` tokens: taken
-    /// from `cache`, which is of `model`, or computed and left there, batch by batch. Without a cache nothing is kept. `progress`
-    /// hears how many responses are done, and may end the pass by an error.
+    /// from `cache`, which is of `model`, or computed and left there, batch by batch. Without a cache nothing is kept. The ranks of
+    /// `world` share the pass, and the first has the cache. `progress` hears how many responses are done, and may end the pass by an
+    /// error.
     ///
     /// # Errors
     /// If the device fails, and those of `progress`.
@@ -30,16 +32,18 @@ impl TokenScores {
         split: &Split,
         budget: usize,
         cache: Option<&ReferenceCache>,
+        world: &dyn World,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<(Self, Option<Cached>)> {
         let starts = starts(split);
         let total = starts[starts.len() - 1];
         let places = |batch: &PackedBatch| batch.rows.iter().flat_map(|&row| starts[row]..starts[row + 1]).collect();
-        let mut complete = |parts: &mut Parts| complete(parts, model, split, budget, &places, &score_tokens, progress);
+        let scoring = Scoring { places: &places, values: &score_tokens };
+        let mut complete = |parts: &mut Parts| complete(parts, model, split, budget, world, &scoring, progress);
         let (log_probs, cached) = match cache {
             Some(cache) => {
                 let path = cache.path(split, "tokens.safetensors");
-                let (log_probs, cached) = kept(&path, "token_log_probs", total, 1, complete)?;
+                let (log_probs, cached) = kept_together(world, &path, "token_log_probs", total, complete)?;
                 (log_probs, Some(cached))
             }
             None => {
