@@ -127,7 +127,8 @@ impl Command {
             | Self::Evaluate(_)
             | Self::Plan(_)
             | Self::Verify(_)
-            | Self::Score(_) => Work::Together,
+            | Self::Score(_)
+            | Self::Rate(_) => Work::Together,
             Self::Generate(arguments) if arguments.can_be_shared() => Work::Together,
             Self::Generate(_) | Self::Inspect(_) | Self::Config(_) | Self::Doctor(_) | Self::Completions { .. } => {
                 Work::Apart
@@ -196,7 +197,7 @@ fn main() -> std::process::ExitCode {
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments, world),
         Command::Merge(arguments) => merge::run(&arguments),
-        Command::Rate(arguments) => rate::run(&arguments),
+        Command::Rate(arguments) => rate::run(&arguments, world),
         Command::Score(arguments) => score::run(&arguments, world),
         Command::Evaluate(arguments) => evaluate::run(&arguments, world),
         Command::Card(arguments) => card::run(&arguments),

@@ -9,12 +9,15 @@ use rpo::chat::Prompt;
 use rpo::evaluate::judge::{Case, Kind, Outcome, Verdict};
 use rpo::feedback::{Answer, ReadOptions, Source, read_all_rows};
 use rpo::store::files::fill_file;
+use rpo::world::World;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::flags::Layout;
 use crate::interrupt;
 use crate::judge::{self, JudgeFlags, Seat};
+use crate::version::version;
+use crate::world::{agree, once_any};
 
 /// Let a judge rate answers: `rpo rate answers.jsonl --judge-url URL --judge-model NAME --output rated.jsonl`
 ///
@@ -24,7 +27,8 @@ use crate::judge::{self, JudgeFlags, Seat};
 /// written. A reply that is no rating gets no line: it is counted and shown.
 ///
 /// Every request and reply is kept at once in OUTPUT.judge.jsonl (--judge-store), so that nothing is asked twice, whatever ends
-/// the command: run it again, with --resume if the output is there.
+/// the command: run it again, with --resume if the output is there. Processes that mpirun or srun starts together share the work of a judge
+/// that computes on this machine.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -53,18 +57,38 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<()> {
-    check_output(&arguments.output, arguments.resume)?;
+pub fn run(arguments: &Arguments, world: &dyn World) -> Result<()> {
+    if world.size() > 1 && arguments.files.iter().any(|file| file == "-") {
+        bail!("{} processes were started together, and standard input goes to one of them: name a file", world.size());
+    }
+    once_any(world, || check_output(&arguments.output, arguments.resume))?;
     let answers = Answers::open(arguments)?;
-    let seats = arguments.judge.seats(Kind::Pointwise, &beside(&arguments.output))?;
-    let [seat] = &seats[..] else { bail!("{} judges are named, and one is to rate", seats.len()) };
-    let rated = rate(seat, &answers)?;
+    agree(world, &[("program", version().into()), ("answers", answers.count.to_string())])?;
+    let beside = beside(&arguments.output);
+    // The first rank's.
+    let mut seats = None;
+    once_any(world, || {
+        let found = arguments.judge.seats(Kind::Pointwise, &beside)?;
+        if found.len() != 1 {
+            bail!("{} judges are named, and one is to rate", found.len());
+        }
+        seats = Some(found);
+        Ok(())
+    })?;
+    let hear = |seat: &Seat| rate(seat, &answers).map(|rated| rated.tally);
+    judge::hear_together(world, &arguments.judge, (Kind::Pointwise, &beside), seats.as_deref_mut(), &hear)?;
+    once_any(world, || seats.iter().flatten().try_for_each(|seat| rate_all(arguments, &answers, seat)))
+}
+
+/// Has all answers rated, and writes and tells what came of it.
+fn rate_all(arguments: &Arguments, answers: &Answers, seat: &Seat) -> Result<()> {
+    let rated = rate(seat, answers)?;
     if rated.ratings.iter().all(Option::is_none) {
         rated.unparsed.iter().for_each(|said| tracing::warn!("{said}"));
         seat.warnings(&rated.tally).iter().for_each(|said| tracing::warn!("{said}"));
         bail!("no answer was rated; nothing is written to {}", arguments.output.display());
     }
-    fill_file(&arguments.output, |file| write(file, &arguments.output, &answers, &rated, seat))?;
+    fill_file(&arguments.output, |file| write(file, &arguments.output, answers, &rated, seat))?;
     rated.tell(seat, &arguments.output);
     Ok(())
 }
@@ -146,7 +170,7 @@ fn rate(seat: &Seat, answers: &Answers) -> Result<Rated> {
     };
     // What comes is kept at once; a call under way may end before the program does.
     let saving = interrupt::saving();
-    let (bar, show) = judge::bar(answers.count);
+    let (bar, show) = seat.bar(answers.count);
     let mut each = |(i, id): (usize, Value), outcome: Outcome| {
         if let Outcome::Heard(heard) = outcome {
             if let Verdict::Rating(rating) = heard.verdict {

@@ -1,11 +1,13 @@
 //! Judges: every pair of answers in both orders, by each judge that is named.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use rpo::evaluate::evaluation::JudgeFound;
 use rpo::evaluate::judge::{Kind, Pairwise, pairwise, questions};
 use rpo::evaluate::preference::judged;
+use rpo::world::World;
 
 use super::answers::Answered;
 use super::arguments::{Arguments, Pairs};
@@ -38,7 +40,7 @@ impl Judges {
         if arguments.names().len() < 2 {
             bail!("judges compare two models at least, and there is one; name another (--model, --outputs)");
         }
-        let seats = arguments.judges.seats(Kind::Pairwise, &arguments.out.join("judgements.jsonl"))?;
+        let seats = arguments.judges.seats(Kind::Pairwise, &store(arguments))?;
         let names: BTreeSet<&str> = seats.iter().map(|seat| seat.judge.name()).collect();
         if names.len() < seats.len() {
             bail!("two judges are the same; name each once");
@@ -51,14 +53,47 @@ impl Judges {
         if self.0.is_empty() {
             return Ok(Vec::new());
         }
-        let answers: Vec<Vec<Vec<String>>> = answered.iter().map(|model| model.entrant.draws.clone()).collect();
-        let all = (0..answers.len()).flat_map(|b| (0..b).map(move |a| [a, b]));
-        let mut wanted: Vec<[usize; 2]> = all.filter(|two| pairs == Pairs::All || two.contains(&0)).collect();
-        wanted.sort_unstable();
+        let (answers, wanted) = compared(pairs, answered);
         let names: Vec<&str> = self.0.iter().map(|seat| seat.judge.name()).collect();
         let heard = self.0.iter().map(|seat| hear(seat, short(seat.judge.name(), &names), prompts, &answers, &wanted));
         heard.collect()
     }
+}
+
+/// Lets all ranks of `world` ask judges that compute where they are asked; the first has the `judges`.
+pub fn hear_together(
+    arguments: &Arguments,
+    prompts: &Prompts,
+    answered: &[Answered],
+    judges: Option<&mut Judges>,
+    world: &dyn World,
+) -> Result<()> {
+    if !arguments.judges.given() {
+        return Ok(());
+    }
+    let (answers, wanted) = compared(arguments.pairs, answered);
+    let hear = |seat: &Seat| {
+        let (bar, show) = seat.bar(questions(&answers, &wanted));
+        let found = pairwise(&seat.court(), &prompts.texts, &answers, &wanted, &mut |tally| show(tally))?;
+        bar.finish_and_clear();
+        Ok(found.tally)
+    };
+    let seats = judges.map(|judges| &mut judges.0[..]);
+    judge::hear_together(world, &arguments.judges, (Kind::Pairwise, &store(arguments)), seats, &hear)
+}
+
+/// Where replies are kept.
+fn store(arguments: &Arguments) -> PathBuf {
+    arguments.out.join("judgements.jsonl")
+}
+
+/// The answers by model, draw and prompt, and which models are compared.
+fn compared(pairs: Pairs, answered: &[Answered]) -> (Vec<Vec<Vec<String>>>, Vec<[usize; 2]>) {
+    let answers: Vec<Vec<Vec<String>>> = answered.iter().map(|model| model.entrant.draws.clone()).collect();
+    let all = (0..answers.len()).flat_map(|b| (0..b).map(move |a| [a, b]));
+    let mut wanted: Vec<[usize; 2]> = all.filter(|two| pairs == Pairs::All || two.contains(&0)).collect();
+    wanted.sort_unstable();
+    (answers, wanted)
 }
 
 /// A judge's name without its address, unless two would be called alike then.
@@ -83,7 +118,7 @@ fn hear(
     tracing::info!("{name}: {all} questions, every pair in both orders");
     // What comes is kept at once; a call under way may end before the program does.
     let saving = interrupt::saving();
-    let (bar, show) = judge::bar(all);
+    let (bar, show) = seat.bar(all);
     let found = pairwise(&seat.court(), &prompts.texts, answers, pairs, &mut |tally| show(tally));
     bar.finish_and_clear();
     drop(saving);

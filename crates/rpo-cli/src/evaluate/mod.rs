@@ -42,7 +42,8 @@ struct Begun {
     models: Vec<(String, String)>,
 }
 
-/// Runs the command, as one of the processes of `world`: all of them answer, and the first measures and asks the judges.
+/// Runs the command, as one of the processes of `world`: all of them answer and ask judges that compute where they are asked; the first
+/// measures, and asks the other judges.
 pub fn run(arguments: &Arguments, world: &dyn World) -> Result<()> {
     arguments.check()?;
     let prompts = Prompts::read(arguments)?;
@@ -63,6 +64,7 @@ pub fn run(arguments: &Arguments, world: &dyn World) -> Result<()> {
         Ok(())
     })?;
     let answered = answers::all(arguments, &prompts, world)?;
+    judging::hear_together(arguments, &prompts, &answered, judges.as_mut(), world)?;
     once_any(world, || judges.map_or(Ok(()), |judges| report_on(arguments, &prompts, &answered, &judges)))
 }
 

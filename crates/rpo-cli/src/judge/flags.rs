@@ -100,8 +100,27 @@ impl JudgeFlags {
         !(judge_url.is_empty() && judge_model.is_empty() && judge_command.is_empty() && judge_replay.is_empty())
     }
 
+    /// Whether the judges compute where they are asked, and may be asked as often as it takes, so that more processes are faster.
+    pub fn compute_here(&self) -> bool {
+        self.judge_url.is_empty() && self.judge_replay.is_empty() && self.max_judge_calls.is_none()
+    }
+
+    /// Where their replies are kept: in `beside` if no flag says where.
+    pub fn store<'a>(&'a self, beside: &'a Path) -> &'a Path {
+        self.judge_store.as_deref().unwrap_or(beside)
+    }
+
     /// The judges that are named, ready to be asked what is of `kind`; their replies are kept in `beside` if no flag says where.
     pub fn seats(&self, kind: Kind, beside: &Path) -> Result<Vec<Seat>> {
+        self.seats_in(kind, &|| {
+            let store = Store::open(self.store(beside))?;
+            super::shared::take_left(&store)?;
+            Ok(store)
+        })
+    }
+
+    /// [`Self::seats`] whose replies are kept in what `open` opens, where judges are of a kind whose replies are.
+    pub fn seats_in(&self, kind: Kind, open: &dyn Fn() -> Result<Store>) -> Result<Vec<Seat>> {
         let template = self.template(kind)?;
         let judges = self.judges()?;
         if judges.is_empty() {
@@ -109,11 +128,10 @@ impl JudgeFlags {
                 "no judge: name one with --judge-url and --judge-model, --judge-model DIR, --judge-command or --judge-replay"
             );
         }
-        let path = self.judge_store.as_deref().unwrap_or(beside);
         let keeps = judges.iter().any(|judge| judge.keeps());
-        let store = keeps.then(|| Store::open(path)).transpose()?.map(Arc::new);
+        let store = keeps.then(open).transpose()?.map(Arc::new);
         if let Some(store) = &store {
-            let (replies, torn) = (store.replies(), store.torn());
+            let (path, replies, torn) = (store.path(), store.replies(), store.torn());
             if torn > 0 {
                 tracing::info!("{}: its last {torn} bytes are no whole reply and were dropped", path.display());
             }

@@ -3,6 +3,7 @@
 
 mod flags;
 mod seat;
+mod shared;
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use rpo::train::record::Reader;
 
 pub use flags::JudgeFlags;
 pub use rpo::evaluate::judge::Tally;
-pub use seat::{Seat, bar};
+pub use seat::Seat;
+pub use shared::hear_together;
 
 use crate::interrupt;
 

@@ -19,25 +19,25 @@ pub struct Seat {
     pub price: Option<(f64, f64)>,
 }
 
-/// A bar over `questions`, and what shows a tally on it.
-pub fn bar(questions: usize) -> (ProgressBar, impl Fn(&Tally)) {
-    let bar = progress::judging(questions);
-    let shown = bar.clone();
-    let show = move |tally: &Tally| {
-        shown.set_position(tally.done() as u64);
-        let failed = (tally.failed > 0).then(|| format!("{} without a reply", tally.failed));
-        let waits = |(left, why): &(Duration, String)| format!("waiting {} s ({why})", left.as_secs_f64().ceil());
-        let said = ["judging".to_string()].into_iter().chain(failed).chain(tally.waiting.as_ref().map(waits));
-        shown.set_message(said.collect::<Vec<_>>().join(", "));
-    };
-    (bar, show)
-}
-
 impl Seat {
     /// It as the library asks it, until somebody wishes to stop.
     pub fn court(&self) -> Court<'_> {
         let Self { judge, template, limits, store, .. } = self;
         Court { judge: judge.as_ref(), template, limits, store: store.as_deref(), stop: interrupt::stop() }
+    }
+
+    /// A bar over its part of `questions`, and what shows a tally on it.
+    pub fn bar(&self, questions: usize) -> (ProgressBar, impl Fn(&Tally) + use<>) {
+        let bar = progress::judging(questions / self.limits.part.map_or(1, |(_, of)| of));
+        let shown = bar.clone();
+        let show = move |tally: &Tally| {
+            shown.set_position(tally.done() as u64);
+            let failed = (tally.failed > 0).then(|| format!("{} without a reply", tally.failed));
+            let waits = |(left, why): &(Duration, String)| format!("waiting {} s ({why})", left.as_secs_f64().ceil());
+            let said = ["judging".to_string()].into_iter().chain(failed).chain(tally.waiting.as_ref().map(waits));
+            shown.set_message(said.collect::<Vec<_>>().join(", "));
+        };
+        (bar, show)
     }
 
     /// What a hearing took, a sentence a line.

@@ -28,6 +28,8 @@ pub struct Limits {
     pub most_calls: Option<u64>,
     /// So many questions without a reply one after another end the hearing.
     pub failures_in_a_row: usize,
+    /// Only this part of the questions, counted from 0, of so many: equal ones are in the same part. Of others nothing is heard.
+    pub part: Option<(usize, usize)>,
 }
 
 impl Default for Limits {
@@ -39,6 +41,7 @@ impl Default for Limits {
             longest_wait: Duration::from_mins(10),
             most_calls: None,
             failures_in_a_row: 5,
+            part: None,
         }
     }
 }
@@ -218,9 +221,12 @@ impl<T: Send, I: Iterator<Item = Result<(T, Case)>> + Send> Hearing<'_, T, I> {
 
     /// What becomes of a question and of the equal ones that come meanwhile; nothing if it is itself one of those.
     fn answer(&self, tag: T, case: Case) -> std::result::Result<Vec<(T, Outcome)>, Left> {
-        let Court { judge, template, store, .. } = *self.court;
+        let Court { judge, template, store, limits, .. } = *self.court;
         let question = template.fill(case)?;
         let asking = Asking::new(judge, template, &question);
+        if limits.part.is_some_and(|(part, of)| asking.part(of) != part) {
+            return Ok(Vec::new());
+        }
         match lock(&self.open).entry(asking.key) {
             std::collections::hash_map::Entry::Occupied(mut waiting) => {
                 waiting.get_mut().push(tag);

@@ -69,6 +69,8 @@ struct Kept {
     whole: u64,
     /// Bytes of a torn line that were dropped.
     torn: u64,
+    /// What another process has, as it was when this was opened.
+    others: Option<(File, Places)>,
 }
 
 impl Store {
@@ -99,8 +101,37 @@ impl Store {
             file.set_len(whole).map_err(failed)?;
         }
         file.seek(SeekFrom::End(0)).map_err(failed)?;
-        let kept = Kept { file, places, whole, torn: length - whole };
+        let kept = Kept { file, places, whole, torn: length - whole, others: None };
         Ok(Self { path: path.into(), kept: Mutex::new(kept) })
+    }
+
+    /// Opens the store `part` of one of several processes, which knows what is in the store `whole` of another.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and if `whole` cannot be read.
+    pub fn open_part(part: &Path, whole: &Path) -> Result<Self> {
+        let file = File::open(whole).map_err(|e| Error::read(whole, e))?;
+        let (places, _) = scan(&file, whole)?;
+        let store = Self::open(part)?;
+        store.kept().others = Some((file, places));
+        Ok(store)
+    }
+
+    /// Takes in the replies of the store `part`, and gives how many were not known.
+    ///
+    /// # Errors
+    /// If one of the two cannot be read, or this one cannot be written.
+    pub fn take(&self, part: &Path) -> Result<usize> {
+        let mut file = File::open(part).map_err(|e| Error::read(part, e))?;
+        let mut found: Vec<(Key, (u64, usize))> = scan(&file, part)?.0.into_iter().collect();
+        found.sort_unstable_by_key(|(_, (start, _))| *start);
+        found.retain(|(key, _)| !self.kept().places.contains_key(key));
+        for (key, place) in &found {
+            let line = read_line(&mut file, *place).map_err(|e| Error::read(part, e))?;
+            self.append(&line, Some(*key))?;
+        }
+        self.sync()?;
+        Ok(found.len())
     }
 
     /// Where it is.
@@ -126,12 +157,19 @@ impl Store {
     pub(super) fn find(&self, key: &Key) -> Result<Option<(String, Option<f64>)>> {
         let failed = |e| Error::read(&self.path, e);
         let mut kept = self.kept();
-        let Some((start, length)) = kept.places.get(key).copied() else { return Ok(None) };
-        let mut line = vec![0; length];
-        kept.file.seek(SeekFrom::Start(start)).and_then(|_| kept.file.read_exact(&mut line)).map_err(failed)?;
+        let own = kept.places.get(key).copied();
+        let (file, place) = match (own, &mut kept.others) {
+            (Some(place), _) => (&mut kept.file, place),
+            (None, Some((file, places))) => match places.get(key) {
+                Some(place) => (file, *place),
+                None => return Ok(None),
+            },
+            (None, None) => return Ok(None),
+        };
+        let line = read_line(file, place).map_err(failed)?;
         drop(kept);
         let line: Line = serde_json::from_slice(&line)
-            .map_err(|e| Error::file(&self.path, format!("byte {start}: the line was changed: {e}")))?;
+            .map_err(|e| Error::file(&self.path, format!("byte {}: the line was changed: {e}", place.0)))?;
         let preference = line.preference;
         Ok(line.said().map(|said| (said, preference)))
     }
@@ -152,15 +190,19 @@ impl Store {
 
     fn write(&self, line: &Line, key: Option<Key>) -> Result<()> {
         let text = serde_json::to_string(line).map_err(|e| Error::file(&self.path, e.to_string()))? + "\n";
+        self.append(text.as_bytes(), key)
+    }
+
+    fn append(&self, line: &[u8], key: Option<Key>) -> Result<()> {
         let mut kept = self.kept();
-        if let Err(problem) = kept.file.write_all(text.as_bytes()) {
+        if let Err(problem) = kept.file.write_all(line) {
             // What was written of it goes; where not even that can be done, it is dropped when the file is opened again.
             let _ = kept.file.set_len(kept.whole);
             return Err(Error::write(&self.path, problem));
         }
         let start = kept.whole;
-        kept.whole += text.len() as u64;
-        key.into_iter().for_each(|key| _ = kept.places.insert(key, (start, text.len())));
+        kept.whole += line.len() as u64;
+        key.into_iter().for_each(|key| _ = kept.places.insert(key, (start, line.len())));
         Ok(())
     }
 
@@ -188,6 +230,12 @@ impl<'a> Asking<'a> {
         Self { key, judge: name, template: &template.name, question, request }
     }
 
+    /// In which of so many parts the question is, counted from 0.
+    pub fn part(&self, of: usize) -> usize {
+        let [a, b, c, d, ..] = self.key;
+        u32::from_le_bytes([a, b, c, d]) as usize % of
+    }
+
     fn line(&self) -> Line {
         Line {
             key: blake3::Hash::from(self.key).to_hex().to_string(),
@@ -209,6 +257,13 @@ impl<'a> Asking<'a> {
 /// A hash of a question in the words of a template, whoever is asked.
 pub(super) fn question_hash(system: Option<&str>, user: &str) -> String {
     blake3::hash(serde_json::json!([system, user]).to_string().as_bytes()).to_hex()[..32].into()
+}
+
+fn read_line(file: &mut File, (start, length): (u64, usize)) -> std::io::Result<Vec<u8>> {
+    let mut line = vec![0; length];
+    file.seek(SeekFrom::Start(start))?;
+    file.read_exact(&mut line)?;
+    Ok(line)
 }
 
 /// Where replies are, and how many bytes the whole lines have.
@@ -286,6 +341,37 @@ mod tests {
         assert_eq!(store.find(&asking(1).key).expect("read"), None, "a failure is no answer");
         store.add(&asking(2), &reply("8"), Some(0.25)).expect("kept");
         assert_eq!(store.find(&asking(2).key).expect("read"), Some(("8".into(), Some(0.25))));
+    }
+
+    #[test]
+    fn the_store_of_a_part_knows_the_whole_which_takes_it_in() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let [whole, part] = ["whole.jsonl", "part.jsonl"].map(|name| dir.path().join(name));
+        let judge = Program::new("x", None, Allowed { time: std::time::Duration::MAX, output: 1 });
+        let template = Template::named("rating").expect("built in");
+        let question = |text: &str| {
+            let case = Case::Single { prompt: text.into(), response: "yes".into() };
+            template.fill(case).expect("a question")
+        };
+        let questions = ["a", "b", "c"].map(question);
+        let asking = |i: usize| Asking::new(&judge, &template, &questions[i]);
+        let reply = |text: &str| Reply { raw: text.into(), text: text.into(), ..Reply::default() };
+        let first = Store::open(&whole).expect("new");
+        first.add(&asking(0), &reply("1"), None).expect("kept");
+        let other = Store::open_part(&part, &whole).expect("new");
+        assert_eq!(other.find(&asking(0).key).expect("read"), Some(("1".into(), None)));
+        other.add(&asking(1), &reply("2"), None).expect("kept");
+        other.fail(&asking(2), "HTTP 500").expect("noted");
+        drop(other);
+        // Once, however often.
+        assert_eq!([1, 0].map(|_| first.take(&part).expect("taken")), [1, 0]);
+        assert_eq!(first.find(&asking(1).key).expect("read"), Some(("2".into(), None)));
+        drop(first);
+        let again = Store::open(&whole).expect("whole");
+        assert_eq!((again.replies(), again.torn()), (2, 0));
+        assert_eq!(again.find(&asking(2).key).expect("read"), None);
+        let parts: Vec<usize> = (0..3).map(|i| asking(i).part(7)).collect();
+        assert!(parts.iter().all(|part| *part < 7) && asking(0).part(1) == 0);
     }
 
     #[test]
