@@ -204,11 +204,7 @@ fn what_cannot_work_together_is_refused_with_its_reason() {
     std::fs::copy(place.path("data.jsonl"), place.path("there/data.jsonl")).expect("copied");
     refused(2, &format!("{}; exec {rpo} {RUN} --out run", at_1("cd there")), &["rank 1", "model: "]);
     // A command that is no work of several.
-    refused(
-        2,
-        &format!("exec {rpo} score --model model data.jsonl --output run"),
-        &["mpirun started 2 processes of `rpo score`"],
-    );
+    refused(2, &format!("exec {rpo} convert data.jsonl --out run"), &["mpirun started 2 processes of `rpo convert`"]);
     let generate = format!("exec {rpo} generate --model model --input data.jsonl");
     refused(2, &generate, &["--output FILE"]);
 }
@@ -268,6 +264,90 @@ fn models_of_an_evaluation_are_asked_together() {
         assert_eq!(answers("two").expect("answers"), answers("one").expect("answers"));
     }
     assert!(place.path("two/evaluation.json").is_file());
+}
+
+#[test]
+fn problems_and_runs_of_verify_are_shared() {
+    let place = Place::new();
+    let verify = "verify --seeds 2 --steps 2 --only 1,lengths";
+    place.ok(&format!("{verify} --out one"));
+    well(&on(&place, 3, &format!("{verify} --out three")));
+    let figures = |out: &str| {
+        let text = std::fs::read_to_string(place.path(out).join("verify.json")).expect("figures");
+        let figures: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        figures["outcomes"].clone()
+    };
+    assert!(figures("one").as_array().is_some_and(|outcomes| outcomes.len() > 10));
+    assert_eq!(figures("three"), figures("one"));
+}
+
+#[test]
+fn scores_are_shared_whatever_is_asked_of_them() {
+    let place = Place::with_model();
+    place.ok("init --config config.json --tokenizer tokenizer.json --seed 9 --out other");
+    let score = "score --model model --reference other data.jsonl --micro-batch-tokens 64";
+    for (i, more) in ["--cache", "--per-token --cache", "--no-cache", "--per-token --no-cache"].iter().enumerate() {
+        let (alone, shared) = if more.ends_with("--cache") { (" alone", " shared") } else { ("", "") };
+        place.ok(&format!("{score} {more}{alone} --output one-{i}.jsonl"));
+        // The second takes from the cache what the first has left there.
+        for n in [3, 2] {
+            well(&on(&place, n, &format!("{score} {more}{shared} --output by-{n}-{i}.jsonl")));
+            let read = |name: String| std::fs::read_to_string(place.path(&name)).expect("scores");
+            assert_eq!(read(format!("by-{n}-{i}.jsonl")), read(format!("one-{i}.jsonl")), "{more}");
+        }
+    }
+    let refused = said(&on(&place, 2, &format!("{score} - --output x.jsonl")));
+    assert!(refused.contains("standard input goes to one of them"), "{refused}");
+}
+
+#[test]
+fn questions_to_a_judge_that_computes_here_are_shared_and_asked_once() {
+    let place = Place::with_model();
+    place.ok("init --config config.json --tokenizer tokenizer.json --seed 9 --out other");
+    let answer = "--prompts data.jsonl --max-new-tokens 6";
+    place.ok(&format!("evaluate --model a=model --model b=other {answer} --out plain"));
+    let judged = |line: &str, output: &Output| {
+        well(output);
+        let left = std::fs::read_dir(place.0.path()).expect("place").flatten();
+        let left = left.filter(|e| e.file_name().display().to_string().contains("part-")).count();
+        assert_eq!(left, 0, "{line}");
+        let calls = std::fs::read_to_string(place.path("calls")).expect("calls").lines().count();
+        std::fs::remove_file(place.path("calls")).expect("counted");
+        calls
+    };
+    // A judge whose verdict depends on what it is asked, and that notes each call.
+    place.write("judge.sh", "read line; echo x >> calls; expr ${#line} % 9 + 1\n");
+    place.write("choose.sh", "read line; echo x >> calls; [ $(expr ${#line} % 2) = 0 ] && echo A || echo B\n");
+    let with = |judge: &str, n: usize, line: &str| {
+        let mut command = if n == 1 { place.command(env!("CARGO_BIN_EXE_rpo")) } else { mpirun(&place, n) };
+        if n > 1 {
+            command.arg(env!("CARGO_BIN_EXE_rpo"));
+        }
+        let output = command.args(line.split(' ')).args(["--judge-command", &format!("sh {judge}")]).output();
+        judged(line, &output.expect("started"))
+    };
+    let read = |name: &str| std::fs::read_to_string(place.path(name)).expect(name);
+    let rate = |out: &str| format!("rate plain/answers/a.jsonl --output {out}");
+    let alone = with("judge.sh", 1, &rate("one.jsonl"));
+    // A process that ended early has left what it was told, which nobody is asked again.
+    let whole = read("one.jsonl.judge.jsonl");
+    place.write("three.jsonl.judge.jsonl.part-2-of-4", &format!("{}\n", whole.lines().next().expect("a reply")));
+    assert_eq!(with("judge.sh", 3, &rate("three.jsonl")), alone - 1);
+    assert_eq!(read("three.jsonl"), read("one.jsonl"));
+    let keys = |name: &str| {
+        let key = |line: &str| line.split('"').nth(3).map(str::to_string);
+        let mut keys: Vec<_> = read(name).lines().map(key).collect();
+        keys.sort();
+        keys
+    };
+    assert_eq!(keys("three.jsonl.judge.jsonl"), keys("one.jsonl.judge.jsonl"));
+    let evaluate = |out: &str| format!("evaluate --model a=model --model b=other {answer} --out {out}");
+    assert_eq!(with("choose.sh", 3, &evaluate("shared")), with("choose.sh", 1, &evaluate("alone")));
+    let judges = |out: &str| {
+        let figures: serde_json::Value = serde_json::from_str(&read(&format!("{out}/evaluation.json"))).expect("JSON");
+        figures["judges"].clone()
+    };
+    assert_eq!(judges("shared"), judges("alone"));
 }
 
 /// Two network namespaces that a line joins; they end with it.
