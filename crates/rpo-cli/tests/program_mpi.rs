@@ -1,6 +1,7 @@
 //! `mpirun -n N rpo train`: any number of processes comes to the same bytes, whatever happens to one of them, and what cannot work
 //! together is refused by name. On two hosts as well: network namespaces that a shaped line joins, for which one must be root (it is
-//! said if not). `RPO_KILLS=50` makes the test of killed processes last.
+//! said if not). `RPO_KILLS=50` makes the test of killed processes last. Built with MPICH (`MPICC=mpicc.mpich`), they run under its launcher with
+//! `RPO_MPIRUN=mpirun.mpich`, but for those on two hosts.
 
 #![cfg(all(feature = "mpi", target_os = "linux"))]
 
@@ -8,6 +9,7 @@ mod common;
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use common::Place;
@@ -18,11 +20,27 @@ const RUN: &str = "train kto --model model --data data.jsonl --max-steps 8 --bat
 /// So long the others may go on after one has failed.
 const SOON: Duration = Duration::from_secs(20);
 
-/// OpenMPI's launcher for so many processes of what follows, on as few processors as there are.
+/// What starts processes.
+static LAUNCHER: LazyLock<String> = LazyLock::new(|| std::env::var("RPO_MPIRUN").unwrap_or_else(|_| "mpirun".into()));
+
+/// Whether it is OpenMPI's.
+static IS_OPEN: LazyLock<bool> = LazyLock::new(|| {
+    let version = Command::new(&*LAUNCHER).arg("--version").output().expect("a launcher");
+    String::from_utf8_lossy(&version.stdout).contains("Open MPI")
+});
+
+/// The variable in which a process finds its rank.
+fn rank_variable() -> &'static str {
+    if *IS_OPEN { "OMPI_COMM_WORLD_RANK" } else { "PMI_RANK" }
+}
+
+/// The launcher for so many processes of what follows, on as few processors as there are.
 fn mpirun(place: &Place, n: usize) -> Command {
-    let mut command = place.command("mpirun");
-    let n = n.to_string();
-    command.args(["-n", &n, "--oversubscribe", "--bind-to", "none"]);
+    let mut command = place.command(&LAUNCHER);
+    command.args(["-n", &n.to_string()]);
+    if *IS_OPEN {
+        command.args(["--oversubscribe", "--bind-to", "none"]);
+    }
     command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
     command
 }
@@ -56,7 +74,7 @@ fn result(run: &Path) -> (Vec<Vec<u8>>, Vec<serde_json::Value>) {
 
 /// The process that is this rank of a program that runs in `place`.
 fn process_of(place: &Place, rank: usize) -> Option<u32> {
-    let (rank, place) = (format!("OMPI_COMM_WORLD_RANK={rank}"), place.path("cache").display().to_string());
+    let (rank, place) = (format!("{}={rank}", rank_variable()), place.path("cache").display().to_string());
     let is_it = |pid: &u32| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
@@ -182,7 +200,7 @@ fn what_cannot_work_together_is_refused_with_its_reason() {
     let run = RUN.replace("--data data.jsonl", "--data $D");
     refused(3, &format!("D=data.jsonl; exec {rpo} {RUN} --out run"), &["shards", "(1, 2, 4)"]);
     refused(2, &format!("exec {rpo} {RUN} --out run --max-steps"), &["--max-steps"]);
-    let at_1 = |what: &str| format!("[ $OMPI_COMM_WORLD_RANK = 1 ] && {what}");
+    let at_1 = |what: &str| format!("[ ${} = 1 ] && {what}", rank_variable());
     refused(
         2,
         &format!("D=data.jsonl; {}; exec {rpo} {run} --out run", at_1("cd other && D=../missing.jsonl; true")),
@@ -204,7 +222,7 @@ fn what_cannot_work_together_is_refused_with_its_reason() {
     std::fs::copy(place.path("data.jsonl"), place.path("there/data.jsonl")).expect("copied");
     refused(2, &format!("{}; exec {rpo} {RUN} --out run", at_1("cd there")), &["rank 1", "model: "]);
     // A command that is no work of several.
-    refused(2, &format!("exec {rpo} convert data.jsonl --out run"), &["mpirun started 2 processes of `rpo convert`"]);
+    refused(2, &format!("exec {rpo} convert data.jsonl --out run"), &["started 2 processes of `rpo convert`"]);
     let generate = format!("exec {rpo} generate --model model --input data.jsonl");
     refused(2, &generate, &["--output FILE"]);
 }
@@ -394,6 +412,10 @@ impl Drop for Hosts {
 
 #[test]
 fn two_hosts_come_to_the_bytes_of_one() {
+    if !*IS_OPEN {
+        eprintln!("skipped: two hosts need OpenMPI's launcher, and {} is another", *LAUNCHER);
+        return;
+    }
     let place = Place::with_model();
     place.ok(&format!("{RUN} --out one"));
     for (rate, latency) in [("1gbit", "100us"), ("10gbit", "20us")] {
@@ -406,7 +428,7 @@ fn two_hosts_come_to_the_bytes_of_one() {
         std::fs::set_permissions(&agent, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
         let line = "10.77.0.0/24";
         let mut command = place.command("ip");
-        command.args(["netns", "exec", &hosts.name(0), "mpirun", "-n", "2", "--host", "10.77.0.1,10.77.0.2"]);
+        command.args(["netns", "exec", &hosts.name(0), &LAUNCHER, "-n", "2", "--host", "10.77.0.1,10.77.0.2"]);
         command.args(["--mca", "plm_rsh_agent"]).arg(&agent).args(["--mca", "btl", "tcp,self"]);
         command.args(["--mca", "btl_tcp_if_include", line, "--mca", "oob_tcp_if_include", line]);
         command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
