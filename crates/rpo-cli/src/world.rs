@@ -1,6 +1,7 @@
 //! The processes that this program runs as: one, or those that were started together (`mpirun -n 4 rpo train …`).
 
 use anyhow::{Result, bail};
+use rpo::world::launcher::{Launched, launched};
 use rpo::world::{Alone, World};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -8,27 +9,14 @@ use toml::Table;
 
 use crate::settings::unlike;
 
-/// The variables by which launchers tell a process how many they started and which of them it is, and what they are called.
-const LAUNCHERS: [(&str, &str, &str); 4] = [
-    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "mpirun"),
-    ("PMI_SIZE", "PMI_RANK", "mpiexec"),
-    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK", "mpirun"),
-    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "srun"),
-];
-
-/// Who started this process with others, and how many they are; `None` for one by itself.
-fn launched(variable: impl Fn(&str) -> Option<String>) -> Option<(&'static str, usize)> {
-    // Of several, as where mpirun was started by srun, the innermost counts, which are the first in the list.
-    let told = |(size, _, by)| Some((by, variable(size)?.parse().ok()?));
-    LAUNCHERS.into_iter().find_map(told).filter(|&(_, n)| n > 1)
+fn told() -> Option<Launched> {
+    launched(|name| std::env::var(name).ok())
 }
 
 /// Says what each of the processes that were started together would say before they are joined, and then end: the first says it, and
 /// the others let it.
 pub fn say_once(say: impl FnOnce()) {
-    let rank = |(_, rank, _): (_, &str, _)| std::env::var(rank).ok()?.parse::<usize>().ok();
-    let others = launched(|name| std::env::var(name).ok()).is_some();
-    match others && LAUNCHERS.into_iter().find_map(rank).is_some_and(|rank| rank > 0) {
+    match told().and_then(|launched| launched.rank).is_some_and(|rank| rank > 0) {
         // Once one has ended, launchers end the rest.
         true => std::thread::sleep(std::time::Duration::from_secs(1)),
         false => say(),
@@ -61,7 +49,7 @@ impl Joined {
     /// # Errors
     /// If they would not work together: then each would do the whole work, and write over what the others wrote.
     pub fn join(command: &str, work: Work) -> Result<Self> {
-        let Some((by, n)) = launched(|name| std::env::var(name).ok()) else { return Ok(Self::Alone(Alone)) };
+        let Some(Launched { by, size: n, .. }) = told() else { return Ok(Self::Alone(Alone)) };
         match work {
             Work::Together => together(by, n),
             Work::Apart => Ok(Self::Alone(Alone)),
@@ -204,22 +192,6 @@ mod tests {
     use rpo::world::threads;
 
     use super::*;
-
-    #[test]
-    fn processes_that_were_started_together_are_known_by_their_launcher() {
-        let with =
-            |name: &'static str, value: &'static str| launched(move |asked| (asked == name).then(|| value.into()));
-        assert_eq!(with("OMPI_COMM_WORLD_SIZE", "4"), Some(("mpirun", 4)));
-        assert_eq!(with("SLURM_STEP_NUM_TASKS", "2"), Some(("srun", 2)));
-        assert_eq!(with("OMPI_COMM_WORLD_SIZE", "1"), None);
-        assert_eq!(with("PATH", "4"), None);
-        let one_in_four = |asked: &str| match asked {
-            "OMPI_COMM_WORLD_SIZE" => Some("1".to_string()),
-            "SLURM_STEP_NUM_TASKS" => Some("4".to_string()),
-            _ => None,
-        };
-        assert_eq!(launched(one_in_four), None);
-    }
 
     #[test]
     fn what_differs_is_named_with_its_rank() {

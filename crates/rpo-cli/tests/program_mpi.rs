@@ -200,6 +200,9 @@ fn what_cannot_work_together_is_refused_with_its_reason() {
     let run = RUN.replace("--data data.jsonl", "--data $D");
     refused(3, &format!("D=data.jsonl; exec {rpo} {RUN} --out run"), &["shards", "(1, 2, 4)"]);
     refused(2, &format!("exec {rpo} {RUN} --out run --max-steps"), &["--max-steps"]);
+    place.write("bad.toml", "[train]\n\nepochs = 0.0\n");
+    let wrong = "train kto --model model --data data.jsonl --out run";
+    refused(2, &format!("exec {rpo} {wrong} --config bad.toml"), &["error: bad.toml, line 3: epochs"]);
     let at_1 = |what: &str| format!("[ ${} = 1 ] && {what}", rank_variable());
     refused(
         2,

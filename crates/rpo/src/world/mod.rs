@@ -4,6 +4,7 @@
 //! A process by itself is a world of one ([`Alone`]) and takes the same path. MPI (cargo feature `mpi`) joins processes and machines;
 //! [`threads::run`] joins threads of this process, for tests and measurements.
 
+pub mod launcher;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 pub mod threads;
@@ -71,17 +72,23 @@ impl dyn World + '_ {
     /// What came of the same work on every rank, by rank. Where it failed on one, it has failed on all: each gets the same error.
     ///
     /// # Errors
-    /// The first rank's that failed, with its number and place; [`Error::Stopped`] if nothing failed and somebody stopped.
+    /// The first rank's that failed, with its number and place, but for a setting, which mostly is wrong on all: that rank gets its
+    /// error as it is. [`Error::Stopped`] if nothing failed and somebody stopped.
     #[track_caller]
     pub fn together<T: Serialize + DeserializeOwned>(&self, own: Result<T>) -> Result<Vec<T>> {
         if self.size() == 1 {
             return Ok(vec![own?]);
         }
+        let mut setting = None;
         let told = match own {
             Ok(value) => Told::Done(value),
             Err(Error::Stopped) => Told::Stopped,
             Err(Error::World(problem)) => Told::Failed(self.place(), problem),
-            Err(problem) => Told::Failed(self.place(), problem.to_string()),
+            Err(problem) => {
+                let said = problem.to_string();
+                setting = Some(problem).filter(|problem| matches!(problem, Error::Setting { .. }));
+                Told::Failed(self.place(), said)
+            }
         };
         // Where in the program a rank is: they must not take one thing for another.
         let here = Location::caller().to_string();
@@ -104,7 +111,10 @@ impl dyn World + '_ {
             match told {
                 Told::Done(value) => done.push(value),
                 Told::Stopped => stopped = true,
-                Told::Failed(place, problem) => return Err(Error::Rank { rank, place, problem }),
+                Told::Failed(place, problem) => {
+                    let own = setting.filter(|_| rank == self.rank());
+                    return Err(own.unwrap_or(Error::Rank { rank, place, problem }));
+                }
             }
         }
         if stopped { Err(Error::Stopped) } else { Ok(done) }
@@ -122,6 +132,7 @@ impl dyn World + '_ {
         let told = match &own {
             Ok(_) => Ok(()),
             Err(Error::Stopped) => Err(Error::Stopped),
+            Err(Error::Setting { field, problem }) => Err(Error::Setting { field, problem: problem.clone() }),
             Err(problem) => Err(Error::World(problem.to_string())),
         };
         self.together(told)?;
@@ -183,6 +194,13 @@ mod tests {
             assert!(failed.contains("rank 1") && failed.contains("no rewards"), "{failed}");
             assert_eq!(alone, 0);
         }
+        let said = threads::run(3, |world| {
+            let own =
+                if world.rank() == 0 { Ok(()) } else { Err(Error::Setting { field: "epochs", problem: "0".into() }) };
+            world.agreed(own).expect_err("no epochs")
+        });
+        assert!(matches!(said[0], Error::Rank { rank: 1, .. }), "{said:?}");
+        assert!(matches!(said[1], Error::Setting { field: "epochs", .. }), "{said:?}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::endpoint::hidden;
 use super::{Case, Fault, GLANCE, Judge, Question, Reply, Template, Until};
+use crate::world::launcher;
 
 /// What a program may take.
 #[derive(Clone, Copy, Debug)]
@@ -86,9 +87,6 @@ impl Judge for Program {
         }
     }
 }
-
-/// How the names of variables begin by which launchers tell a process that it is one of several.
-const LAUNCHERS: [&str; 6] = ["OMPI_", "PMIX_", "PMI_", "MV2_", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"];
 
 /// Why a program gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -168,8 +166,7 @@ fn start(command: &str) -> std::io::Result<Child> {
     let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
     let mut shell = Command::new(shell);
     // It is no process of a run that was started with others, whatever started this one.
-    let of_launcher = |name: &str| LAUNCHERS.iter().any(|prefix| name.starts_with(prefix));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_launcher)) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(launcher::is_theirs)) {
         shell.env_remove(name);
     }
     shell.args([flag, command]).stdin(Stdio::piped()).stdout(Stdio::piped());
