@@ -13,7 +13,7 @@ pub struct Job {
     pub trained: f64,
     /// Numbers that the optimizer remembers for each of them.
     pub remembered: f64,
-    /// Bytes that a forward pass over a micro-batch leaves for its gradients.
+    /// Bytes that a forward pass over a micro-batch leaves for its gradients, with the probabilities of the vocabulary.
     pub activations: f64,
 }
 
@@ -55,14 +55,19 @@ pub fn step(job: &Job, machine: &Machine, line: &Line, n: usize) -> [f64; 3] {
     [job.operations / machine.operations / n, exchange, job.trained * machine.update / n]
 }
 
-/// Bytes of a process: weights, gradients with what of them is on its way, what the optimizer remembers, activations.
-pub fn memory(job: &Job, n: usize) -> [f64; 4] {
+/// Bytes of the program itself, its tokenizer and the data at hand.
+const PROGRAM: f64 = (64 << 20) as f64;
+
+/// Bytes of a process: weights with the program, what the optimizer remembers, and gradients and activations where they are most.
+pub fn memory(job: &Job, n: usize) -> [f64; 3] {
     let n = n as f64;
     let weights = (job.weights - job.trained).max(0.0) * job.frozen_bytes + job.trained * F32;
-    // Beside a sum the gradients of the micro-batch at hand; where there are others, what is sent and what is received instead. A process
-    // with several parts (--shards above the number of processes) holds a sum for each, which is not counted here.
-    let gradients = job.trained * F32 * 2.0;
-    [weights, gradients, job.trained * F32 * job.remembered / n, job.activations]
+    // The sum of earlier micro-batches lies beside the activations of one, and in the end beside its gradients; where there are others, what
+    // is received lies beside what is sent. A process with several parts (--shards above the number of processes) holds a sum for each,
+    // which is not counted here.
+    let gradients = job.trained * F32;
+    let most = (gradients + job.activations).max(2.0 * gradients);
+    [PROGRAM + weights, job.trained * F32 * job.remembered / n, most]
 }
 
 #[cfg(test)]
@@ -85,9 +90,10 @@ mod tests {
 
     #[test]
     fn memory_by_hand() {
-        assert_eq!(memory(&JOB, 1), [4e8, 8e8, 8e8, 1e9]);
-        assert_eq!(memory(&JOB, 4), [4e8, 8e8, 2e8, 1e9]);
+        assert_eq!(memory(&JOB, 1), [PROGRAM + 4e8, 8e8, 1.4e9]);
+        assert_eq!(memory(&JOB, 4), [PROGRAM + 4e8, 2e8, 1.4e9]);
+        assert_eq!(memory(&Job { activations: 1e8, ..JOB }, 1), [PROGRAM + 4e8, 8e8, 8e8]);
         let adapters = Job { trained: 1e6, frozen_bytes: 2.0, ..JOB };
-        assert_eq!(memory(&adapters, 1), [99e6 * 2.0 + 4e6, 8e6, 8e6, 1e9]);
+        assert_eq!(memory(&adapters, 1), [PROGRAM + 99e6 * 2.0 + 4e6, 8e6, 4e6 + 1e9]);
     }
 }

@@ -133,18 +133,17 @@ fn job(arguments: &Arguments, config: &Config, texts: Texts, compute: Compute) -
     let maps = 11.0 * config.layers() as f64;
     let adapters = arguments.lora.map(|rank| maps * 2.0 * rank as f64 * config.d_model() as f64);
     let passes = if adapters.is_some() { 2.0 } else { 3.0 };
-    // What our own layers keep for the gradients, as measured of flan-t5-small to -large: some thirty numbers of the model's width
-    // for each token and layer, half of them rounded in bfloat16.
-    let kept =
-        30.0 * config.d_model() as f64 * config.layers() as f64 * if compute == Compute::Bf16 { 0.75 } else { 1.0 };
     let largest = arguments.micro_batch_tokens.min(tokens + scored) as f64;
+    // Probabilities of the vocabulary for each token that is scored: all, or those of a part where they are many.
+    let probabilities = largest * scored as f64 / (tokens + scored) as f64 * config.vocab_size() as f64;
+    let logits = 4.0 * if probabilities > f64::from(128 << 20) { f64::from(32 << 20) } else { probabilities };
     Job {
         operations: passes * config.forward_operations(tokens, scored),
         weights,
         frozen_bytes: if adapters.is_some() { 2.0 } else { 4.0 },
         trained: adapters.unwrap_or(weights),
         remembered: if arguments.optimizer == "adamw" { 2.0 } else { 0.0 },
-        activations: kept * largest,
+        activations: config.kept_bytes(compute == Compute::Bf16) * largest + logits,
     }
 }
 
@@ -224,23 +223,16 @@ fn times(arguments: &Arguments, job: &Job, machine: &Machine, measured: Option<L
 fn memory(arguments: &Arguments, job: &Job) {
     println!("\nmemory of a process:");
     println!(
-        "{:>9}{:>12}{:>12}{:>12}{:>14}{:>12}",
-        "machines", "weights", "gradients", "optimizer", "activations", "together"
+        "{:>9}{:>12}{:>12}{:>28}{:>12}",
+        "machines", "weights", "optimizer", "gradients and activations", "together"
     );
     let bytes = |bytes: f64| HumanBytes(bytes as u64).to_string();
     let mut needed = Vec::new();
     for &n in &arguments.machines {
-        let [weights, gradients, optimizer, activations] = cost::memory(job, n);
-        let all = weights + gradients + optimizer + activations;
+        let [weights, optimizer, most] = cost::memory(job, n);
+        let all = weights + optimizer + most;
         needed.push((n, all));
-        println!(
-            "{n:>9}{:>12}{:>12}{:>12}{:>14}{:>12}",
-            bytes(weights),
-            bytes(gradients),
-            bytes(optimizer),
-            bytes(activations),
-            bytes(all)
-        );
+        println!("{n:>9}{:>12}{:>12}{:>28}{:>12}", bytes(weights), bytes(optimizer), bytes(most), bytes(all));
     }
     let Some(there) = crate::doctor::total_memory() else { return };
     let fitting: Vec<String> =
