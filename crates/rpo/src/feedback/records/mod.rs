@@ -7,10 +7,11 @@ mod columns;
 mod content;
 mod delimited;
 mod encoding;
+mod footer;
 mod foreign;
 mod json;
 mod lines;
-mod schema;
+mod pages;
 mod tables;
 
 use std::path::Path;

@@ -10,7 +10,8 @@ use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_schema::{ArrowError, Schema};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::{Problem, Record, Records, announced, columns, schema};
+use super::pages::Pages;
+use super::{Problem, Record, Records, announced, columns, footer};
 use crate::border;
 
 /// Rows that are decoded at once; texts may be long.
@@ -42,11 +43,11 @@ pub(super) fn parquet(mut file: File) -> Result<Records, Problem> {
         let mut footer = Vec::new();
         file.seek(SeekFrom::End(-8 - length as i64)).map_err(unreadable)?;
         (&mut file).take(length).read_to_end(&mut footer).map_err(unreadable)?;
-        schema::check(&footer)?;
+        footer::check(&footer)?;
     }
     file.rewind().map_err(unreadable)?;
     let builder =
-        guarded(|| ParquetRecordBatchReaderBuilder::try_new(file)).map_err(|e| match e.contains("encrypt") {
+        guarded(|| ParquetRecordBatchReaderBuilder::try_new(Pages(file))).map_err(|e| match e.contains("encrypt") {
             true => format!("the Parquet file is encrypted; write it without encryption ({e})"),
             false => format!("a damaged Parquet file ({e}); get it once more"),
         })?;

@@ -1,7 +1,8 @@
-//! How deep the columns of a Parquet file lie in each other. Its reader follows them without a bound, so that two megabytes could overflow
-//! the stack; therefore they are counted first. What cannot be understood here the reader does not understand either.
+//! What the footer of a Parquet file announces. Its reader follows columns that lie in each other without a bound, so that two megabytes
+//! could overflow the stack, and passes one by one over values that take no bytes, of which a few bytes announce billions; therefore
+//! the footer is judged first.
 //!
-//! The footer is a Thrift struct in the compact protocol (`thrift/doc/specs/thrift-compact-protocol.md`): its field 2 is the schema, the
+//! It is a Thrift struct in the compact protocol (`thrift/doc/specs/thrift-compact-protocol.md`): its field 2 is the schema, the
 //! tree of columns in depth-first order, in which field 5 of each element is the number of its children (`parquet.thrift`).
 
 use super::Problem;
@@ -19,6 +20,7 @@ const FALSE: u8 = 2;
 const BYTE: u8 = 3;
 const DOUBLE: u8 = 7;
 const BINARY: u8 = 8;
+const UUID: u8 = 13;
 const LIST: u8 = 9;
 const SET: u8 = 10;
 const MAP: u8 = 11;
@@ -27,12 +29,11 @@ const STRUCT: u8 = 12;
 /// Checks the bytes of a footer.
 ///
 /// # Errors
-/// If its columns lie deeper in each other than [`DEEPEST`].
+/// If it is not whole, or its columns lie deeper in each other than [`DEEPEST`].
 pub(super) fn check(footer: &[u8]) -> Result<(), Problem> {
     let mut reader = Thrift { bytes: footer };
     let (mut deepest, mut open) = (0, Vec::new());
-    // However the reading ends, what came before is what the reader sees too.
-    let _ = reader.fields(|reader, field, kind| match (field, kind) {
+    let whole = reader.fields(|reader, field, kind| match (field, kind) {
         (SCHEMA, LIST) => reader.list(|reader, _| {
             let mut children = 0;
             reader.fields(|reader, field, kind| match field {
@@ -49,11 +50,12 @@ pub(super) fn check(footer: &[u8]) -> Result<(), Problem> {
         }),
         _ => reader.skip(kind, SKIPPED),
     });
-    match deepest > DEEPEST {
-        true => Err(format!(
+    match whole {
+        _ if deepest > DEEPEST => Err(format!(
             "more than {DEEPEST} columns lie in each other; write what is needed of them as columns of their own"
         )),
-        false => Ok(()),
+        None => Err("a damaged Parquet file (its footer is not whole); get it once more".into()),
+        Some(()) => Ok(()),
     }
 }
 
@@ -107,7 +109,7 @@ impl Thrift<'_> {
         }
     }
 
-    /// Gives `each` the type of every element of a list, which it reads.
+    /// Gives `each` the type of every element of a list, which it reads; every one takes a byte at least.
     fn list(&mut self, mut each: impl FnMut(&mut Self, u8) -> Option<()>) -> Option<()> {
         let head = self.byte()?;
         let length = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
@@ -126,6 +128,7 @@ impl Thrift<'_> {
             BYTE => self.past(1),
             4..=6 => self.varint().map(drop),
             DOUBLE => self.past(8),
+            UUID => self.past(16),
             BINARY => {
                 let length = self.varint()?;
                 self.past(usize::try_from(length).ok()?)
@@ -184,11 +187,14 @@ mod tests {
     #[test]
     fn nothing_is_read_beyond_the_end_or_without_end() {
         let whole = footer(&(0..20).map(|_| element(1)).collect::<Vec<_>>());
+        assert_eq!(check(&whole), Ok(()));
         for cut in 0..whole.len() {
-            assert_eq!(check(&whole[..cut]), Ok(()));
+            assert!(check(&whole[..cut]).is_err_and(|said| said.contains("its footer is not whole")), "{cut}");
         }
-        for bytes in [&[0x19; 4000][..], &[0x1c; 4000], &[0xff; 40], &[0x19, 0xf1, 0xff, 0xff, 0xff, 0xff, 0x0f, 0]] {
-            assert_eq!(check(bytes), Ok(()));
+        // Lists in lists, structs in structs, nonsense, billions of truth values and of identifiers.
+        let [truths, uuids] = [0xf1, 0xfd].map(|head| [0x19, head, 0xff, 0xff, 0xff, 0xff, 0x0f, 0]);
+        for bytes in [&[0x19; 4000][..], &[0x1c; 4000], &[0xff; 40], &truths, &uuids] {
+            check(bytes).expect_err("not whole");
         }
     }
 }
