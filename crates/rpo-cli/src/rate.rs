@@ -75,14 +75,14 @@ pub fn run(arguments: &Arguments, world: &dyn World) -> Result<()> {
         seats = Some(found);
         Ok(())
     })?;
-    let hear = |seat: &Seat| rate(seat, &answers).map(|rated| rated.tally);
+    let hear = |seat: &Seat| Ok(rate(seat, &answers)?.tally);
     judge::hear_together(world, &arguments.judge, (Kind::Pointwise, &beside), seats.as_deref_mut(), &hear)?;
     once_any(world, || seats.iter().flatten().try_for_each(|seat| rate_all(arguments, &answers, seat)))
 }
 
 /// Has all answers rated, and writes and tells what came of it.
 fn rate_all(arguments: &Arguments, answers: &Answers, seat: &Seat) -> Result<()> {
-    let rated = rate(seat, answers)?;
+    let rated = rate(seat, answers).map_err(|problem| seat.ended(&problem))?;
     if rated.ratings.iter().all(Option::is_none) {
         rated.unparsed.iter().for_each(|said| tracing::warn!("{said}"));
         seat.warnings(&rated.tally).iter().for_each(|said| tracing::warn!("{said}"));
@@ -139,7 +139,7 @@ impl Answers {
         Ok(Self { source, options, id, held: holds.then_some(held), count })
     }
 
-    fn each(&self) -> Result<Each<'_>> {
+    fn each(&self) -> rpo::Result<Each<'_>> {
         Ok(match &self.held {
             Some(held) => Box::new(held.iter().cloned().map(Ok)),
             None => Box::new(read_all_rows(&self.source, &self.options, self.id.as_deref())?),
@@ -159,7 +159,7 @@ struct Rated {
 /// So many replies that are no rating are shown.
 const SHOWN: usize = 10;
 
-fn rate(seat: &Seat, answers: &Answers) -> Result<Rated> {
+fn rate(seat: &Seat, answers: &Answers) -> rpo::Result<Rated> {
     let (mut ratings, mut unparsed) = (vec![None; answers.count], BTreeMap::new());
     let case = |(i, answer): (usize, rpo::Result<Answer>)| {
         let Answer { prompt, response, id, .. } = answer?;
@@ -187,8 +187,7 @@ fn rate(seat: &Seat, answers: &Answers) -> Result<Rated> {
     let heard = seat.court().hear(answers.each()?.enumerate().map(case), &mut each, &mut |tally| show(tally));
     bar.finish_and_clear();
     drop(saving);
-    let tally = heard.map_err(|problem| seat.ended(&problem))?;
-    Ok(Rated { ratings, unparsed: unparsed.into_values().collect(), tally })
+    Ok(Rated { ratings, unparsed: unparsed.into_values().collect(), tally: heard? })
 }
 
 fn changed(source: &Source) -> rpo::Error {

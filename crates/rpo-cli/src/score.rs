@@ -117,9 +117,13 @@ pub fn run(arguments: &Arguments, world: &dyn World) -> Result<()> {
     if let Some(reference) = &reference {
         check_reference(&given, &checkpoint, &tokenizer, reference)?;
     }
-    let how = format!("{}, {} tokens, {compute:?}", arguments.device, arguments.micro_batch_tokens);
-    let data = given.fingerprint();
-    agree(world, &[("program", version().into()), ("data", data), ("device and tokens at once", how)])?;
+    let Arguments { device, micro_batch_tokens, per_token, no_cache, .. } = arguments;
+    let how = format!(
+        "--device {device} in {compute:?}, --micro-batch-tokens {micro_batch_tokens}, --per-token {per_token}, --no-cache {no_cache}, \
+         --reference {}",
+        arguments.reference.as_deref().unwrap_or("none")
+    );
+    agree(world, &[("program", version().into()), ("data", given.fingerprint()), ("settings", how)])?;
     let policy = score(arguments, &given, &checkpoint, "scoring", &place, world)?;
     let under =
         |checkpoint: &Checkpoint| score(arguments, &given, checkpoint, "scoring by the reference", &place, world);

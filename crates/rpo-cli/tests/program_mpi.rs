@@ -200,9 +200,9 @@ fn what_cannot_work_together_is_refused_with_its_reason() {
     let run = RUN.replace("--data data.jsonl", "--data $D");
     refused(3, &format!("D=data.jsonl; exec {rpo} {RUN} --out run"), &["shards", "(1, 2, 4)"]);
     refused(2, &format!("exec {rpo} {RUN} --out run --max-steps"), &["--max-steps"]);
-    place.write("bad.toml", "[train]\n\nepochs = 0.0\n");
+    place.write("bad.toml", "[train]\n\nbatch-size = 0\n");
     let wrong = "train kto --model model --data data.jsonl --out run";
-    refused(2, &format!("exec {rpo} {wrong} --config bad.toml"), &["error: bad.toml, line 3: epochs"]);
+    refused(2, &format!("exec {rpo} {wrong} --config bad.toml"), &["error: bad.toml, line 3: batch-size: 0"]);
     let at_1 = |what: &str| format!("[ ${} = 1 ] && {what}", rank_variable());
     refused(
         2,
@@ -369,6 +369,15 @@ fn questions_to_a_judge_that_computes_here_are_shared_and_asked_once() {
         figures["judges"].clone()
     };
     assert_eq!(judges("shared"), judges("alone"));
+    // One process cannot ask: all end soon, and what was replied is kept.
+    place.write("fails.sh", "read line; mkdir first 2>/dev/null || exec sleep 100; exit 127\n");
+    let began = Instant::now();
+    let mut command = mpirun(&place, 2);
+    command.arg(env!("CARGO_BIN_EXE_rpo")).args(rate("four.jsonl").split(' '));
+    let failed = command.args(["--judge-parallel", "1", "--judge-command", "sh fails.sh"]).output().expect("started");
+    let said = said(&failed);
+    assert!(!failed.status.success() && began.elapsed() < SOON, "{said}");
+    assert!(said.contains("replies so far are kept") && said.contains("cannot be run"), "{said}");
 }
 
 /// Two network namespaces that a line joins; they end with it.

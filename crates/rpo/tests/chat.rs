@@ -208,7 +208,6 @@ fn a_template_that_nests_as_deep_as_its_length_allows_is_read() {
         chain("+1", "{{ 1", " }}"),
         chain(".a", "{{ a", " }}"),
         chain("|a", "{{ 1", " }}"),
-        chain("~1", "{{ 1", " }}"),
         chain("<1", "{{ 1", " }}"),
         chain("[1]", "{{ a", " }}"),
         chain("()", "{{ a", " }}"),
@@ -228,7 +227,9 @@ fn a_template_that_nests_as_deep_as_its_length_allows_is_read() {
         chain("{% set a = [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[a]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]] %}", "", "{{ a }}"),
     ] {
         let dir = model(&golden, &json!(template));
-        let _ = self::template(&golden, dir.path()).prompt(&[Turn::new("user", "Hi")]);
+        let written = self::template(&golden, dir.path()).prompt(&[Turn::new("user", "Hi")]);
+        let said = written.map_or_else(|problem| problem.to_string(), |text| format!("{} bytes", text.len()));
+        assert!(!said.contains("seconds"), "{said}");
     }
 }
 

@@ -223,8 +223,8 @@ fn times(arguments: &Arguments, job: &Job, machine: &Machine, measured: Option<L
 fn memory(arguments: &Arguments, job: &Job) {
     println!("\nmemory of a process:");
     println!(
-        "{:>9}{:>12}{:>12}{:>28}{:>12}",
-        "machines", "weights", "optimizer", "gradients and activations", "together"
+        "{:>9}{:>21}{:>12}{:>28}{:>12}",
+        "machines", "program and weights", "optimizer", "gradients and activations", "together"
     );
     let bytes = |bytes: f64| HumanBytes(bytes as u64).to_string();
     let mut needed = Vec::new();
@@ -232,7 +232,7 @@ fn memory(arguments: &Arguments, job: &Job) {
         let [weights, optimizer, most] = cost::memory(job, n);
         let all = weights + optimizer + most;
         needed.push((n, all));
-        println!("{n:>9}{:>12}{:>12}{:>28}{:>12}", bytes(weights), bytes(optimizer), bytes(most), bytes(all));
+        println!("{n:>9}{:>21}{:>12}{:>28}{:>12}", bytes(weights), bytes(optimizer), bytes(most), bytes(all));
     }
     let Some(there) = crate::doctor::total_memory() else { return };
     let fitting: Vec<String> =

@@ -2,9 +2,10 @@
 //! as deep as they lie: every step may put one into another, so there is stack for as many levels as there are steps.
 
 use std::cell::RefCell;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread;
+use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
+
+use crate::border::{ended, start};
 
 /// So many bytes may a template have; those that models have take some thousands.
 pub(super) const SOURCE: usize = 1 << 20;
@@ -32,24 +33,22 @@ pub(super) fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     BESIDE.with_borrow_mut(|beside| {
         let jobs = match beside.take() {
             Some(jobs) => jobs,
-            None => start().map_err(|e| format!("needs a thread with {} MiB of stack: {e}", STACK >> 20))?,
+            None => started()?,
         };
         // Whether it was sent is seen by whether anything comes back. Nobody may wait for it any more.
         let _ = jobs.send(Box::new(move || drop(give.send(work()))));
-        let given = take.recv_timeout(TIME).map_err(|why| match why {
-            RecvTimeoutError::Timeout => format!("does not end: it was stopped after {} seconds", TIME.as_secs()),
-            RecvTimeoutError::Disconnected => "broke its engine".to_string(),
-        })?;
+        let given = take.recv_timeout(TIME).map_err(|why| ended(why, TIME))?;
         *beside = Some(jobs);
         Ok(given)
     })
 }
 
-fn start() -> std::io::Result<Sender<Job>> {
-    let (jobs, queue) = mpsc::channel::<Job>();
-    thread::Builder::new()
-        .name("template".into())
-        .stack_size(STACK)
-        .spawn(move || queue.iter().for_each(|job| job()))?;
-    Ok(jobs)
+/// A thread that does one job after another. Where addresses are scarce (`ulimit -v`) it has less stack: templates that models have
+/// do with little.
+fn started() -> Result<Sender<Job>, String> {
+    let start = |stack| {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        start("template", stack, move || queue.iter().for_each(|job| job())).map(|()| jobs)
+    };
+    start(STACK).or_else(|_| start(STACK / 64))
 }

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::NaiveDate;
 use minijinja::syntax::SyntaxConfig;
@@ -33,6 +34,8 @@ pub struct ChatTemplate {
     tokens: Map<String, Json>,
     /// Whether it asks what day it is.
     asks_for_the_day: bool,
+    /// Whether it did not end once: it is not tried again.
+    endless: AtomicBool,
     /// A hash of all that decides what it writes.
     fingerprint: blake3::Hash,
 }
@@ -54,8 +57,10 @@ impl ChatTemplate {
         let asks_for_the_day = source.as_ref().is_ok_and(|source| source.contains("strftime_now"));
         let day = today.filter(|_| asks_for_the_day);
         let fingerprint = blake3::hash(format!("{source:?} {tokens:?} {day:?}").as_bytes());
-        let environment = source.and_then(|source| limits::run(move || compiled(&source, day).map(Arc::new))?);
-        Some(Self { path, environment, tokens, asks_for_the_day, fingerprint })
+        let compile = |source: String| limits::run(move || compiled(&source, day).map(Arc::new));
+        let environment =
+            source.and_then(|source| compile(source).unwrap_or_else(|said| Err(format!("the chat template {said}"))));
+        Some(Self { path, environment, tokens, asks_for_the_day, endless: AtomicBool::new(false), fingerprint })
     }
 
     /// Whether it asks what day it is.
@@ -92,6 +97,10 @@ impl ChatTemplate {
             Ok(environment) => Arc::clone(environment),
             Err(problem) => return Err(Error::file(&self.path, problem.clone())),
         };
+        let bad = |problem: &str| Error::Prompt(format!("{}: {problem}", self.path.display()));
+        if self.endless.load(Ordering::Relaxed) {
+            return Err(bad("the chat template did not end for another conversation"));
+        }
         let messages: Vec<Value> = turns.iter().map(|turn| Value::from(Serde(turn))).collect();
         let conversation = context! { messages, tools => (), documents => (), add_generation_prompt };
         let context = context! { ..conversation, ..Value::from(Serde(&self.tokens)) };
@@ -101,7 +110,7 @@ impl ChatTemplate {
                 .and_then(|template| template.render(context))
                 .map_err(|problem| said(&problem))
         });
-        let bad = |problem: &str| Error::Prompt(format!("{}: {problem}", self.path.display()));
+        let rendered = rendered.inspect_err(|_| self.endless.store(true, Ordering::Relaxed));
         match rendered.map_err(|problem| format!("the chat template {problem}")).flatten() {
             Ok(text) if text.is_empty() => Err(bad("the chat template writes nothing for this conversation")),
             Ok(text) => Ok(text),

@@ -81,20 +81,7 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |e| Error::write(path, e);
         let mut file = File::options().read(true).append(true).create(true).open(path).map_err(failed)?;
-        // Where files cannot be locked, as on some network drives, people have to see to it.
-        let is_taken = || matches!(file.try_lock(), Err(TryLockError::WouldBlock));
-        // A program that is being started by this one shares its files for a moment.
-        let frees = || {
-            (0..20).any(|_| {
-                !is_taken() || {
-                    std::thread::sleep(Duration::from_millis(10));
-                    false
-                }
-            })
-        };
-        if !frees() {
-            return Err(Error::file(path, "another program is writing it"));
-        }
+        lock(&file, path)?;
         let length = file.metadata().map_err(failed)?.len();
         let (places, whole) = scan(&file, path)?;
         if whole < length {
@@ -120,9 +107,10 @@ impl Store {
     /// Takes in the replies of the store `part`, and gives how many were not known.
     ///
     /// # Errors
-    /// If one of the two cannot be read, or this one cannot be written.
+    /// If one of the two cannot be read, another program is writing `part`, or this one cannot be written.
     pub fn take(&self, part: &Path) -> Result<usize> {
         let mut file = File::open(part).map_err(|e| Error::read(part, e))?;
+        lock(&file, part)?;
         let mut found: Vec<(Key, (u64, usize))> = scan(&file, part)?.0.into_iter().collect();
         found.sort_unstable_by_key(|(_, (start, _))| *start);
         found.retain(|(key, _)| !self.kept().places.contains_key(key));
@@ -259,6 +247,22 @@ pub(super) fn question_hash(system: Option<&str>, user: &str) -> String {
     blake3::hash(serde_json::json!([system, user]).to_string().as_bytes()).to_hex()[..32].into()
 }
 
+/// Keeps other programs from writing the file.
+fn lock(file: &File, path: &Path) -> Result<()> {
+    // Where files cannot be locked, as on some network drives, people have to see to it.
+    let is_taken = || matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+    // A program that is being started by this one shares its files for a moment.
+    let frees = || {
+        (0..20).any(|_| {
+            !is_taken() || {
+                std::thread::sleep(Duration::from_millis(10));
+                false
+            }
+        })
+    };
+    if frees() { Ok(()) } else { Err(Error::file(path, "another program is writing it")) }
+}
+
 fn read_line(file: &mut File, (start, length): (u64, usize)) -> std::io::Result<Vec<u8>> {
     let mut line = vec![0; length];
     file.seek(SeekFrom::Start(start))?;
@@ -362,6 +366,7 @@ mod tests {
         assert_eq!(other.find(&asking(0).key).expect("read"), Some(("1".into(), None)));
         other.add(&asking(1), &reply("2"), None).expect("kept");
         other.fail(&asking(2), "HTTP 500").expect("noted");
+        assert!(first.take(&part).expect_err("in use").to_string().contains("another program"));
         drop(other);
         // Once, however often.
         assert_eq!([1, 0].map(|_| first.take(&part).expect("taken")), [1, 0]);

@@ -7,7 +7,6 @@ mod columns;
 mod content;
 mod delimited;
 mod encoding;
-mod footer;
 mod foreign;
 mod json;
 mod lines;

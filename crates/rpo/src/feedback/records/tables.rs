@@ -4,20 +4,30 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_schema::{ArrowError, Schema};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::schema::types::ColumnDescPtr;
 
 use super::pages::Pages;
-use super::{Problem, Record, Records, announced, columns, footer};
-use crate::border;
+use super::{Problem, Record, Records, announced, columns};
+use crate::border::{self, beside};
 
 /// Rows that are decoded at once; texts may be long.
 const BATCH: usize = 256;
 /// So many bytes may the footer of a Parquet file have.
-const FOOTER: u64 = 256 << 20;
+const FOOTER: u64 = 16 << 20;
+/// So many bytes of it a column takes at least.
+const COLUMN: usize = 5;
+/// So much stack its reader takes for each column that lies in another.
+const STACK: usize = 1536;
+/// So long it may take to understand it.
+const OPENING: Duration = Duration::from_secs(10);
+/// So deep columns may lie in each other.
+const DEEPEST: usize = 100;
 
 /// The rows of a Parquet file, in every codec that `parquet` knows.
 ///
@@ -39,18 +49,25 @@ pub(super) fn parquet(mut file: File) -> Result<Records, Problem> {
             "its footer has {length} bytes; at most {FOOTER} are read: write it with fewer row groups"
         ));
     }
-    if length <= size - 12 {
-        let mut footer = Vec::new();
-        file.seek(SeekFrom::End(-8 - length as i64)).map_err(unreadable)?;
-        (&mut file).take(length).read_to_end(&mut footer).map_err(unreadable)?;
-        footer::check(&footer)?;
-    }
     file.rewind().map_err(unreadable)?;
-    let builder =
-        guarded(|| ParquetRecordBatchReaderBuilder::try_new(Pages(file))).map_err(|e| match e.contains("encrypt") {
-            true => format!("the Parquet file is encrypted; write it without encryption ({e})"),
-            false => format!("a damaged Parquet file ({e}); get it once more"),
-        })?;
+    // So many bytes a column takes at least, and so much stack as it lies in another. The reader follows columns into each other without a
+    // bound, and passes over what it does not know value by value, of which some take no byte.
+    let stack = length as usize / COLUMN * STACK + (2 << 20);
+    let damaged = |e: Problem| match e.contains("encrypt") {
+        true => format!("the Parquet file is encrypted; write it without encryption ({e})"),
+        false => format!("a damaged Parquet file ({e}); get it once more"),
+    };
+    let opened = beside("parquet", stack, OPENING, move || {
+        let builder = guarded(|| ParquetRecordBatchReaderBuilder::try_new(Pages::of(file))).map_err(damaged)?;
+        let deep = |column: &ColumnDescPtr| column.path().parts().len() > DEEPEST;
+        match builder.parquet_schema().columns().iter().any(deep) {
+            true => Err(format!(
+                "more than {DEEPEST} columns lie in each other; write what is needed of them as columns of their own"
+            )),
+            false => Ok(builder),
+        }
+    });
+    let builder = opened.unwrap_or_else(|problem| Err(damaged(format!("its footer {problem}"))))?;
     distinct(builder.schema())?;
     let reader = guarded(|| builder.with_batch_size(BATCH).build());
     Ok(Box::new(rows(reader.map_err(|e| format!("a damaged Parquet file ({e}); get it once more"))?)))
