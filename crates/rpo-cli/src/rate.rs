@@ -17,7 +17,7 @@ use crate::flags::Layout;
 use crate::interrupt;
 use crate::judge::{self, JudgeFlags, Seat};
 use crate::version::version;
-use crate::world::{agree, once_any};
+use crate::world::{agree, once_any, refuse_standard_input};
 
 /// Let a judge rate answers: `rpo rate answers.jsonl --judge-url URL --judge-model NAME --output rated.jsonl`
 ///
@@ -58,9 +58,7 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments, world: &dyn World) -> Result<()> {
-    if world.size() > 1 && arguments.files.iter().any(|file| file == "-") {
-        bail!("{} processes were started together, and standard input goes to one of them: name a file", world.size());
-    }
+    refuse_standard_input(world, &arguments.files)?;
     once_any(world, || check_output(&arguments.output, arguments.resume))?;
     let answers = Answers::open(arguments)?;
     agree(world, &[("program", version().into()), ("answers", answers.count.to_string())])?;

@@ -23,7 +23,7 @@ use crate::flags::{ChatFlags, Layout};
 use crate::messages::quiet;
 use crate::remarks::{remarks, warnings};
 use crate::version::version;
-use crate::world::{agree, once_any};
+use crate::world::{agree, once_any, refuse_standard_input};
 use crate::{interrupt, place, progress, settings};
 
 /// Say how likely given responses are under a model: `rpo score --model DIR FILE`
@@ -103,9 +103,7 @@ pub fn run(arguments: &Arguments, world: &dyn World) -> Result<()> {
     if arguments.micro_batch_tokens == 0 {
         bail!("--micro-batch-tokens 0: at least 1 is needed");
     }
-    if world.size() > 1 && arguments.files.iter().any(|file| file == "-") {
-        bail!("{} processes were started together, and standard input goes to one of them: name a file", world.size());
-    }
+    refuse_standard_input(world, &arguments.files)?;
     once_any(world, || arguments.output.as_deref().map_or(Ok(()), check_output))?;
     let device = place::find(&arguments.device, arguments.precision, arguments.columns.options()?.strict)?;
     let checkpoint = Checkpoint::find(&arguments.model)?;

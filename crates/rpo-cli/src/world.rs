@@ -125,6 +125,17 @@ pub fn hush(world: &dyn World) -> Result<()> {
     Ok(())
 }
 
+/// Refuses standard input among `files` that each of several ranks would read.
+///
+/// # Errors
+/// If it is among them.
+pub fn refuse_standard_input(world: &dyn World, files: &[String]) -> Result<()> {
+    if world.size() > 1 && files.iter().any(|file| file == "-") {
+        bail!("{} processes were started together, and standard input goes to one of them: name a file", world.size());
+    }
+    Ok(())
+}
+
 /// [`World::together`](rpo::world::World) of work with any error.
 ///
 /// # Errors

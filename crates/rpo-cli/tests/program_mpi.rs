@@ -58,6 +58,10 @@ fn well(output: &Output) {
     assert!(output.status.success(), "{}", said(output));
 }
 
+fn json(place: &Place, name: &str) -> serde_json::Value {
+    serde_json::from_str(&std::fs::read_to_string(place.path(name)).expect(name)).expect("JSON")
+}
+
 /// The bytes that a run must come to, and its record without times.
 fn result(run: &Path) -> (Vec<Vec<u8>>, Vec<serde_json::Value>) {
     let read =
@@ -262,8 +266,7 @@ fn runs_of_a_comparison_are_shared_and_judged_alike() {
     place.ok(&format!("{compare} --out one"));
     well(&on(&place, 3, &format!("{compare} --out three --cache other")));
     let figures = |out: &str| {
-        let text = std::fs::read_to_string(place.path(out).join("compare.json")).expect("figures");
-        let mut figures: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let mut figures = json(&place, &format!("{out}/compare.json"));
         for model in figures["models"].as_array_mut().expect("models") {
             model.as_object_mut().expect("a model").remove("seconds");
         }
@@ -293,11 +296,7 @@ fn problems_and_runs_of_verify_are_shared() {
     let verify = "verify --seeds 2 --steps 2 --only 1,lengths";
     place.ok(&format!("{verify} --out one"));
     well(&on(&place, 3, &format!("{verify} --out three")));
-    let figures = |out: &str| {
-        let text = std::fs::read_to_string(place.path(out).join("verify.json")).expect("figures");
-        let figures: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        figures["outcomes"].clone()
-    };
+    let figures = |out: &str| json(&place, &format!("{out}/verify.json"))["outcomes"].clone();
     assert!(figures("one").as_array().is_some_and(|outcomes| outcomes.len() > 10));
     assert_eq!(figures("three"), figures("one"));
 }
@@ -364,10 +363,7 @@ fn questions_to_a_judge_that_computes_here_are_shared_and_asked_once() {
     assert_eq!(keys("three.jsonl.judge.jsonl"), keys("one.jsonl.judge.jsonl"));
     let evaluate = |out: &str| format!("evaluate --model a=model --model b=other {answer} --out {out}");
     assert_eq!(with("choose.sh", 3, &evaluate("shared")), with("choose.sh", 1, &evaluate("alone")));
-    let judges = |out: &str| {
-        let figures: serde_json::Value = serde_json::from_str(&read(&format!("{out}/evaluation.json"))).expect("JSON");
-        figures["judges"].clone()
-    };
+    let judges = |out: &str| json(&place, &format!("{out}/evaluation.json"))["judges"].clone();
     assert_eq!(judges("shared"), judges("alone"));
     // One process cannot ask: all end soon, and what was replied is kept.
     place.write("fails.sh", "read line; mkdir first 2>/dev/null || exec sleep 100; exit 127\n");

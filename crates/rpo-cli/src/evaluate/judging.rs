@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use rpo::evaluate::evaluation::JudgeFound;
-use rpo::evaluate::judge::{Kind, Pairwise, pairwise, questions};
+use rpo::evaluate::judge::{Judged, Kind, Pairwise, pairwise, questions};
 use rpo::evaluate::preference::judged;
 use rpo::world::World;
 
@@ -71,12 +71,9 @@ pub fn hear_together(
     if !arguments.judges.given() {
         return Ok(());
     }
-    let (answers, wanted) = compared(arguments.pairs, answered);
     let hear = |seat: &Seat| {
-        let (bar, show) = seat.bar(questions(&answers, &wanted));
-        let found = pairwise(&seat.court(), &prompts.texts, &answers, &wanted, &mut |tally| show(tally))?;
-        bar.finish_and_clear();
-        Ok(found.tally)
+        let (answers, wanted) = compared(arguments.pairs, answered);
+        Ok(ask(seat, prompts, &answers, &wanted)?.tally)
     };
     let seats = judges.map(|judges| &mut judges.0[..]);
     judge::hear_together(world, &arguments.judges, (Kind::Pairwise, &store(arguments)), seats, &hear)
@@ -114,15 +111,8 @@ fn hear(
     answers: &[Vec<Vec<String>>],
     pairs: &[[usize; 2]],
 ) -> Result<Heard> {
-    let all = questions(answers, pairs);
-    tracing::info!("{name}: {all} questions, every pair in both orders");
-    // What comes is kept at once; a call under way may end before the program does.
-    let saving = interrupt::saving();
-    let (bar, show) = seat.bar(all);
-    let found = pairwise(&seat.court(), &prompts.texts, answers, pairs, &mut |tally| show(tally));
-    bar.finish_and_clear();
-    drop(saving);
-    let found = found.map_err(|problem| seat.ended(&problem))?;
+    tracing::info!("{name}: {} questions, every pair in both orders", questions(answers, pairs));
+    let found = ask(seat, prompts, answers, pairs).map_err(|problem| seat.ended(&problem))?;
     seat.summary(&found.tally).iter().for_each(|said| tracing::info!("{name}: {said}"));
     seat.warnings(&found.tally).iter().for_each(|said| tracing::warn!("{name}: {said}"));
     if found.incomplete > 0 {
@@ -137,6 +127,17 @@ fn hear(
         pairs: found.pairs,
         incomplete: found.incomplete,
     })
+}
+
+/// Asks a judge its part of the questions.
+fn ask(seat: &Seat, prompts: &Prompts, answers: &[Vec<Vec<String>>], pairs: &[[usize; 2]]) -> rpo::Result<Judged> {
+    // What comes is kept at once; a call under way may end before the program does.
+    let saving = interrupt::saving();
+    let (bar, show) = seat.bar(questions(answers, pairs));
+    let found = pairwise(&seat.court(), &prompts.texts, answers, pairs, &mut |tally| show(tally));
+    bar.finish_and_clear();
+    drop(saving);
+    found
 }
 
 impl Heard {

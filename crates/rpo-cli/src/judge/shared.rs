@@ -9,7 +9,6 @@ use rpo::evaluate::judge::{Kind, Store, Tally};
 use rpo::world::World;
 
 use super::{JudgeFlags, Seat};
-use crate::interrupt;
 use crate::world::{once_any, together_any};
 
 /// Lets each rank of `world` `hear` its part of the questions. The first has the `seats` that [`JudgeFlags::seats`] gives.
@@ -48,7 +47,6 @@ pub fn hear_together(
     };
     together_any(world, opened)?;
     // A rank that fails now leaves at once, which ends the others. What came is kept.
-    let saving = interrupt::saving();
     let mut usage = [0; 3];
     for seat in seats {
         seat.limits.part = Some((world.rank(), world.size()));
@@ -59,7 +57,6 @@ pub fn hear_together(
         let more = [tally.calls, tally.usage.input, tally.usage.output];
         usage.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
     }
-    drop(saving);
     drop(own);
     let all = together_any(world, Ok(usage))?;
     once_any(world, || {

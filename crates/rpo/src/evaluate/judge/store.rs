@@ -311,17 +311,22 @@ mod tests {
     use crate::evaluate::judge::program::Allowed;
     use crate::evaluate::judge::{Case, Program};
 
+    /// A judge, how it is asked, and three questions.
+    fn to_ask() -> (Program, Template, [Question; 3]) {
+        let judge = Program::new("x", None, Allowed { time: Duration::MAX, output: 1 });
+        let template = Template::named("rating").expect("built in");
+        let questions = ["a", "b", "c"].map(|text| {
+            let case = Case::Single { prompt: text.into(), response: "yes".into() };
+            template.fill(case).expect("a question")
+        });
+        (judge, template, questions)
+    }
+
     #[test]
     fn whole_lines_stay_and_a_torn_one_goes() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("replies.jsonl");
-        let judge = Program::new("x", None, Allowed { time: std::time::Duration::MAX, output: 1 });
-        let template = Template::named("rating").expect("built in");
-        let question = |text: &str| {
-            let case = Case::Single { prompt: text.into(), response: "yes".into() };
-            template.fill(case).expect("a question")
-        };
-        let questions = ["a", "b", "c"].map(question);
+        let (judge, template, questions) = to_ask();
         let asking = |i: usize| Asking::new(&judge, &template, &questions[i]);
         let reply = |text: &str| Reply { raw: format!("<{text}>"), text: text.into(), ..Reply::default() };
         let store = Store::open(&path).expect("new");
@@ -351,13 +356,7 @@ mod tests {
     fn the_store_of_a_part_knows_the_whole_which_takes_it_in() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let [whole, part] = ["whole.jsonl", "part.jsonl"].map(|name| dir.path().join(name));
-        let judge = Program::new("x", None, Allowed { time: std::time::Duration::MAX, output: 1 });
-        let template = Template::named("rating").expect("built in");
-        let question = |text: &str| {
-            let case = Case::Single { prompt: text.into(), response: "yes".into() };
-            template.fill(case).expect("a question")
-        };
-        let questions = ["a", "b", "c"].map(question);
+        let (judge, template, questions) = to_ask();
         let asking = |i: usize| Asking::new(&judge, &template, &questions[i]);
         let reply = |text: &str| Reply { raw: text.into(), text: text.into(), ..Reply::default() };
         let first = Store::open(&whole).expect("new");
