@@ -40,10 +40,15 @@ pub fn is_host(device: &Device) -> bool {
     cpu::supported(device)
 }
 
-/// Whether products of tensors on `device` can be computed in bfloat16, and faster than in f32: on CPUs with AMX, and on AMD's with
-/// AVX-512 BF16.
+/// Whether products of tensors on `device` can be computed in bfloat16: on CPUs with AMX, on AMD's with AVX-512 BF16 and on Arm's with
+/// BF16.
 pub fn computes_bf16(device: &Device) -> bool {
     is_host(device) && cpu::multiplies_bf16()
+}
+
+/// Whether they were measured to be faster so than in f32: Arm's were not.
+pub fn favours_bf16(device: &Device) -> bool {
+    is_host(device) && cpu::favours_bf16()
 }
 
 /// A one-dimensional index tensor of `values` on `device`.

@@ -53,6 +53,9 @@ fn precision() -> String {
         Compute::Bf16 => format!(
             "precision auto: bf16, which is faster here, for models that are at least {WIDE} wide (d_model), f32 for others"
         ),
+        Compute::F32 if Precision::Bf16.on(&device, WIDE) == Compute::Bf16 => {
+            "precision auto: f32; this processor has products in bfloat16 (--precision bf16), whose speed was not measured yet".into()
+        }
         Compute::F32 => "precision auto: f32; this processor has no products in bfloat16 that would be faster".into(),
     }
 }

@@ -57,7 +57,7 @@ pub fn composed<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// Instructions of this processor that make our kernels fast, by name; none on processors that are not x86-64.
+/// Instructions of this processor that make our kernels fast, by name; none where none are known.
 pub fn instructions() -> Vec<&'static str> {
     #[cfg(target_arch = "x86_64")]
     let found = [
@@ -66,14 +66,21 @@ pub fn instructions() -> Vec<&'static str> {
         ("AVX-512 BF16", is_x86_feature_detected!("avx512bf16")),
         ("AMX BF16", bf16::unit() == Some(bf16::Unit::Tiles)),
     ];
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    let found = [("Arm BF16", bf16::unit().is_some())];
+    #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
     let found: [(&str, bool); 0] = [];
     found.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
 }
 
-/// Whether this processor multiplies matrices in bfloat16 faster than in f32.
+/// Whether this processor multiplies matrices in bfloat16.
 pub(crate) fn multiplies_bf16() -> bool {
     bf16::unit().is_some()
+}
+
+/// Whether it was measured to do so faster than in f32.
+pub(crate) fn favours_bf16() -> bool {
+    bf16::unit().is_some_and(bf16::Unit::is_faster)
 }
 
 pub(crate) fn linear(x: Tensor<2>, map: Affine) -> Tensor<2> {

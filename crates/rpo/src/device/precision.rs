@@ -35,7 +35,7 @@ impl Precision {
     /// What is computed in on `device`, for a model of this width (`d_model`).
     pub fn on(self, device: &Device, width: usize) -> Compute {
         let wanted = match self {
-            Self::Auto => width >= WIDE,
+            Self::Auto => width >= WIDE && rpo_ops::favours_bf16(device),
             Self::F32 => false,
             Self::Bf16 => true,
         };
@@ -45,7 +45,7 @@ impl Precision {
     /// What to say where it is not to be had on `device`.
     pub fn lack(self, device: &Device) -> Option<&'static str> {
         (self == Self::Bf16 && !rpo_ops::computes_bf16(device)).then_some(
-            "precision bf16: computed in f32, since this device has no products in bfloat16 (they take a CPU with AMX, or AMD's AVX-512 BF16)",
+            "precision bf16: computed in f32, since this device has no products in bfloat16 (they take a CPU with AMX, AMD's AVX-512 BF16 or Arm's BF16)",
         )
     }
 }
@@ -127,7 +127,7 @@ mod tests {
         let device = Device::flex();
         assert_eq!(Precision::Auto.on(&device, WIDE - 1), Compute::F32);
         let [auto, bf16] = [Precision::Auto, Precision::Bf16].map(|precision| precision.on(&device, WIDE));
-        assert_eq!(auto, bf16);
+        assert!(auto == bf16 || !rpo_ops::favours_bf16(&device));
         assert_eq!(Precision::F32.on(&device, WIDE), Compute::F32);
     }
 }

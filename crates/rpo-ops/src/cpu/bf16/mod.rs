@@ -1,10 +1,18 @@
 //! Products of matrices in bfloat16: both factors are rounded, sums are kept in f32.
 //!
 //! The factors are packed into tiles of 16 by 32 values (`tiles.rs`), which Intel's matrix unit (AMX) takes whole and AVX-512's
-//! dot products of pairs read row by row (`kernels.rs`): at most 16 and, on AMD's processors, 2 times the rate of f32. Which of them a
-//! processor has is found out when the program runs.
+//! dot products of pairs read row by row (`x86/`): at most 16 and, on AMD's processors, 2 times the rate of f32. Arm's BFMMLA (`arm.rs`)
+//! takes 2 by 4 values. Which of them a processor has is found out when the program runs.
 
-mod kernels;
+#[cfg(target_arch = "aarch64")]
+#[path = "arm.rs"]
+mod processor;
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+#[path = "elsewhere.rs"]
+mod processor;
+#[cfg(target_arch = "x86_64")]
+#[path = "x86/mod.rs"]
+mod processor;
 mod tiles;
 
 use std::ops::Range;
@@ -14,7 +22,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 pub(super) use tiles::Side;
-use tiles::{Order, Packed, Pair};
+use tiles::{Factor, Packed, Pair};
 
 use super::memory::Store;
 
@@ -32,17 +40,27 @@ const PARALLEL_FROM: usize = 1 << 24;
 
 /// Instructions that multiply in bfloat16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "each processor has its own"))]
 pub(super) enum Unit {
     /// Tiles: AMX.
     Tiles,
     /// Dot products of pairs: AVX-512 BF16.
     Pairs,
+    /// Products of 2 rows and 2 columns of 4 values: Arm's BFMMLA.
+    Quads,
+}
+
+impl Unit {
+    /// Whether it was measured to be faster than f32. Arm's was run by an emulator only.
+    pub(super) fn is_faster(self) -> bool {
+        self != Self::Quads
+    }
 }
 
 /// What this processor multiplies with in bfloat16, if it can.
 pub(super) fn unit() -> Option<Unit> {
     static UNIT: OnceLock<Option<Unit>> = OnceLock::new();
-    *UNIT.get_or_init(kernels::detect)
+    *UNIT.get_or_init(processor::detect)
 }
 
 /// Whether a product of these dimensions is faster on `unit` than in f32: small ones do not pay for packing, the less so the
@@ -50,7 +68,7 @@ pub(super) fn unit() -> Option<Unit> {
 pub(super) fn pays(unit: Unit, rows: usize, columns: usize, depth: usize) -> bool {
     let (deep, wide) = match unit {
         Unit::Tiles => (32, 8),
-        Unit::Pairs => (64, 32),
+        Unit::Pairs | Unit::Quads => (64, 32),
     };
     rows * columns * depth >= 1 << 15 && depth >= deep && rows.min(columns) >= wide
 }
@@ -115,7 +133,10 @@ pub(super) unsafe fn product(unit: Unit, a: Side<'_>, b: Side<'_>, c: *mut bf16,
 /// Packs the factors, and lets `task` compute the blocks of the result, some at a time, on every core.
 fn run(unit: Unit, a: Side<'_>, b: Side<'_>, task: impl Fn(&Packed, &Packed, Blocks) + Sync) {
     let parallel = a.outer() * b.outer() * a.depth() >= PARALLEL_FROM;
-    let b_packed = Packed::new(b, Order::Pairs, 0..b.blocks(), parallel);
+    // SAFETY: the processor has `unit`, or nobody had one to ask for.
+    #[expect(unsafe_code, reason = "vector instructions")]
+    let pack = |side, factor, blocks, parallel| unsafe { Packed::new(side, factor, blocks, parallel) };
+    let b_packed = pack(b, Factor::Right, 0..b.blocks(), parallel);
     let wanted = if parallel { 2 * rayon::current_num_threads() } else { 1 };
     let rows = (a.blocks() / wanted).clamp(1, TASK[0]);
     let groups = a.blocks().div_ceil(rows);
@@ -126,8 +147,8 @@ fn run(unit: Unit, a: Side<'_>, b: Side<'_>, task: impl Fn(&Packed, &Packed, Blo
         let (row, column) = (number / parts * rows, number % parts * columns);
         let rows = row..(row + rows).min(a.blocks());
         let columns = column..(column + columns).min(b.blocks());
-        let packed = Packed::new(a, Order::Rows, rows.clone(), false);
-        kernels::session(unit, || {
+        let packed = pack(a, Factor::Left, rows.clone(), false);
+        processor::session(unit, || {
             for first in columns.clone().step_by(TASK[1]) {
                 task(&packed, &b_packed, [rows.clone(), first..(first + TASK[1]).min(columns.end)]);
             }
@@ -156,7 +177,7 @@ impl Target<f32> {
     /// One block of the result.
     ///
     /// # Safety
-    /// As for [`multiply`]; it must run in a [`kernels::session`].
+    /// As for [`multiply`]; it must run in a [`processor::session`].
     #[expect(unsafe_code, reason = "kernels write through pointers")]
     unsafe fn block(self, unit: Unit, a: &[Pair], b: &[Pair], at: [usize; 2], store: Store) {
         // SAFETY: the block lies inside the result, whole halves too if there are such; `sums` holds every half.
@@ -164,11 +185,11 @@ impl Target<f32> {
             let (place, [rows, columns]) = self.place(at);
             let halves = [rows, columns].map(|n| n > BLOCK / 2);
             if rows % (BLOCK / 2) == 0 && columns % (BLOCK / 2) == 0 {
-                kernels::block(unit, a, b, place, self.stride, halves, store);
+                processor::block(unit, a, b, place, self.stride, halves, store);
                 return;
             }
             let mut sums = [0f32; BLOCK * BLOCK];
-            kernels::block(unit, a, b, sums.as_mut_ptr(), BLOCK, halves, Store::Replace);
+            processor::block(unit, a, b, sums.as_mut_ptr(), BLOCK, halves, Store::Replace);
             for (i, sums) in sums.chunks_exact(BLOCK).take(rows).enumerate() {
                 for (j, sum) in sums[..columns].iter().enumerate() {
                     let value = place.add(i * self.stride + j);
@@ -183,24 +204,21 @@ impl Target<bf16> {
     /// One block of the result.
     ///
     /// # Safety
-    /// As for [`multiply`]; it must run in a [`kernels::session`].
+    /// As for [`multiply`]; it must run in a [`processor::session`].
     #[expect(unsafe_code, reason = "kernels write through pointers")]
     unsafe fn block(self, unit: Unit, a: &[Pair], b: &[Pair], at: [usize; 2]) {
         // SAFETY: as above.
         unsafe {
             let (place, [rows, columns]) = self.place(at);
+            let halves = [rows, columns].map(|n| n > BLOCK / 2);
+            if rows % (BLOCK / 2) == 0 && columns % (BLOCK / 2) == 0 {
+                processor::rounded(unit, a, b, place, self.stride, halves);
+                return;
+            }
             let mut sums = [0f32; BLOCK * BLOCK];
-            kernels::block(
-                unit,
-                a,
-                b,
-                sums.as_mut_ptr(),
-                BLOCK,
-                [rows, columns].map(|n| n > BLOCK / 2),
-                Store::Replace,
-            );
+            processor::block(unit, a, b, sums.as_mut_ptr(), BLOCK, halves, Store::Replace);
             for (i, sums) in sums.chunks_exact(BLOCK).take(rows).enumerate() {
-                kernels::narrow(sums, place.add(i * self.stride), columns);
+                processor::narrow(sums, place.add(i * self.stride), columns);
             }
         }
     }
@@ -216,12 +234,6 @@ mod tests {
         (0..n).map(|i| ((i * k) % 17) as f32 - 8.0).collect()
     }
 
-    fn units() -> Vec<Unit> {
-        let tiles = unit().filter(|unit| *unit == Unit::Tiles);
-        let pairs = kernels::has_pairs();
-        tiles.into_iter().chain(pairs.then_some(Unit::Pairs)).collect()
-    }
-
     #[test]
     fn every_layout_and_size_is_exact() {
         let sizes = [
@@ -234,7 +246,7 @@ mod tests {
             (300, 530, 40),
             (40, 9, 2100),
         ];
-        for unit in units() {
+        for unit in processor::units() {
             for (m, n, k) in sizes {
                 let (a, b) = (values(m * k, 7), values(n * k, 11));
                 let turned = |x: &[f32], rows: usize| -> Vec<f32> {
