@@ -2,6 +2,7 @@
 //! code of training.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use burn::tensor::{Bytes, DType, Element, Shape};
 use burn_flex::{FlexTensor, Layout};
@@ -57,17 +58,8 @@ impl Value for f32 {
     }
 
     fn product(a: Matrix<'_>, b: Matrix<'_>, compute: Compute) -> Vec<f32> {
-        let n = a.rows * b.columns;
-        if a.columns == 0 {
-            return vec![0.0; n];
-        }
-        let mut c = Vec::with_capacity(n);
-        // SAFETY: the memory holds `n` values, and `Replace` writes all of them without reading any.
-        #[expect(unsafe_code, reason = "memory is not zeroed first only to be overwritten")]
-        unsafe {
-            multiply_into(a, b, c.as_mut_ptr(), b.columns, Store::Replace, compute);
-            c.set_len(n);
-        }
+        let mut c = Vec::new();
+        append_product(&mut c, a, b, compute);
         c
     }
 
@@ -156,22 +148,11 @@ pub(super) fn values(tensor: &FlexTensor) -> Values<'_> {
     }
 }
 
-impl<'a> Values<'a> {
+impl Values<'_> {
     pub(super) fn len(self) -> usize {
         match self {
             Self::Floats(values) => values.len(),
             Self::Halves(values) => values.len(),
-        }
-    }
-
-    fn widened(self) -> Cow<'a, [f32]> {
-        match self {
-            Self::Floats(values) => Cow::Borrowed(values),
-            Self::Halves(values) => {
-                let widen =
-                    |first: usize, part: &mut [f32]| values[first..first + part.len()].convert_to_f32_slice(part);
-                Cow::Owned(filled(values.len(), TASK, widen))
-            }
         }
     }
 }
@@ -188,8 +169,9 @@ pub(super) fn converted<T: Value>(tensor: FlexTensor) -> FlexTensor {
 pub(super) fn widened(tensor: &FlexTensor) -> FlexTensor {
     match values(tensor) {
         Values::Floats(_) => tensor.clone(),
-        halves @ Values::Halves(_) => {
-            let wide = halves.widened().into_owned();
+        Values::Halves(halves) => {
+            let widen = |first: usize, part: &mut [f32]| halves[first..first + part.len()].convert_to_f32_slice(part);
+            let wide = filled(halves.len(), TASK, widen);
             FlexTensor::new(Bytes::from_elems(wide), tensor.layout().clone(), DType::F32)
         }
     }
@@ -246,10 +228,41 @@ impl<'a> Matrix<'a> {
         self.columns
     }
 
+    /// Some of its rows, which must be row-major.
+    pub(super) fn some(self, rows: Range<usize>) -> Self {
+        let from = rows.start * self.row_stride;
+        let values = match self.values {
+            Values::Floats(values) => Values::Floats(&values[from..]),
+            Values::Halves(values) => Values::Halves(&values[from..]),
+        };
+        debug_assert_eq!(self.column_stride, 1, "row-major");
+        Self::of(values, rows.len(), self.columns, self.row_stride)
+    }
+
     /// Its transpose.
     pub(super) fn t(self) -> Self {
         let Self { values, rows, columns, row_stride, column_stride } = self;
         Self { values, rows: columns, columns: rows, row_stride: column_stride, column_stride: row_stride }
+    }
+
+    /// The same matrix in f32, and from one row and from one column to the next: its own memory, or some that holds nothing else.
+    fn widened(self) -> (Cow<'a, [f32]>, [usize; 2]) {
+        let Self { values, rows, columns, row_stride, column_stride } = self;
+        let halves = match values {
+            Values::Floats(values) => return (Cow::Borrowed(values), [row_stride, column_stride]),
+            Values::Halves(values) => values,
+        };
+        if column_stride != 1 {
+            let (wide, [column_stride, row_stride]) = self.t().widened();
+            return (wide, [row_stride, column_stride]);
+        }
+        let task = (TASK / columns.max(1)).max(1) * columns.max(1);
+        let wide = filled(rows * columns, task, |first, part| {
+            for (row, part) in (first / columns..).zip(part.chunks_exact_mut(columns)) {
+                halves[row * row_stride..][..columns].convert_to_f32_slice(part);
+            }
+        });
+        (Cow::Owned(wide), [columns, 1])
     }
 
     /// As the left factor of a product.
@@ -283,6 +296,22 @@ pub(super) fn multiply(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], row_stride: 
     }
 }
 
+/// Appends the rows of `a b` to `c`.
+pub(super) fn append_product(c: &mut Vec<f32>, a: Matrix<'_>, b: Matrix<'_>, compute: Compute) {
+    let (before, n) = (c.len(), a.rows * b.columns);
+    if a.columns == 0 {
+        c.resize(before + n, 0.0);
+        return;
+    }
+    c.reserve_exact(n);
+    // SAFETY: there is memory for `n` more values, and `Replace` writes all of them without reading any.
+    #[expect(unsafe_code, reason = "memory is not zeroed first only to be overwritten")]
+    unsafe {
+        multiply_into(a, b, c.as_mut_ptr().add(before), b.columns, Store::Replace, compute);
+        c.set_len(before + n);
+    }
+}
+
 /// What computes `a b` in bfloat16, where that is asked for and faster.
 fn unit_for(a: Matrix<'_>, b: Matrix<'_>, compute: Compute) -> Option<rounded::Unit> {
     assert_eq!(a.columns, b.rows, "a product of matrices that do not fit");
@@ -301,7 +330,7 @@ unsafe fn multiply_into(a: Matrix<'_>, b: Matrix<'_>, c: *mut f32, row_stride: u
         return unsafe { rounded::multiply(unit, a.left(), b.right(), c, row_stride, store) };
     }
     let parallel = a.rows * a.columns * b.columns >= PARALLEL_FROM;
-    let (of_a, of_b) = (a.values.widened(), b.values.widened());
+    let ((of_a, strides_a), (of_b, strides_b)) = (a.widened(), b.widened());
     // SAFETY: `a` and `b` lie inside their slices by construction, `c` by the caller's promise.
     unsafe {
         gemm::gemm(
@@ -313,11 +342,11 @@ unsafe fn multiply_into(a: Matrix<'_>, b: Matrix<'_>, c: *mut f32, row_stride: u
             row_stride as isize,
             store == Store::Add,
             of_a.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
+            strides_a[1] as isize,
+            strides_a[0] as isize,
             of_b.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
+            strides_b[1] as isize,
+            strides_b[0] as isize,
             1.0,
             1.0,
             false,
@@ -344,6 +373,10 @@ mod tests {
             let mut added = vec![1.0; m * n];
             multiply(ma, mb, &mut added, n, Store::Add, Compute::F32);
             let turned = f32::product(mb.t(), ma.t(), Compute::F32);
+            let (a, b) = (bf16::of(&a), bf16::of(&b));
+            let (ma, mb) = (Matrix::new(&a, m, k, k + extra), Matrix::new(&b, k, n, n + extra));
+            assert_eq!(f32::product(ma, mb, Compute::F32), got, "small integers are exact in bfloat16");
+            assert_eq!(f32::product(mb.t(), ma.t(), Compute::F32), turned);
             for i in 0..m {
                 for j in 0..n {
                     assert_eq!(got[i * n + j], want(i, j));

@@ -13,7 +13,7 @@ use crate::store::tensors::{read_checked, write_checked};
 use crate::world::World;
 
 /// Version of the cache; raised when the same inputs give other results.
-const VERSION: &str = "rpo reference scores 2";
+const VERSION: &str = "rpo reference scores 3";
 
 /// Where what is computed under one reference is kept between runs. The weights are hashed once for all that is asked of it.
 #[derive(Clone, Debug)]
