@@ -11,7 +11,7 @@ use crate::{Compute, Segments, composed, cpu};
 /// products are computed in `compute`.
 ///
 /// # Panics
-/// If a label is outside the vocabulary.
+/// If there is not one label for each token, or one is outside the vocabulary.
 pub fn label_log_probs(
     hidden: Tensor<2>,
     weight: Tensor<2>,
@@ -19,7 +19,8 @@ pub fn label_log_probs(
     keep_logits: bool,
     compute: Compute,
 ) -> Tensor<1> {
-    let [vocabulary, _] = weight.dims();
+    let ([tokens, _], [vocabulary, _]) = (hidden.dims(), weight.dims());
+    assert_eq!(labels.len(), tokens, "one label for each token");
     assert!(labels.iter().all(|&l| (l as usize) < vocabulary), "a label is outside the vocabulary of {vocabulary}");
     match cpu::supported(&hidden.device()) {
         true => cpu::label_log_probs(hidden, weight, labels, keep_logits, compute),

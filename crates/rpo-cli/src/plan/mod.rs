@@ -134,9 +134,12 @@ fn job(arguments: &Arguments, config: &Config, texts: Texts, compute: Compute) -
     let adapters = arguments.lora.map(|rank| maps * 2.0 * rank as f64 * config.d_model() as f64);
     let passes = if adapters.is_some() { 2.0 } else { 3.0 };
     let largest = arguments.micro_batch_tokens.min(tokens + scored) as f64;
-    // Probabilities of the vocabulary for each token that is scored: all, or those of a part where they are many.
-    let probabilities = largest * scored as f64 / (tokens + scored) as f64 * config.vocab_size() as f64;
-    let logits = 4.0 * if probabilities > f64::from(128 << 20) { f64::from(32 << 20) } else { probabilities };
+    // Logits of 2,048 tokens of the vocabulary at a time, and exponentials of all that are kept unless they are many.
+    let labels = largest * scored as f64 / (tokens + scored) as f64;
+    let of_vocabulary = labels * config.vocab_size() as f64;
+    let kept = if of_vocabulary > f64::from(128 << 20) { 0.0 } else { of_vocabulary };
+    let logits =
+        4.0 * (labels * 2048.0).min(f64::from(32 << 20)) + if compute == Compute::Bf16 { 2.0 } else { 4.0 } * kept;
     Job {
         operations: passes * config.forward_operations(tokens, scored),
         weights,

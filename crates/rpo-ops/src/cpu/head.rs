@@ -1,6 +1,6 @@
-//! Log-probabilities of labels under the head. Logits exist for a part of the vocabulary at a time, which the processor's caches hold, while
-//! the denominators of the softmaxes add up; their exponentials are kept for the gradients if all fit into a fixed budget, else the logits
-//! are computed again.
+//! Log-probabilities of labels under the head. Logits exist for a part of the vocabulary at a time, which caches hold up to some thousand
+//! tokens, while the denominators of the softmaxes add up; their exponentials are kept for the gradients if all fit into a fixed budget,
+//! else the logits are computed again.
 
 use std::ops::Range;
 
@@ -38,10 +38,7 @@ pub(super) struct LabelLogProbs {
 /// What the gradients need beside inputs.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
-    /// The logarithm of each softmax's denominator.
-    denominators: Vec<f32>,
-    /// That of each label.
-    log_probs: Vec<f32>,
+    softmaxes: Vec<Softmax>,
     /// One for each part of the vocabulary, if they fit into the budget.
     parts: Option<Vec<Exponentials>>,
 }
@@ -86,9 +83,10 @@ impl Budget {
         n * vocabulary <= self.kept
     }
 
-    /// The parts of the vocabulary. They are the same for every number of tokens that fits, and with them every bit of the results.
+    /// The parts of the vocabulary: the same for every number of tokens that fits, else in whole blocks of products.
     fn parts(self, n: usize, vocabulary: usize) -> impl Iterator<Item = Range<usize>> {
-        let size = (self.logits / n.max(1)).clamp(1, self.part);
+        let fits = (self.logits / n.max(1)).clamp(1, self.part);
+        let size = if fits > 32 { fits / 32 * 32 } else { fits };
         (0..vocabulary).step_by(size).map(move |first| first..(first + size).min(vocabulary))
     }
 }
@@ -103,22 +101,38 @@ struct Head<'a> {
 }
 
 /// What is known of a token's softmax after some parts of the vocabulary.
-#[derive(Clone, Copy)]
-struct Sofar {
+#[derive(Clone, Copy, Debug)]
+struct Softmax {
     largest: f32,
     /// Of `exp(logit - largest)`.
     sum: f32,
-    /// That of the label, if it was there.
+    /// That of the label, once its part was there.
     logit: f32,
 }
 
-impl Sofar {
-    /// With a part whose largest logit and sum these are.
-    fn with(&mut self, largest: f32, sum: f32) {
-        // Two numbers that are none, or infinite, leave a sum that is none.
+impl Softmax {
+    const NOTHING: Self = Self { largest: f32::NEG_INFINITY, sum: 0.0, logit: f32::NAN };
+
+    /// Adds a part: makes of its logits their exponentials and returns the largest.
+    fn add(&mut self, logits: &mut [f32]) -> f32 {
+        // Their largest would be taken from itself, which gives no number.
+        if logits.iter().all(|logit| *logit == f32::NEG_INFINITY) {
+            logits.fill(0.0);
+            return f32::NEG_INFINITY;
+        }
+        let (largest, sum) = vectorised(
+            #[inline(always)]
+            || exponentiate(logits),
+        );
         let both = if largest > self.largest { largest } else { self.largest };
         self.sum = self.sum * exp(self.largest - both) + sum * exp(largest - both);
         self.largest = both;
+        largest
+    }
+
+    /// That of the label. Not from a denominator, which is rounded where logits are large.
+    fn log_prob(&self) -> f32 {
+        self.logit - self.largest - self.sum.ln()
     }
 }
 
@@ -136,25 +150,19 @@ impl<'a> Head<'a> {
         let Self { labels, budget, compute, .. } = *self;
         let [hidden, weight] = self.matrices();
         let (n, vocabulary) = (hidden.rows(), weight.rows());
-        let mut sofar = vec![Sofar { largest: f32::NEG_INFINITY, sum: 0.0, logit: f32::NAN }; n];
+        let mut softmaxes = vec![Softmax::NOTHING; n];
         let mut parts = (keep && budget.keeps(n, vocabulary)).then(Vec::new);
         for part in budget.parts(n, vocabulary) {
             let mut logits = f32::product(hidden, weight.some(part.clone()).t(), compute);
             let mut largest = vec![0f32; n];
-            logits.par_chunks_exact_mut(part.len()).zip(labels).zip(&mut sofar).zip(&mut largest).for_each(
-                |(((row, label), sofar), largest)| {
-                    let label = *label as usize;
-                    if part.contains(&label) {
-                        sofar.logit = row[label - part.start];
-                    }
-                    let (most, sum) = vectorised(
-                        #[inline(always)]
-                        || exponentiate(row),
-                    );
-                    sofar.with(most, sum);
-                    *largest = most;
-                },
-            );
+            let of_rows = labels.par_iter().zip(&mut softmaxes).zip(&mut largest);
+            logits.par_chunks_exact_mut(part.len()).zip(of_rows).for_each(|(row, ((label, softmax), largest))| {
+                let label = *label as usize;
+                if part.contains(&label) {
+                    softmax.logit = row[label - part.start];
+                }
+                *largest = softmax.add(row);
+            });
             if let Some(parts) = &mut parts {
                 let values = tensor(logits, [n, part.len()]);
                 let values = match compute {
@@ -164,9 +172,7 @@ impl<'a> Head<'a> {
                 parts.push(Exponentials { values, largest });
             }
         }
-        let denominators: Vec<f32> = sofar.iter().map(|s| s.largest + s.sum.ln()).collect();
-        let log_probs: Vec<f32> = sofar.iter().zip(&denominators).map(|(s, d)| s.logit - d).collect();
-        (tensor(log_probs.clone(), [n]), Kept { denominators, log_probs, parts })
+        (tensor(softmaxes.iter().map(Softmax::log_prob).collect(), [n]), Kept { softmaxes, parts })
     }
 
     /// Gradients of `hidden` and, if it is `wanted`, `weight`.
@@ -174,8 +180,8 @@ impl<'a> Head<'a> {
         let Self { labels, budget, compute, .. } = *self;
         let [hidden, weight] = self.matrices();
         let (n, vocabulary, features) = (hidden.rows(), weight.rows(), hidden.columns());
-        let Kept { denominators, log_probs, parts } = kept;
-        let of_labels = OfLabels { labels, log_probs: &log_probs, gradient: gradient.storage() };
+        let Kept { softmaxes, parts } = kept;
+        let of_labels = OfLabels { labels, softmaxes: &softmaxes, gradient: gradient.storage() };
         let mut parts = parts.map(Vec::into_iter);
         let mut of_hidden = vec![0f32; n * features];
         let mut of_weight = Vec::with_capacity(if wanted { vocabulary * features } else { 0 });
@@ -184,15 +190,16 @@ impl<'a> Head<'a> {
             let changes = match parts.as_mut().and_then(Iterator::next) {
                 None => {
                     let mut logits = f32::product(hidden, weight.t(), compute);
-                    of_labels.changes(&mut logits, &part, &denominators, |logit, denominator| exp(logit - denominator));
+                    let scales: Vec<f32> = softmaxes.iter().map(|s| 1.0 / s.sum).collect();
+                    of_labels.changes(&mut logits, &part, &scales, |logit, largest| exp(logit - largest));
                     tensor(logits, [n, part.len()])
                 }
                 Some(Exponentials { mut values, largest }) => {
-                    let scales: Vec<f32> = largest.iter().zip(&denominators).map(|(l, d)| exp(l - d)).collect();
-                    let p = |exponential: f32, scale: f32| exponential * scale;
+                    let scale = |(s, largest): (&Softmax, &f32)| exp(largest - s.largest) / s.sum;
+                    let scales: Vec<f32> = softmaxes.iter().zip(&largest).map(scale).collect();
                     match compute {
-                        Compute::F32 => of_labels.changes::<f32>(values.storage_mut(), &part, &scales, p),
-                        Compute::Bf16 => of_labels.changes::<bf16>(values.storage_mut(), &part, &scales, p),
+                        Compute::F32 => of_labels.changes::<f32>(values.storage_mut(), &part, &scales, |e, _| e),
+                        Compute::Bf16 => of_labels.changes::<bf16>(values.storage_mut(), &part, &scales, |e, _| e),
                     }
                     values
                 }
@@ -211,30 +218,35 @@ impl<'a> Head<'a> {
 /// What the gradients of logits need.
 struct OfLabels<'a> {
     labels: &'a [u32],
-    log_probs: &'a [f32],
+    softmaxes: &'a [Softmax],
     gradient: &'a [f32],
 }
 
 impl OfLabels<'_> {
-    /// Makes of each token's logits in a part of the vocabulary, or of what is kept of them, the gradient `g (onehot(label) - p)`; `p` makes
-    /// a probability of a value and what belongs `with` the token.
+    /// Makes of each token's logits in a part of the vocabulary, or of what is kept of them, the gradient `g (onehot(label) - p)`: `p` is what
+    /// `exponential` makes of a value and the token's largest logit, times its scale.
     fn changes<T: Value>(
         &self,
         values: &mut [T],
         part: &Range<usize>,
-        with: &[f32],
-        p: impl Fn(f32, f32) -> f32 + Sync,
+        scales: &[f32],
+        exponential: impl Fn(f32, f32) -> f32 + Sync,
     ) {
-        let of_rows = self.labels.par_iter().zip(self.log_probs).zip(self.gradient.par_iter().zip(with));
-        values.par_chunks_exact_mut(part.len()).zip(of_rows).for_each(|(row, ((label, &log_prob), (&g, &with)))| {
+        let of_rows = self.labels.par_iter().zip(self.softmaxes).zip(self.gradient.par_iter().zip(scales));
+        values.par_chunks_exact_mut(part.len()).zip(of_rows).for_each(|(row, ((label, softmax), (&g, &scale)))| {
+            let largest = softmax.largest;
             vectorised(
                 #[inline(always)]
-                || row.iter_mut().for_each(|value| *value = T::narrow(-g * p(value.widen(), with))),
+                || {
+                    for value in row.iter_mut() {
+                        *value = T::narrow(-g * (exponential(value.widen(), largest) * scale));
+                    }
+                },
             );
             let label = *label as usize;
             if part.contains(&label) {
                 // Not from `p`, which may be rounded to 1.
-                row[label - part.start] = T::narrow(-g * log_prob.exp_m1());
+                row[label - part.start] = T::narrow(-g * softmax.log_prob().exp_m1());
             }
         });
     }
@@ -270,5 +282,53 @@ mod tests {
         }
         let head = |kept| Budget { kept, ..BUDGET }.keeps(7, 11);
         assert!(head(77) && !head(76));
+    }
+
+    /// Logits from -40 to 40, so that parts differ in their largest ones by much.
+    #[test]
+    fn parts_in_bfloat16_are_near_the_whole_in_f32() {
+        let (n, features, vocabulary) = (70, 64, 300);
+        let values = |n: usize, k: usize| -> Vec<f32> { (0..n).map(|i| ((i * k) % 31) as f32 / 8.0 - 1.9).collect() };
+        let hidden = &tensor(values(n * features, 7), [n, features]);
+        let weight = &tensor(values(vocabulary * features, 11), [vocabulary, features]);
+        let labels: Vec<u32> = (0..n).map(|i| (i * 37 % vocabulary) as u32).collect();
+        let gradient = tensor(values(n, 5), [n]);
+        let run = |part, compute, keep| {
+            let budget = Budget { part, logits: 1 << 20, kept: 1 << 20 };
+            let head = Head { hidden, weight, labels: &labels, budget, compute };
+            let (log_probs, kept) = head.forward(keep);
+            let (h, w) = head.backward(kept, &gradient, true);
+            [log_probs, h, w.expect("wanted")].map(|t| t.storage::<f32>().to_vec())
+        };
+        let whole = run(vocabulary, Compute::F32, false);
+        for (compute, most) in [(Compute::F32, 1e-4), (Compute::Bf16, 0.03)] {
+            for (part, keep) in [(96, true), (96, false), (64, true), (300, true)] {
+                for (which, (a, b)) in run(part, compute, keep).iter().zip(&whole).enumerate() {
+                    let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+                    let apart = norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied());
+                    assert!(apart < most, "{compute:?}, parts of {part}, keep {keep}, {which}: {apart}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn parts_without_a_finite_logit_count_nothing_and_what_is_no_number_stays_none() {
+        let softmax = |parts: &[&[f32]]| {
+            let mut softmax = Softmax::NOTHING;
+            parts.iter().for_each(|part| _ = softmax.add(&mut part.to_vec()));
+            Softmax { logit: 1.0, ..softmax }.log_prob()
+        };
+        let none = f32::NEG_INFINITY;
+        let want = softmax(&[&[1.0, 2.0]]);
+        assert!((want + (1.0 + 1f32.exp()).ln()).abs() < 1e-6);
+        for parts in [[[none, none], [1.0, 2.0]], [[1.0, 2.0], [none, none]]] {
+            assert_eq!(softmax(&parts.each_ref().map(<[f32; 2]>::as_slice)), want);
+        }
+        for odd in [[f32::NAN, 1.0], [f32::NAN, f32::NAN], [f32::INFINITY, 1.0]] {
+            for parts in [[odd, [1.0, 2.0]], [[1.0, 2.0], odd]] {
+                assert!(softmax(&parts.each_ref().map(<[f32; 2]>::as_slice)).is_nan(), "{parts:?}");
+            }
+        }
     }
 }

@@ -53,7 +53,8 @@ fn compare(name: &str, inputs: &Inputs, ours: Computed<'_>, theirs: &dyn Fn(Inpu
         let largest = b.iter().fold(0.0f32, |m, v| m.max(v.abs()));
         let worst = a.iter().zip(b).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
         // The gradient of the keys' bias is 0, of which rounding leaves 3.4e-5 on Arm.
-        assert!(worst <= 1e-4 * (1.0 + largest), "{name}, {which} (0 is the value): {worst} of {largest}");
+        let bound = if cfg!(target_arch = "aarch64") { 1e-4 } else { 3e-5 };
+        assert!(worst <= bound * (1.0 + largest), "{name}, {which} (0 is the value): {worst} of {largest}");
     }
     // The gradients along a direction, by central differences of our own values.
     // Other numbers than those of the inputs: those begin with another tensor.

@@ -126,8 +126,8 @@ mod tests {
     fn narrow_models_are_computed_in_f32() {
         let device = Device::flex();
         assert_eq!(Precision::Auto.on(&device, WIDE - 1), Compute::F32);
-        let [auto, bf16] = [Precision::Auto, Precision::Bf16].map(|precision| precision.on(&device, WIDE));
-        assert!(auto == bf16 || !rpo_ops::favours_bf16(&device));
+        assert_eq!(Precision::Auto.on(&device, WIDE) == Compute::Bf16, rpo_ops::favours_bf16(&device));
+        assert_eq!(Precision::Bf16.on(&device, WIDE) == Compute::Bf16, rpo_ops::computes_bf16(&device));
         assert_eq!(Precision::F32.on(&device, WIDE), Compute::F32);
     }
 }

@@ -63,8 +63,8 @@ pub(super) fn unit() -> Option<Unit> {
     *UNIT.get_or_init(processor::detect)
 }
 
-/// Whether a product of these dimensions is faster on `unit` than in f32: small ones do not pay for packing, the less so the
-/// slower the unit is.
+/// Whether a product of these dimensions is faster on `unit` than in f32, its gradients counted: small ones do not pay for packing, the
+/// less so the slower the unit is.
 pub(super) fn pays(unit: Unit, rows: usize, columns: usize, depth: usize) -> bool {
     let (deep, wide) = match unit {
         Unit::Tiles => (32, 8),
@@ -245,6 +245,9 @@ mod tests {
             (45, 70, 130),
             (300, 530, 40),
             (40, 9, 2100),
+            // On several threads, and the second with columns in parts.
+            (300, 700, 90),
+            (40, 900, 500),
         ];
         for unit in processor::units() {
             for (m, n, k) in sizes {
@@ -257,7 +260,10 @@ mod tests {
                 let halves = [&a, &a_turned, &b, &b_turned].map(|x| narrow(x));
                 let want: Vec<f32> =
                     (0..m * n).map(|i| (0..k).map(|l| a[i / n * k + l] * b[i % n * k + l]).sum()).collect();
+                // Rows with something between them.
+                let apart: Vec<f32> = a.chunks(k).flat_map(|row| row.iter().copied().chain([9.0; 3])).collect();
                 let sides_a = [
+                    Side::new(Values::Floats(&apart), [m, k], [k + 3, 1]),
                     Side::new(Values::Floats(&a), [m, k], [k, 1]),
                     Side::new(Values::Floats(&a_turned), [m, k], [1, m]),
                     Side::new(Values::Halves(&halves[0]), [m, k], [k, 1]),

@@ -93,7 +93,7 @@ pub(super) struct Stage<const ROWS: usize, const WIDTH: usize>(pub(super) [[Mayb
 /// Depth that is staged for the 16 rows of a tile.
 const STAGED: usize = 16 * DEEP;
 
-/// Blocks that one task fills: so many are staged for the 32 depths of a tile.
+/// Most blocks that one task fills: so many are staged for the 32 depths of a tile.
 const TASK: usize = 8;
 
 /// Blocks of a factor in tiles, `[block][deep]`.
@@ -111,8 +111,10 @@ impl Packed {
         let deep = side.depth.div_ceil(DEEP);
         let n = blocks.len() * deep;
         let mut tiles: Vec<Pair> = Vec::with_capacity(n);
+        let tasks = if parallel { 2 * rayon::current_num_threads() } else { 1 };
+        let each = blocks.len().div_ceil(tasks).clamp(1, TASK);
         let fill = |(task, pairs): (usize, &mut [MaybeUninit<Pair>])| {
-            let first = blocks.start + task * TASK;
+            let first = blocks.start + task * each;
             // SAFETY: by the caller's promise.
             unsafe {
                 match side.depth_stride == 1 {
@@ -122,7 +124,7 @@ impl Packed {
             }
         };
         let room = &mut tiles.spare_capacity_mut()[..n];
-        let each = (TASK * deep).max(1);
+        let each = (each * deep).max(1);
         match parallel {
             true => room.par_chunks_mut(each).enumerate().for_each(fill),
             false => room.chunks_mut(each).enumerate().for_each(fill),
