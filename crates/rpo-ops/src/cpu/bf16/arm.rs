@@ -100,20 +100,9 @@ pub(super) unsafe fn block(_: Unit, a: &[Pair], b: &[Pair], c: *mut f32, stride:
     }
 }
 
-/// The same, rounded.
-///
-/// # Safety
-/// As for [`block`], without anything added.
-pub(super) unsafe fn rounded(unit: Unit, a: &[Pair], b: &[Pair], c: *mut bf16, stride: usize, wide: [bool; 2]) {
-    let mut sums = [0f32; BLOCK * BLOCK];
-    // SAFETY: by the caller's promise; `sums` holds a block.
-    unsafe {
-        block(unit, a, b, sums.as_mut_ptr(), BLOCK, wide, Store::Replace);
-        let [rows, columns] = wide.map(|wide| if wide { BLOCK } else { BLOCK / 2 });
-        for (i, sums) in sums.chunks_exact(BLOCK).take(rows).enumerate() {
-            narrow(sums, c.add(i * stride), columns);
-        }
-    }
+/// Rounded results go through memory.
+pub(super) unsafe fn rounded(_: Unit, _: &[Pair], _: &[Pair], _: *mut bf16, _: usize, _: [bool; 2]) -> bool {
+    false
 }
 
 /// Rounds the first `n` values.

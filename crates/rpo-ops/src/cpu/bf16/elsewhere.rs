@@ -39,7 +39,7 @@ pub(super) unsafe fn block(_: Unit, _: &[Pair], _: &[Pair], _: *mut f32, _: usiz
     unreachable!("{NONE}");
 }
 
-pub(super) unsafe fn rounded(_: Unit, _: &[Pair], _: &[Pair], _: *mut bf16, _: usize, _: [bool; 2]) {
+pub(super) unsafe fn rounded(_: Unit, _: &[Pair], _: &[Pair], _: *mut bf16, _: usize, _: [bool; 2]) -> bool {
     unreachable!("{NONE}");
 }
 

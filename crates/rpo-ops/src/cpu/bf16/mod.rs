@@ -133,7 +133,7 @@ pub(super) unsafe fn product(unit: Unit, a: Side<'_>, b: Side<'_>, c: *mut bf16,
 /// Packs the factors, and lets `task` compute the blocks of the result, some at a time, on every core.
 fn run(unit: Unit, a: Side<'_>, b: Side<'_>, task: impl Fn(&Packed, &Packed, Blocks) + Sync) {
     let parallel = a.outer() * b.outer() * a.depth() >= PARALLEL_FROM;
-    // SAFETY: the processor has `unit`, or nobody had one to ask for.
+    // SAFETY: by the promise of the callers of `multiply` and `product`, which alone call this, the processor has `unit`.
     #[expect(unsafe_code, reason = "vector instructions")]
     let pack = |side, factor, blocks, parallel| unsafe { Packed::new(side, factor, blocks, parallel) };
     let b_packed = pack(b, Factor::Right, 0..b.blocks(), parallel);
@@ -211,8 +211,8 @@ impl Target<bf16> {
         unsafe {
             let (place, [rows, columns]) = self.place(at);
             let halves = [rows, columns].map(|n| n > BLOCK / 2);
-            if rows % (BLOCK / 2) == 0 && columns % (BLOCK / 2) == 0 {
-                processor::rounded(unit, a, b, place, self.stride, halves);
+            let whole = rows % (BLOCK / 2) == 0 && columns % (BLOCK / 2) == 0;
+            if whole && processor::rounded(unit, a, b, place, self.stride, halves) {
                 return;
             }
             let mut sums = [0f32; BLOCK * BLOCK];

@@ -64,7 +64,7 @@ pub(in super::super) unsafe fn block(
     }
 }
 
-/// `a b^T` of a block or of those of its halves that are `wide`, rounded.
+/// `a b^T` of a block or of those of its halves that are `wide`, rounded; false where `unit` cannot round what it has in registers.
 ///
 /// # Safety
 /// As for [`block`], without anything added.
@@ -75,20 +75,14 @@ pub(in super::super) unsafe fn rounded(
     c: *mut bf16,
     stride: usize,
     wide: [bool; 2],
-) {
+) -> bool {
     debug_assert_eq!(a.len(), b.len(), "factors of one depth");
-    // SAFETY: by the caller's promise; `sums` holds a block.
-    unsafe {
-        if unit == Unit::Pairs {
-            return pairs_block(a, b, c, stride, wide, false);
-        }
-        let mut sums = [0f32; BLOCK * BLOCK];
-        block(unit, a, b, sums.as_mut_ptr(), BLOCK, wide, Store::Replace);
-        let [rows, columns] = wide.map(|wide| if wide { BLOCK } else { BLOCK / 2 });
-        for (i, sums) in sums.chunks_exact(BLOCK).take(rows).enumerate() {
-            narrow(sums, c.add(i * stride), columns);
-        }
+    if unit != Unit::Pairs {
+        return false;
     }
+    // SAFETY: by the caller's promise.
+    unsafe { pairs_block(a, b, c, stride, wide, false) };
+    true
 }
 
 /// Sums of four tiles: `0` and `1` of the first 16 rows, `2` and `3` of the others.
