@@ -8,6 +8,7 @@ mod attention;
 mod composed;
 mod cpu;
 pub mod decode;
+pub mod dither;
 mod elementwise;
 mod encoder;
 mod layers;

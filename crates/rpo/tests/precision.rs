@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use common::{Golden, data, device, goldens, load, pack};
 use rpo::burn::module::Module;
-use rpo::burn::tensor::Tensor;
+use rpo::burn::tensor::{FloatDType, Tensor};
 use rpo::device::Precision;
 use rpo::feedback::{FeedbackSet, Split};
 use rpo::model::checkpoint::Checkpoint;
@@ -139,6 +139,34 @@ fn training_goes_as_in_f32_and_every_run_is_the_same() {
             let along = cosine(&moved(&plain), &moved(&once));
             assert!(along > 0.9, "{name}, {objective:?}: scores move along each other by {along}");
         }
+    }
+}
+
+/// Most published models are numbers of bfloat16, which a step moves by far less than the way to the next.
+#[test]
+fn small_changes_of_weights_in_bfloat16_are_seen() {
+    if !computes() {
+        return;
+    }
+    for (name, start) in wide() {
+        let start = start.map_parameters(|_, _, values| values.cast(FloatDType::BF16).cast(FloatDType::F32));
+        let mut config = TrainConfig { epochs: 1, batch_size: 6, ..TrainConfig::default() };
+        config.optimizer.learning_rate = 2e-5;
+        config.warmup_steps = Some(0);
+        let ell = |model: &Model| -> Vec<f32> {
+            let model = model.valid();
+            score(&model, &pack(&model, &texts())).ell(LogProb::Sum).into_data().try_to_vec().expect("f32")
+        };
+        let [plain, rounded] = [Compute::F32, Compute::Bf16].map(|compute| {
+            let start = start.clone().with_compute(compute);
+            let split = Split { train: texts(), ..Split::default() };
+            let objective = ObjectiveConfig::named("sft").expect("an objective");
+            let trained = fit(&objective, &start, split, &config, &mut []).expect("trains");
+            ell(&trained).iter().zip(ell(&start)).map(|(to, from)| to - from).collect::<Vec<f32>>()
+        });
+        let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let (along, far) = (cosine(&plain, &rounded), norm(&rounded) / norm(&plain));
+        assert!(along > 0.98 && (far - 1.0).abs() < 0.1, "{name}: {along} along and {far} as far as in f32");
     }
 }
 

@@ -88,8 +88,8 @@ impl Affine {
             return memory::converted::<T>(y);
         }
         let (weight, beside) = self.parts(inputs, n);
-        let Some(adapter) = beside else { return self.result::<T>(matrix(x), matrix(&weight).t()) };
-        let mut y = self.result::<f32>(matrix(x), matrix(&weight).t());
+        let Some(adapter) = beside else { return self.result::<T>(matrix(x), weights(&weight).t()) };
+        let mut y = self.result::<f32>(matrix(x), weights(&weight).t());
         self.forward_beside(adapter, inputs, &mut y, x);
         memory::converted::<T>(y)
     }
@@ -110,7 +110,7 @@ impl Affine {
     /// Adds `x weight^T` to `sum`.
     fn add_product(self, inputs: &[FlexTensor], sum: &mut FlexTensor, x: &FlexTensor) {
         let (weight, beside) = self.parts(inputs, rows_columns(x).0);
-        self.add(sum, matrix(x), matrix(&weight).t());
+        self.add(sum, matrix(x), weights(&weight).t());
         if let Some(adapter) = beside {
             self.forward_beside(adapter, inputs, sum, x);
         }
@@ -124,8 +124,8 @@ impl Affine {
     /// Gradient of `x`.
     pub(super) fn of_input<T: Value>(self, inputs: &[FlexTensor], gradient: &FlexTensor) -> FlexTensor {
         let (weight, beside) = self.parts(inputs, rows_columns(gradient).0);
-        let Some(adapter) = beside else { return self.result::<T>(matrix(gradient), matrix(&weight)) };
-        let mut of_x = self.result::<f32>(matrix(gradient), matrix(&weight));
+        let Some(adapter) = beside else { return self.result::<T>(matrix(gradient), weights(&weight)) };
+        let mut of_x = self.result::<f32>(matrix(gradient), weights(&weight));
         self.backward_beside(adapter, inputs, &mut of_x, gradient);
         memory::converted::<T>(of_x)
     }
@@ -133,7 +133,7 @@ impl Affine {
     /// Adds [`Self::of_input`] to `sum`.
     pub(super) fn of_input_onto(self, inputs: &[FlexTensor], sum: &mut FlexTensor, gradient: &FlexTensor) {
         let (weight, beside) = self.parts(inputs, rows_columns(gradient).0);
-        self.add(sum, matrix(gradient), matrix(&weight));
+        self.add(sum, matrix(gradient), weights(&weight));
         if let Some(adapter) = beside {
             self.backward_beside(adapter, inputs, sum, gradient);
         }
@@ -185,6 +185,10 @@ impl Affine {
 fn matrix(x: &FlexTensor) -> Matrix<'_> {
     let (rows, columns) = rows_columns(x);
     Matrix::of(values(x), rows, columns, columns)
+}
+
+fn weights(x: &FlexTensor) -> Matrix<'_> {
+    matrix(x).dithered()
 }
 
 pub(super) fn scaled(x: &FlexTensor, scale: f32) -> FlexTensor {

@@ -139,10 +139,11 @@ impl Softmax {
 impl<'a> Head<'a> {
     /// The hidden states `(tokens, features)` and the matrix `(vocabulary, features)`.
     fn matrices(&self) -> [Matrix<'a>; 2] {
-        [self.hidden, self.weight].map(|x| {
+        let [hidden, weight] = [self.hidden, self.weight].map(|x| {
             let (rows, features) = rows_columns(x);
             Matrix::of(values(x), rows, features, features)
-        })
+        });
+        [hidden, weight.dithered()]
     }
 
     /// Exponentials are kept only if `keep`.

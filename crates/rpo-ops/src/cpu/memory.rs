@@ -195,6 +195,15 @@ pub(super) fn rows_columns(tensor: &FlexTensor) -> (usize, usize) {
     }
 }
 
+/// How values of f32 are rounded where they enter a product in bfloat16.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rounding {
+    /// To the nearest: what is different for each token.
+    Nearest,
+    /// By [`dither`](crate::dither), the rows being those from `first` on: weights.
+    Dithered { first: usize },
+}
+
 /// A matrix inside a slice.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
@@ -203,6 +212,7 @@ pub(crate) struct Matrix<'a> {
     columns: usize,
     row_stride: usize,
     column_stride: usize,
+    rounding: Rounding,
 }
 
 impl<'a> Matrix<'a> {
@@ -217,7 +227,12 @@ impl<'a> Matrix<'a> {
     /// The same.
     pub(super) fn of(values: Values<'a>, rows: usize, columns: usize, row_stride: usize) -> Self {
         assert!(rows == 0 || columns == 0 || values.len() >= (rows - 1) * row_stride + columns, "outside its memory");
-        Self { values, rows, columns, row_stride, column_stride: 1 }
+        Self { values, rows, columns, row_stride, column_stride: 1, rounding: Rounding::Nearest }
+    }
+
+    /// The same as weights.
+    pub(super) fn dithered(self) -> Self {
+        Self { rounding: Rounding::Dithered { first: 0 }, ..self }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -236,18 +251,22 @@ impl<'a> Matrix<'a> {
             Values::Halves(values) => Values::Halves(&values[from..]),
         };
         debug_assert_eq!(self.column_stride, 1, "row-major");
-        Self::of(values, rows.len(), self.columns, self.row_stride)
+        let rounding = match self.rounding {
+            Rounding::Nearest => Rounding::Nearest,
+            Rounding::Dithered { first } => Rounding::Dithered { first: first + rows.start },
+        };
+        Self { rounding, ..Self::of(values, rows.len(), self.columns, self.row_stride) }
     }
 
     /// Its transpose.
     pub(super) fn t(self) -> Self {
-        let Self { values, rows, columns, row_stride, column_stride } = self;
-        Self { values, rows: columns, columns: rows, row_stride: column_stride, column_stride: row_stride }
+        let Self { rows, columns, row_stride, column_stride, .. } = self;
+        Self { rows: columns, columns: rows, row_stride: column_stride, column_stride: row_stride, ..self }
     }
 
     /// The same matrix in f32, and from one row and from one column to the next: its own memory, or some that holds nothing else.
     fn widened(self) -> (Cow<'a, [f32]>, [usize; 2]) {
-        let Self { values, rows, columns, row_stride, column_stride } = self;
+        let Self { values, rows, columns, row_stride, column_stride, .. } = self;
         let halves = match values {
             Values::Floats(values) => return (Cow::Borrowed(values), [row_stride, column_stride]),
             Values::Halves(values) => values,
@@ -267,7 +286,7 @@ impl<'a> Matrix<'a> {
 
     /// As the left factor of a product.
     fn left(self) -> Side<'a> {
-        Side::new(self.values, [self.rows, self.columns], [self.row_stride, self.column_stride])
+        Side::new(self.values, [self.rows, self.columns], [self.row_stride, self.column_stride], self.rounding)
     }
 
     /// As the right factor.

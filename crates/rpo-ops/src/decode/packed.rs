@@ -14,6 +14,7 @@ use pulp::{Arch, Simd, WithSimd};
 use super::bytes::{self, Bytes, Group, Rounded};
 use super::held::{self, Held, Pairs, Whole};
 use super::lines::{Ahead, Arena, LINE, Lines};
+use crate::dither::{bf16_above, threshold};
 
 /// Outputs of a panel.
 pub(super) const PANEL: usize = 32;
@@ -118,6 +119,12 @@ const PLACES: [usize; 8] = [1, 2, 3, 4, 6, 8, 10, 12];
 /// The sums of a panel times a tile: by row.
 pub(super) type Sums = [[f32; PANEL]; ROWS];
 
+/// What `value` has for the outputs of each panel, input by input.
+fn columns(panels: usize, inputs: usize, value: impl Fn(usize, usize) -> f32) -> impl Iterator<Item = [f32; PANEL]> {
+    let places = (0..panels).flat_map(move |panel| (0..inputs).map(move |input| (panel, input)));
+    places.map(move |(panel, input)| std::array::from_fn(|o| value(panel * PANEL + o, input)))
+}
+
 impl Packed {
     /// Packs `outputs` rows of `inputs` values each.
     ///
@@ -126,16 +133,16 @@ impl Packed {
     pub(super) fn new(outputs: usize, inputs: usize, values: &[f32], Packer { precision, arena }: &mut Packer) -> Self {
         assert_eq!(values.len(), outputs * inputs, "a matrix of another shape");
         let value = |output: usize, input: usize| if output < outputs { values[output * inputs + input] } else { 0.0 };
-        let column = |(panel, input)| -> [f32; PANEL] { std::array::from_fn(|o| value(panel * PANEL + o, input)) };
         let panels = outputs.div_ceil(PANEL);
-        let columns = (0..panels).flat_map(|panel| (0..inputs).map(move |input| (panel, input))).map(column);
         let panels = match precision {
             Precision::F32 => {
-                let bits = columns.flat_map(|column| column.map(f32::to_bits));
+                let bits = columns(panels, inputs, value).flat_map(|column| column.map(f32::to_bits));
                 Panels::Whole(arena.filled(panels * inputs * PANEL / LINE, bits))
             }
             Precision::Bf16 => {
-                Panels::Pairs(arena.filled(panels * inputs * PANEL / 2 / LINE, columns.flat_map(held::row)))
+                let dithered = |o, i| bf16_above(value(o, i), threshold(o, i)).to_f32();
+                let pairs = columns(panels, inputs, dithered).flat_map(held::row);
+                Panels::Pairs(arena.filled(panels * inputs * PANEL / 2 / LINE, pairs))
             }
             Precision::Int8 => Panels::Bytes(Bytes::new(outputs, inputs, values, arena)),
         };

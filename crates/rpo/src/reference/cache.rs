@@ -35,7 +35,7 @@ impl ReferenceCache {
         of_model.update(VERSION.as_bytes());
         of_model.update(format!("{:?}", model.device()).as_bytes());
         if model.compute() == Compute::Bf16 {
-            of_model.update(b"products in bf16");
+            of_model.update(b"products in bf16, weights dithered");
         }
         update_with_model(&mut of_model, model)?;
         Ok(Self { dir: dir.into(), of_model })

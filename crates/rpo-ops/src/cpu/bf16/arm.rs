@@ -13,6 +13,7 @@ use half::bf16;
 use super::tiles::{DEEP, Factor, Pair, Stage, Tile};
 use super::{BLOCK, Store, Unit};
 use crate::cpu::memory::Value;
+use crate::dither;
 
 /// Values of a quad.
 const QUAD: usize = 4;
@@ -37,6 +38,16 @@ pub(super) fn session(_: Unit, work: impl FnOnce()) {
 pub(super) unsafe fn round<T: Value>(from: &[T], to: &mut [MaybeUninit<u16>]) {
     let (whole, rest) = to.split_at_mut(from.len());
     whole.iter_mut().zip(from).for_each(|(to, from)| _ = to.write(<bf16 as Value>::narrow(from.widen()).to_bits()));
+    rest.fill(MaybeUninit::new(0));
+}
+
+/// The same for weights that lie side by side in a row, whose first has this threshold.
+pub(super) unsafe fn dither(from: &[f32], first: u16, to: &mut [MaybeUninit<u16>]) {
+    let (whole, rest) = to.split_at_mut(from.len());
+    let thresholds = (0..).map(|i: u16| first.wrapping_add(i.wrapping_mul(dither::COLUMN)));
+    whole.iter_mut().zip(from).zip(thresholds).for_each(|((to, from), threshold)| {
+        to.write(dither::bf16_above(*from, threshold).to_bits());
+    });
     rest.fill(MaybeUninit::new(0));
 }
 

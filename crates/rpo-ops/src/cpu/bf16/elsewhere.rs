@@ -27,6 +27,10 @@ pub(super) unsafe fn round<T>(_: &[T], _: &mut [MaybeUninit<u16>]) {
     unreachable!("{NONE}");
 }
 
+pub(super) unsafe fn dither(_: &[f32], _: u16, _: &mut [MaybeUninit<u16>]) {
+    unreachable!("{NONE}");
+}
+
 pub(super) unsafe fn fill_along<const R: usize, const W: usize>(_: &Stage<R, W>, _: usize, _: Factor, _: &mut Tile) {
     unreachable!("{NONE}");
 }

@@ -226,8 +226,11 @@ impl Target<bf16> {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::MaybeUninit;
+
     use super::*;
-    use crate::cpu::memory::Values;
+    use crate::cpu::memory::{Rounding, Values};
+    use crate::dither::{bf16_above, threshold};
 
     /// Small integers, whose products and sums are exact.
     fn values(n: usize, k: usize) -> Vec<f32> {
@@ -263,17 +266,17 @@ mod tests {
                 // Rows with something between them.
                 let apart: Vec<f32> = a.chunks(k).flat_map(|row| row.iter().copied().chain([9.0; 3])).collect();
                 let sides_a = [
-                    Side::new(Values::Floats(&apart), [m, k], [k + 3, 1]),
-                    Side::new(Values::Floats(&a), [m, k], [k, 1]),
-                    Side::new(Values::Floats(&a_turned), [m, k], [1, m]),
-                    Side::new(Values::Halves(&halves[0]), [m, k], [k, 1]),
-                    Side::new(Values::Halves(&halves[1]), [m, k], [1, m]),
+                    Side::new(Values::Floats(&apart), [m, k], [k + 3, 1], Rounding::Nearest),
+                    Side::new(Values::Floats(&a), [m, k], [k, 1], Rounding::Nearest),
+                    Side::new(Values::Floats(&a_turned), [m, k], [1, m], Rounding::Nearest),
+                    Side::new(Values::Halves(&halves[0]), [m, k], [k, 1], Rounding::Nearest),
+                    Side::new(Values::Halves(&halves[1]), [m, k], [1, m], Rounding::Nearest),
                 ];
                 let sides_b = [
-                    Side::new(Values::Floats(&b), [n, k], [k, 1]),
-                    Side::new(Values::Floats(&b_turned), [n, k], [1, n]),
-                    Side::new(Values::Halves(&halves[2]), [n, k], [k, 1]),
-                    Side::new(Values::Halves(&halves[3]), [n, k], [1, n]),
+                    Side::new(Values::Floats(&b), [n, k], [k, 1], Rounding::Nearest),
+                    Side::new(Values::Floats(&b_turned), [n, k], [1, n], Rounding::Nearest),
+                    Side::new(Values::Halves(&halves[2]), [n, k], [k, 1], Rounding::Nearest),
+                    Side::new(Values::Halves(&halves[3]), [n, k], [1, n], Rounding::Nearest),
                 ];
                 let stride = n + 3;
                 for (i, a) in sides_a.into_iter().enumerate() {
@@ -305,6 +308,67 @@ mod tests {
                             }
                         }
                     }
+                }
+            }
+        }
+    }
+
+    /// Times the matrix that changes nothing, on either side and however they lie in memory.
+    #[test]
+    fn weights_are_dithered_by_their_places() {
+        for unit in processor::units() {
+            for (n, k) in [(1, 1), (9, 700), (70, 130)] {
+                let of_weights: Vec<f32> = (0..n * k).map(|i| ((i * 31) % 1009) as f32 / 997.0 - 0.5).collect();
+                let one: Vec<f32> = (0..k * k).map(|i| if i % (k + 1) == 0 { 1.0 } else { 0.0 }).collect();
+                let one = Side::new(Values::Floats(&one), [k, k], [k, 1], Rounding::Nearest);
+                let first = 2048;
+                let values = Values::Floats(&of_weights);
+                // By rows and, if the same memory is taken for `(k, n)`, by columns.
+                for (strides, place) in
+                    [([k, 1], |i, l, k, _| (i * k + l, [i, l])), ([1, n], |i, l, _, n| (l * n + i, [l, i]))]
+                        as [([usize; 2], fn(usize, usize, usize, usize) -> (usize, [usize; 2])); 2]
+                {
+                    let weights = Side::new(values, [n, k], strides, Rounding::Dithered { first });
+                    for right in [false, true] {
+                        let (a, b) = if right { (one, weights) } else { (weights, one) };
+                        let mut c = vec![0f32; n * k];
+                        // SAFETY: `c` has as many rows and columns as the factors.
+                        #[expect(unsafe_code, reason = "the kernels' interface")]
+                        unsafe {
+                            multiply(unit, a, b, c.as_mut_ptr(), b.outer(), Store::Replace);
+                        }
+                        for (i, l) in (0..n).flat_map(|i| (0..k).map(move |l| (i, l))) {
+                            let (at, [row, column]) = place(i, l, k, n);
+                            let want = bf16_above(of_weights[at], threshold(first + row, column)).to_f32();
+                            let got = if right { c[l * n + i] } else { c[i * k + l] };
+                            assert_eq!(got, want, "{unit:?} {n}x{k}, strides {strides:?}, right {right}: {i}, {l}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn odd_weights_and_rows_that_end_anywhere_are_dithered_as_one_by_one() {
+        if processor::units().is_empty() {
+            return;
+        }
+        let odd = [0.0, -0.0, f32::MAX, f32::MIN, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN, 1e-40, -1.01];
+        for n in [1, 10, 15, 16, 17, 31, 32, 33, 100] {
+            for first in [0, 1, 40_000, u16::MAX] {
+                let weights: Vec<f32> = odd.iter().copied().cycle().take(n).collect();
+                let mut got = vec![MaybeUninit::new(1); n.next_multiple_of(32)];
+                // SAFETY: there is a unit; all is initialised.
+                #[expect(unsafe_code, reason = "the kernels' interface")]
+                let got: Vec<u16> = unsafe {
+                    processor::dither(&weights, first, &mut got);
+                    got.iter().map(|x| x.assume_init()).collect()
+                };
+                for (i, got) in got.into_iter().enumerate() {
+                    let threshold = first.wrapping_add(threshold(0, i));
+                    let want = weights.get(i).map_or(0, |weight| bf16_above(*weight, threshold).to_bits());
+                    assert_eq!(got, want, "{i} of {n} from {first}");
                 }
             }
         }

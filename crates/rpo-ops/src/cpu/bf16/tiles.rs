@@ -6,7 +6,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{BLOCK, processor};
-use crate::cpu::memory::Values;
+use crate::cpu::memory::{Rounding, Values};
+use crate::dither::threshold;
 
 /// Depth of a tile.
 pub(super) const DEEP: usize = 32;
@@ -35,6 +36,7 @@ pub(in super::super) struct Side<'a> {
     depth: usize,
     outer_stride: usize,
     depth_stride: usize,
+    rounding: Rounding,
 }
 
 impl<'a> Side<'a> {
@@ -42,12 +44,17 @@ impl<'a> Side<'a> {
     ///
     /// # Panics
     /// If it does not lie inside `values`.
-    pub(in super::super) fn new(values: Values<'a>, [outer, depth]: [usize; 2], strides: [usize; 2]) -> Self {
+    pub(in super::super) fn new(
+        values: Values<'a>,
+        [outer, depth]: [usize; 2],
+        strides: [usize; 2],
+        rounding: Rounding,
+    ) -> Self {
         let [outer_stride, depth_stride] = strides;
         assert!(outer_stride == 1 || depth_stride == 1, "values of a factor lie side by side");
         let last = outer.saturating_sub(1) * outer_stride + depth.saturating_sub(1) * depth_stride;
         assert!(outer * depth == 0 || last < values.len(), "outside its memory");
-        Self { values, outer, depth, outer_stride, depth_stride }
+        Self { values, outer, depth, outer_stride, depth_stride, rounding }
     }
 
     pub(super) fn outer(&self) -> usize {
@@ -77,9 +84,13 @@ impl<'a> Side<'a> {
         let at = outer * self.outer_stride + depth * self.depth_stride;
         // SAFETY: by the caller's promise.
         unsafe {
-            match self.values {
-                Values::Floats(values) => processor::round(&values[at..at + n], to),
-                Values::Halves(values) => processor::round(&values[at..at + n], to),
+            match (self.values, self.rounding) {
+                (Values::Floats(values), Rounding::Nearest) => processor::round(&values[at..at + n], to),
+                (Values::Floats(values), Rounding::Dithered { first }) => {
+                    let [row, column] = if self.depth_stride == 1 { [outer, depth] } else { [depth, outer] };
+                    processor::dither(&values[at..at + n], threshold(first + row, column), to);
+                }
+                (Values::Halves(values), _) => processor::round(&values[at..at + n], to),
             }
         }
     }

@@ -8,7 +8,7 @@ use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 
 use super::Unit;
 
-pub(super) use pack::{fill_across, fill_along, round};
+pub(super) use pack::{dither, fill_across, fill_along, round};
 pub(super) use products::{block, narrow, rounded, session};
 
 /// What this processor and its system offer that is worth it: Intel's dot products of pairs run at half the rate of its

@@ -2,16 +2,18 @@
 //! of neighbours in depth, for each of 16 columns of the result: `[pair][column][2]`.
 
 use std::arch::x86_64::{
-    __m512i, _mm256_loadu_si256, _mm512_castsi256_si512, _mm512_cvtne2ps_pbh, _mm512_inserti64x4, _mm512_loadu_si512,
-    _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_permutexvar_epi16, _mm512_set_epi16, _mm512_setzero_si512,
-    _mm512_shuffle_i32x4, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
-    _mm512_unpacklo_epi64,
+    __m512, __m512i, _mm256_loadu_si256, _mm512_add_epi16, _mm512_add_epi32, _mm512_castps_si512,
+    _mm512_castsi256_si512, _mm512_cvtne2ps_pbh, _mm512_inserti64x4, _mm512_loadu_si512, _mm512_maskz_loadu_epi16,
+    _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16, _mm512_permutexvar_epi16, _mm512_set_epi16, _mm512_set1_epi32,
+    _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_storeu_si512, _mm512_sub_epi16, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
 use std::mem::MaybeUninit;
 
 use half::bf16;
 
 use super::super::tiles::{DEEP, Factor, Stage, Tile};
+use crate::dither::COLUMN;
 
 /// Values as they lie in memory.
 pub(in super::super) trait Stored: Copy {
@@ -23,11 +25,9 @@ impl Stored for f32 {
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     #[inline]
     unsafe fn neighbours(place: *const f32, n: usize) -> __m512i {
-        let first16 = |n: usize| if n >= 16 { u16::MAX } else { (1 << n) - 1 };
-        // SAFETY: lanes that are not there are not read.
+        // SAFETY: by the caller's promise; both are vectors.
         unsafe {
-            let low = _mm512_maskz_loadu_ps(first16(n), place);
-            let high = _mm512_maskz_loadu_ps(first16(n.saturating_sub(16)), place.wrapping_add(16));
+            let [low, high] = floats(place, n);
             std::mem::transmute(_mm512_cvtne2ps_pbh(high, low))
         }
     }
@@ -49,19 +49,88 @@ impl Stored for bf16 {
 /// The processor must have AVX-512 BF16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub(in super::super) unsafe fn round<T: Stored>(from: &[T], to: &mut [MaybeUninit<u16>]) {
+    // SAFETY: `by_vectors` asks for values that are there.
+    by_vectors(from, to, |place, n| unsafe { T::neighbours(place, n) });
+}
+
+/// The same for weights that lie side by side in a row, as by [`bf16_above`](crate::dither::bf16_above) with this threshold for the
+/// first: what is beyond the lower 16 bits by one less the threshold carries into the upper ones, which stay. What is no number must
+/// have zeros there, as arithmetic makes it.
+///
+/// # Safety
+/// The same.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(in super::super) unsafe fn dither(from: &[f32], first: u16, to: &mut [MaybeUninit<u16>]) {
+    /// How much the thresholds of 32 neighbours are above the first.
+    const FURTHER: [u32; DEEP] = {
+        let (mut further, mut i) = ([0; DEEP], 0);
+        while i < DEEP {
+            further[i] = COLUMN.wrapping_mul(i as u16) as u32;
+            i += 1;
+        }
+        further
+    };
+    let every = |x: u16| _mm512_set1_epi32(u32::from(x).cast_signed());
+    let mut carries = [0, DEEP / 2].map(|i| {
+        // SAFETY: half of them is a vector.
+        let further = unsafe { _mm512_loadu_si512(FURTHER[i..i + DEEP / 2].as_ptr().cast()) };
+        // The upper halves stay zero.
+        _mm512_xor_si512(_mm512_add_epi16(further, every(first)), every(u16::MAX))
+    });
+    let less = every(COLUMN.wrapping_mul(DEEP as u16));
+    by_vectors(from, to, |place, n| {
+        // SAFETY: `by_vectors` asks for values that are there.
+        let [low, high] = unsafe { floats(place, n) }.map(|x| _mm512_castps_si512(x));
+        let upper = upper_halves(_mm512_add_epi32(low, carries[0]), _mm512_add_epi32(high, carries[1]));
+        carries = carries.map(|carries| _mm512_sub_epi16(carries, less));
+        upper
+    });
+}
+
+/// Writes what `vector` makes of 32 values after another, of the place of the first and the number of those that are there.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[inline]
+fn by_vectors<T>(from: &[T], to: &mut [MaybeUninit<u16>], mut vector: impl FnMut(*const T, usize) -> __m512i) {
     debug_assert!(to.len().is_multiple_of(DEEP) && from.len() <= to.len(), "a row of the stage");
     let whole = from.len() / DEEP * DEEP;
     for (i, to) in (0..).step_by(DEEP).zip(to.chunks_exact_mut(DEEP)) {
-        // SAFETY: values beyond the end of `from` are not read.
-        unsafe {
-            let place = from.as_ptr().wrapping_add(i);
-            let values = match i < whole {
-                true => T::neighbours(place, DEEP),
-                false => T::neighbours(place, from.len().saturating_sub(i)),
-            };
-            _mm512_storeu_si512(to.as_mut_ptr().cast(), values);
-        }
+        let place = from.as_ptr().wrapping_add(i);
+        let values = match i < whole {
+            true => vector(place, DEEP),
+            false => vector(place, from.len().saturating_sub(i)),
+        };
+        // SAFETY: a vector is 32 values.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), values) };
     }
+}
+
+/// 32 neighbours, of which the first `n` are there; the others are zero.
+///
+/// # Safety
+/// They must be there.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn floats(place: *const f32, n: usize) -> [__m512; 2] {
+    let first16 = |n: usize| if n >= 16 { u16::MAX } else { (1 << n) - 1 };
+    // SAFETY: lanes that are not there are not read.
+    unsafe {
+        [
+            _mm512_maskz_loadu_ps(first16(n), place),
+            _mm512_maskz_loadu_ps(first16(n.saturating_sub(16)), place.wrapping_add(16)),
+        ]
+    }
+}
+
+/// The upper 16 bits of 32 values.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn upper_halves(low: __m512i, high: __m512i) -> __m512i {
+    #[rustfmt::skip]
+    let order = _mm512_set_epi16(
+        63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33,
+        31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1,
+    );
+    _mm512_permutex2var_epi16(low, order, high)
 }
 
 /// Fills a tile from 16 rows of the factor, 32 values of each from `first` on.
