@@ -247,6 +247,46 @@ fn a_model_held_in_bfloat16_is_its_rounded_self() {
     }
 }
 
+/// All values of both matrices of an adapter.
+struct Same(f32);
+
+impl Weights for Same {
+    fn get(&mut self, _: &str, shape: &[usize], _: Init) -> rpo::Result<Vec<f32>> {
+        Ok(vec![self.0; shape.iter().product()])
+    }
+}
+
+/// The weights are numbers of 16 bits, and what the adapter adds to each is far less than the way to the next.
+#[test]
+fn what_adapters_change_by_little_is_kept_in_the_mean_in_sixteen_bits() {
+    for (stored_as, change) in [(StoredAs::Bf16, 1e-4), (StoredAs::F16, 2e-5)] {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let [start, whole, alone] = ["start", "whole", "alone"].map(|n| dir.path().join(n));
+        let golden = Checkpoint::open(&goldens().join("llama")).expect("golden");
+        save(&golden.load(&device()).expect("loads"), &golden, stored_as, &start, |_| Ok(())).expect("saved");
+        let base = Checkpoint::open(&start).expect("a model");
+        let before = base.load(&device()).expect("loads");
+        let lora = Lora { rank: 1, alpha: Some(1.0), ..Lora::default() };
+        let adapted = lora.attach(before.clone(), &mut Same(f32::sqrt(change))).expect("fits");
+        save(&adapted, &base, stored_as, &whole, |_| Ok(())).expect("saved");
+        save_adapter(&adapted, &lora, &base, &alone, |_| Ok(())).expect("saved");
+        let mut after = vec![Checkpoint::open(&whole).and_then(|c| c.load(&device())).expect("loads")];
+        if stored_as == StoredAs::Bf16 {
+            after.push(Checkpoint::open(&alone).and_then(|c| c.load_rounded(&device())).expect("loads"));
+        }
+        for after in after {
+            let (before, after) = (values(&before), values(&after));
+            let maps = before.iter().filter(|(name, _)| name.contains("_proj"));
+            let changes: Vec<f64> =
+                maps.flat_map(|(name, w)| w.iter().zip(&after[name]).map(|(w, to)| f64::from(to - w))).collect();
+            let mean = changes.iter().sum::<f64>() / changes.len() as f64;
+            let moved = changes.iter().filter(|change| **change != 0.0).count();
+            assert!(moved * 2 < changes.len(), "{stored_as:?}: {moved} of {} moved", changes.len());
+            assert!((mean / f64::from(change) - 1.0).abs() < 0.1, "{stored_as:?}: {mean} for {change}");
+        }
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused_by_name() {
     let model = || load("llama", &device());

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use rpo_ops::dither;
 use serde_json::{Map, Value};
 
 use super::{Init, Model, NamedParameters, Weights};
 use crate::error::{Error, Result};
-use crate::host::host;
+use crate::host::{host, vector};
 use crate::store::tensors::{TensorFile, bad_number};
 use crate::store::within;
 
@@ -79,16 +80,15 @@ impl Adapter {
     /// If a tensor belongs to no matrix of the model, or has a shape that does not fit it; the message names it.
     pub(crate) fn merge(mut self, model: Model) -> Result<Model> {
         let mut problem = None;
-        let model = model.map_parameters(|name, shape, values| match self.change(name, shape, &values.device()) {
-            Ok(None) => values,
-            Ok(Some(change)) => {
-                let held = values.dtype();
-                (values.cast(FloatDType::F32) + change).cast(held)
-            }
-            Err(e) => {
+        let model = model.map_parameters(|name, shape, values| {
+            let changed = self.change(name, shape, &values.device()).and_then(|change| match change {
+                None => Ok(values.clone()),
+                Some(change) => sum(&values, change, shape),
+            });
+            changed.unwrap_or_else(|e| {
                 problem.get_or_insert(e);
                 values
-            }
+            })
         });
         problem.map_or(Ok(()), Err)?;
         match self.left.first() {
@@ -166,6 +166,16 @@ impl Weights for Adapter {
         let missing = || Error::file(self.dir.join(TENSORS), format!("tensor `{PREFIX}{name}` is missing"));
         self.file.read(&format!("{PREFIX}{name}"), shape)?.ok_or_else(missing)
     }
+}
+
+/// The weights changed, in the format that they are held in.
+fn sum(weights: &Tensor<1>, change: Tensor<1>, shape: &[usize]) -> Result<Tensor<1>> {
+    let sum = weights.clone().cast(FloatDType::F32) + change;
+    if weights.dtype() == DType::F32 {
+        return Ok(sum);
+    }
+    let rounded = dither::to_bf16(&host(sum)?, shape[1]).map(f32::from).collect();
+    Ok(vector(rounded, &weights.device()).cast(FloatDType::BF16))
 }
 
 fn settings(dir: &Path) -> Result<Map<String, Value>> {

@@ -5,6 +5,7 @@ use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal, StandardUniform};
+use rpo_ops::dither;
 
 use crate::error::Result;
 
@@ -93,16 +94,21 @@ impl<'a> Builder<'a> {
         shape: [usize; D],
         init: Init,
     ) -> Result<Param<Tensor<D>>> {
-        let values = self.weights.get(&format!("{}{name}", self.prefix), &shape, init)?;
-        Ok(Param::from_data(TensorData::new(values, shape), self.device))
+        Ok(Param::from_data(TensorData::new(self.values(name, &shape, init)?, shape), self.device))
+    }
+
+    fn values(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Vec<f32>> {
+        self.weights.get(&format!("{}{name}", self.prefix), shape, init)
     }
 
     /// A matrix, which may be held in bfloat16.
     pub(crate) fn matrix(&mut self, name: &str, shape: [usize; 2], init: Init) -> Result<Param<Tensor<2>>> {
-        let matrix = self.param(name, shape, init)?;
-        Ok(match self.weights.rounded() {
-            true => matrix.set_require_grad(false).map(|matrix| matrix.cast(FloatDType::BF16)),
-            false => matrix,
-        })
+        if !self.weights.rounded() {
+            return self.param(name, shape, init);
+        }
+        let values = self.values(name, &shape, init)?;
+        let values: Vec<f32> = dither::to_bf16(&values, shape[1]).map(f32::from).collect();
+        let matrix = Param::<Tensor<2>>::from_data(TensorData::new(values, shape), self.device);
+        Ok(matrix.set_require_grad(false).map(|matrix| matrix.cast(FloatDType::BF16)))
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Tensor;
 use half::{bf16, f16};
+use rpo_ops::dither;
 use safetensors::{Dtype, View};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,8 @@ const SHARD_BYTES: usize = 5_000_000_000;
 /// Most files that an index may list, all of which are open together.
 const SHARDS: usize = 1000;
 
-/// Number format of stored weights. Computation is in `f32` whatever the file holds.
+/// Number format of stored weights. Computation is in `f32` whatever the file holds. What training changed by less than a format can
+/// say is kept in the mean ([`dither`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StoredAs {
@@ -127,14 +129,15 @@ impl View for Converted<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
+        let width = self.tensor.shape.last().copied().unwrap_or(1);
         let bytes = host((self.tensor.values)()).and_then(|values| {
             let (bytes, largest): (Vec<u8>, f32) = match self.format {
                 StoredAs::F32 => (values.iter().flat_map(|v| v.to_le_bytes()).collect(), f32::MAX),
                 StoredAs::Bf16 => {
-                    (values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(), bf16::MAX.to_f32())
+                    (dither::to_bf16(&values, width).flat_map(bf16::to_le_bytes).collect(), bf16::MAX.to_f32())
                 }
                 StoredAs::F16 => {
-                    (values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(), f16::MAX.to_f32())
+                    (dither::to_f16(&values, width).flat_map(f16::to_le_bytes).collect(), f16::MAX.to_f32())
                 }
             };
             match values.iter().find(|value| value.is_finite() && value.abs() > largest) {

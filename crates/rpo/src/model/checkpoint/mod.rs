@@ -431,7 +431,7 @@ mod tests {
 
     #[test]
     fn half_precision_is_read_back_within_its_precision() {
-        for (stored_as, tolerance) in [(StoredAs::Bf16, 1.0 / 256.0), (StoredAs::F16, 1.0 / 2048.0)] {
+        for (stored_as, tolerance) in [(StoredAs::Bf16, 1.0 / 128.0), (StoredAs::F16, 1.0 / 1024.0)] {
             let dir = tempfile::tempdir().expect("temporary directory");
             write(dir.path(), stored_as, usize::MAX);
             let loaded = Checkpoint::open(dir.path()).expect("open").load(&Device::flex()).expect("load");
