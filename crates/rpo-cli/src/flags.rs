@@ -60,7 +60,8 @@ pub struct Flags {
     /// Linear maps that get adapters, such as q,v of T5 or q_proj,v_proj [default: all of the blocks]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     lora_targets: Option<Vec<String>>,
-    /// Number format of the weights in best/; with --lora-rank, bf16 also halves the memory of the frozen model [default: f32]
+    /// Number format of the weights in best/, bf16 and f16 keeping changes smaller than their steps in the mean over weights; with
+    /// --lora-rank, bf16 also halves the memory of the frozen model [default: f32]
     #[arg(long, value_name = "FORMAT", value_parser = ["f32", "bf16", "f16"])]
     store: Option<String>,
     /// Steps of linear warm-up [default: 150, but at most a tenth of all]
@@ -110,7 +111,7 @@ pub struct Flags {
     /// What computes; all but the CPU must be compiled in [default: cpu]
     #[arg(long, value_parser = device::NAMES)]
     device: Option<String>,
-    /// What the factors of matrix products are rounded to; auto is bf16 where that is faster (AMX, AMD's AVX-512
+    /// What the factors of matrix products are rounded to (weights so that small updates count in the mean); auto is bf16 where that is faster (AMX, AMD's AVX-512
     /// BF16; d_model from 256 on) [default: auto]
     #[arg(long, value_name = "FORMAT", value_parser = Precision::NAMES)]
     precision: Option<String>,

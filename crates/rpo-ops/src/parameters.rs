@@ -28,7 +28,7 @@ pub enum Compute {
     /// They are not.
     #[default]
     F32,
-    /// To bfloat16, on the CPU where its processor multiplies that (see [`crate::computes_bf16`]), and so is what the gradients
+    /// To bfloat16 (weights by [`dither`](crate::dither)), on the CPU where its processor multiplies that (see [`crate::computes_bf16`]), and so is what the gradients
     /// need of the forward pass. Elsewhere as [`Self::F32`].
     Bf16,
 }

@@ -62,7 +62,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 fn wide() -> Vec<(&'static str, Model)> {
     let t5 = r#"{"model_type": "t5", "vocab_size": 300, "d_model": 96, "d_kv": 16, "d_ff": 160, "num_layers": 2, "num_decoder_layers": 2,
         "num_heads": 6, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false}"#;
-    let llama = r#"{"model_type": "llama", "vocab_size": 300, "hidden_size": 96, "intermediate_size": 160, "num_hidden_layers": 2,
+    let llama = r#"{"model_type": "llama", "vocab_size": 300, "hidden_size": 96, "head_dim": 32, "intermediate_size": 160, "num_hidden_layers": 2,
         "num_attention_heads": 6, "num_key_value_heads": 3, "tie_word_embeddings": true, "rms_norm_eps": 1e-5}"#;
     [("t5", t5), ("llama", llama)]
         .map(|(name, config)| {

@@ -203,7 +203,7 @@ pub enum Preset {
 pub enum Weights {
     /// As it is stored
     F32,
-    /// Rounded to bfloat16
+    /// Rounded to bfloat16, so that small changes of weights count in the mean
     Bf16,
     /// Eight bits with a scale for each output
     Int8,

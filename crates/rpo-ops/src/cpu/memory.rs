@@ -198,10 +198,10 @@ pub(super) fn rows_columns(tensor: &FlexTensor) -> (usize, usize) {
 /// How values of f32 are rounded where they enter a product in bfloat16.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Rounding {
-    /// To the nearest: what is different for each token.
+    /// To the nearest: activations, gradients, and the factors of adapters.
     Nearest,
-    /// By [`dither`](crate::dither), the rows being those from `first` on: weights.
-    Dithered { first: usize },
+    /// By [`dither`](crate::dither), the rows being those from `first_row` on: matrices of weights.
+    Dithered { first_row: usize },
 }
 
 /// A matrix inside a slice.
@@ -230,9 +230,9 @@ impl<'a> Matrix<'a> {
         Self { values, rows, columns, row_stride, column_stride: 1, rounding: Rounding::Nearest }
     }
 
-    /// The same as weights.
+    /// The same as a matrix of weights: all of it, before [`Self::some`] of its rows are taken.
     pub(super) fn dithered(self) -> Self {
-        Self { rounding: Rounding::Dithered { first: 0 }, ..self }
+        Self { rounding: Rounding::Dithered { first_row: 0 }, ..self }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -253,7 +253,7 @@ impl<'a> Matrix<'a> {
         debug_assert_eq!(self.column_stride, 1, "row-major");
         let rounding = match self.rounding {
             Rounding::Nearest => Rounding::Nearest,
-            Rounding::Dithered { first } => Rounding::Dithered { first: first + rows.start },
+            Rounding::Dithered { first_row } => Rounding::Dithered { first_row: first_row + rows.start },
         };
         Self { rounding, ..Self::of(values, rows.len(), self.columns, self.row_stride) }
     }
@@ -432,5 +432,31 @@ mod tests {
     #[should_panic(expected = "outside its memory")]
     fn a_matrix_must_lie_inside_its_memory() {
         Matrix::new(&[0f32; 5], 2, 3, 3);
+    }
+
+    /// Times the matrix that changes nothing, whole, in parts and transposed.
+    #[test]
+    fn weights_are_dithered_by_their_own_places_whatever_is_taken_of_them() {
+        if rounded::unit().is_none() {
+            return;
+        }
+        let (rows, columns) = (200, 96);
+        let weights: Vec<f32> = (0..rows * columns).map(|i| (i as f32).sin()).collect();
+        let rounded: Vec<f32> = crate::dither::to_bf16(&weights, columns).map(f32::from).collect();
+        let matrix = Matrix::new(&weights, rows, columns, columns).dithered();
+        let one = |n: usize| -> Vec<f32> { (0..n * n).map(|i| if i % (n + 1) == 0 { 1.0 } else { 0.0 }).collect() };
+        for some in [0..200, 64..128, 72..200] {
+            let n = some.len();
+            let want = &rounded[some.start * columns..some.end * columns];
+            let got = f32::product(Matrix::new(&one(n), n, n, n), matrix.some(some.clone()), Compute::Bf16);
+            assert_eq!(got, want, "{some:?}");
+            let got = f32::product(
+                Matrix::new(&one(columns), columns, columns, columns),
+                matrix.some(some.clone()).t(),
+                Compute::Bf16,
+            );
+            let turned: Vec<f32> = (0..columns).flat_map(|j| (0..n).map(move |i| want[i * columns + j])).collect();
+            assert_eq!(got, turned, "{some:?}, transposed");
+        }
     }
 }

@@ -75,7 +75,7 @@ fn compare(name: &str, inputs: &Inputs, ours: Computed<'_>, theirs: &dyn Fn(Inpu
     assert!((got - want).abs() < 0.02 * (1.0 + want.abs()), "{name}: {got} along a direction for {want}");
 }
 
-/// With products in bfloat16, whose factors have a relative error of up to 2^-9 each, results and gradients stay near. Smaller
+/// With products in bfloat16, whose factors have a relative error of up to 2^-8 each, weights of 2^-7, results and gradients stay near. Smaller
 /// inputs keep attention away from a softmax that a small error turns over.
 fn compare_rounded(name: &str, inputs: &Inputs, ours: Computed<'_>, theirs: &dyn Fn(Inputs) -> Tensor<2>) {
     let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();

@@ -68,7 +68,7 @@ impl Linear {
             maps.iter().flat_map(bias).collect()
         });
         let all: usize = maps.iter().map(outputs).sum();
-        let mut maps = maps.into_iter().map(|map| map.weight);
+        let mut maps = maps.into_iter().map(|map| packer.rounded(map.weight, inputs));
         // One map alone is not copied first.
         let mut weight = maps.next().unwrap_or_default();
         maps.for_each(|more| weight.extend(more));
@@ -117,6 +117,7 @@ impl FeedForward {
         let (activation, inward) = match inward {
             Inward::Relu(map) => (Activation::Relu, Packed::new(d_ff, d_model, &map, packer)),
             Inward::Gated { activation, gate, up } => {
+                let [gate, up] = [gate, up].map(|map| packer.rounded(map, d_model));
                 let half = PANEL / 2;
                 let mut both = vec![0f32; d_ff.div_ceil(half) * PANEL * d_model];
                 let halves = gate.chunks(half * d_model).zip(up.chunks(half * d_model));
@@ -271,4 +272,43 @@ pub(super) fn normalise(worker: &Worker<'_>, x: &Shared<f32>, norm: &Norm, y: &S
         let (x, y) = unsafe { (&x.read()[of.clone()], y.write(of)) };
         norm.of(x, y);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dither;
+
+    #[test]
+    fn maps_beside_others_are_rounded_as_by_themselves() {
+        let inputs = 24;
+        let weights =
+            |outputs: usize, k: usize| -> Vec<f32> { (0..outputs * inputs).map(|i| ((i + k) as f32).sin()).collect() };
+        let maps = [weights(40, 1), weights(20, 2), weights(20, 3)];
+        let mut packer = Packer::from(Precision::Bf16);
+        let of_maps = maps.iter().map(|weight| Map { weight: weight.clone(), bias: None }).collect();
+        let all = Linear::side_by_side(of_maps, inputs, &mut packer).matrix;
+        let row = |packed: &Packed, output| {
+            let mut row = vec![0f32; inputs];
+            packed.row(output, &mut row);
+            row
+        };
+        let rounded = |weights: &[f32]| -> Vec<f32> { dither::to_bf16(weights, inputs).map(f32::from).collect() };
+        let want: Vec<f32> = maps.iter().flat_map(|map| rounded(map)).collect();
+        for (output, want) in want.chunks_exact(inputs).enumerate() {
+            assert_eq!(row(&all, output), want, "output {output}");
+        }
+        let d_ff = 40;
+        let norm = NormWeights { weight: vec![1.0; inputs], epsilon: 1e-6 };
+        let [gate, up, down] = [4, 5, 6].map(|k| weights(d_ff, k));
+        let inward = Inward::Gated { activation: Gate::Silu, gate: gate.clone(), up: up.clone() };
+        let both = FeedForward::new(FeedForwardWeights { norm, inward, down }, inputs, &mut packer).inward;
+        let half = PANEL / 2;
+        for (map, weights) in [gate, up].iter().enumerate() {
+            for (output, want) in rounded(weights).chunks_exact(inputs).enumerate() {
+                let place = output / half * PANEL + map * half + output % half;
+                assert_eq!(row(&both, place), want, "map {map}, output {output}");
+            }
+        }
+    }
 }

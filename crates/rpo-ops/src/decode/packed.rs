@@ -14,7 +14,7 @@ use pulp::{Arch, Simd, WithSimd};
 use super::bytes::{self, Bytes, Group, Rounded};
 use super::held::{self, Held, Pairs, Whole};
 use super::lines::{Ahead, Arena, LINE, Lines};
-use crate::dither::{bf16_above, threshold};
+use crate::dither::{self, bf16_above, threshold};
 
 /// Outputs of a panel.
 pub(super) const PANEL: usize = 32;
@@ -27,7 +27,7 @@ pub enum Precision {
     /// As they are.
     #[default]
     F32,
-    /// Rounded to bfloat16, as are the keys and values that are kept: half the memory.
+    /// Rounded to bfloat16 (by [`dither`]), as are the keys and values that are kept: half the memory.
     Bf16,
     /// Integers of eight bits with a scale for each output, multiplied by rows that are rounded to as many bits with a scale
     /// each: a quarter of the memory. Keys and values are kept in bfloat16.
@@ -38,6 +38,16 @@ pub enum Precision {
 pub(super) struct Packer {
     precision: Precision,
     arena: Arena,
+}
+
+impl Packer {
+    /// The weights of one matrix as they are to be packed beside others, where they have other places than their own.
+    pub(super) fn rounded(&self, mut weights: Vec<f32>, inputs: usize) -> Vec<f32> {
+        if self.precision == Precision::Bf16 {
+            dither::round_to_bf16(&mut weights, inputs);
+        }
+        weights
+    }
 }
 
 impl From<Precision> for Packer {
@@ -119,7 +129,7 @@ const PLACES: [usize; 8] = [1, 2, 3, 4, 6, 8, 10, 12];
 /// The sums of a panel times a tile: by row.
 pub(super) type Sums = [[f32; PANEL]; ROWS];
 
-/// What `value` has for the outputs of each panel, input by input.
+/// The outputs of `value` that a panel has, for each input, panel by panel.
 fn columns(panels: usize, inputs: usize, value: impl Fn(usize, usize) -> f32) -> impl Iterator<Item = [f32; PANEL]> {
     let places = (0..panels).flat_map(move |panel| (0..inputs).map(move |input| (panel, input)));
     places.map(move |(panel, input)| std::array::from_fn(|o| value(panel * PANEL + o, input)))
@@ -375,9 +385,13 @@ mod tests {
                 let weights = values(outputs * inputs, 7);
                 let packed = Packed::new(outputs, inputs, &weights, &mut precision.into());
                 let scale = (inputs as f64).sqrt();
+                let rounded: Vec<f32> = dither::to_bf16(&weights, inputs).map(f32::from).collect();
                 for output in 0..outputs {
                     let mut row = vec![0.0; inputs];
                     packed.row(output, &mut row);
+                    if precision == Precision::Bf16 {
+                        assert_eq!(row, rounded[output * inputs..][..inputs]);
+                    }
                     for (got, want) in row.iter().zip(&weights[output * inputs..]) {
                         assert!(f64::from((got - want).abs()) <= tolerance, "{precision:?}: {got} for {want}");
                     }

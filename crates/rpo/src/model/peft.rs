@@ -168,14 +168,15 @@ impl Weights for Adapter {
     }
 }
 
-/// The weights changed, in the format that they are held in.
+/// The weights changed, in the format that they are held in. Those of a base in f32 were rounded when they were loaded, and are so again.
 fn sum(weights: &Tensor<1>, change: Tensor<1>, shape: &[usize]) -> Result<Tensor<1>> {
     let sum = weights.clone().cast(FloatDType::F32) + change;
     if weights.dtype() == DType::F32 {
         return Ok(sum);
     }
-    let rounded = dither::to_bf16(&host(sum)?, shape[1]).map(f32::from).collect();
-    Ok(vector(rounded, &weights.device()).cast(FloatDType::BF16))
+    let mut sum = host(sum)?;
+    dither::round_to_bf16(&mut sum, shape[1]);
+    Ok(vector(sum, &weights.device()).cast(FloatDType::BF16))
 }
 
 fn settings(dir: &Path) -> Result<Map<String, Value>> {

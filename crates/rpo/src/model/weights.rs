@@ -28,7 +28,7 @@ pub trait Weights {
     /// If the source has no such tensor or one of another shape.
     fn get(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Vec<f32>>;
 
-    /// Whether matrices are rounded to bfloat16 and held so: they take half the memory, and cannot be trained.
+    /// Whether matrices are rounded to bfloat16 (by [`dither`]) and held so: they take half the memory, and cannot be trained.
     fn rounded(&self) -> bool {
         false
     }
@@ -106,8 +106,9 @@ impl<'a> Builder<'a> {
         if !self.weights.rounded() {
             return self.param(name, shape, init);
         }
-        let values = self.values(name, &shape, init)?;
-        let values: Vec<f32> = dither::to_bf16(&values, shape[1]).map(f32::from).collect();
+        let mut values = self.values(name, &shape, init)?;
+        // They may be what an earlier training left.
+        dither::round_to_bf16(&mut values, shape[1]);
         let matrix = Param::<Tensor<2>>::from_data(TensorData::new(values, shape), self.device);
         Ok(matrix.set_require_grad(false).map(|matrix| matrix.cast(FloatDType::BF16)))
     }

@@ -27,8 +27,7 @@ const SHARD_BYTES: usize = 5_000_000_000;
 /// Most files that an index may list, all of which are open together.
 const SHARDS: usize = 1000;
 
-/// Number format of stored weights. Computation is in `f32` whatever the file holds. What training changed by less than a format can
-/// say is kept in the mean ([`dither`]).
+/// Number format of stored weights. Changes that are smaller than its steps are kept in the mean over weights, not each by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StoredAs {

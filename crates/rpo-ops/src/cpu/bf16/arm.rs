@@ -42,9 +42,9 @@ pub(super) unsafe fn round<T: Value>(from: &[T], to: &mut [MaybeUninit<u16>]) {
 }
 
 /// The same for weights that lie side by side in a row, whose first has this threshold.
-pub(super) unsafe fn dither(from: &[f32], first: u16, to: &mut [MaybeUninit<u16>]) {
+pub(super) unsafe fn dither(from: &[f32], threshold: u16, to: &mut [MaybeUninit<u16>]) {
     let (whole, rest) = to.split_at_mut(from.len());
-    let thresholds = (0..).map(|i: u16| first.wrapping_add(i.wrapping_mul(dither::COLUMN)));
+    let thresholds = (0..).map(|i: u16| threshold.wrapping_add(i.wrapping_mul(dither::COLUMN)));
     whole.iter_mut().zip(from).zip(thresholds).for_each(|((to, from), threshold)| {
         to.write(dither::bf16_above(*from, threshold).to_bits());
     });

@@ -230,7 +230,7 @@ mod tests {
 
     use super::*;
     use crate::cpu::memory::{Rounding, Values};
-    use crate::dither::{bf16_above, threshold};
+    use crate::dither::{COLUMN, bf16_above, threshold};
 
     /// Small integers, whose products and sums are exact.
     fn values(n: usize, k: usize) -> Vec<f32> {
@@ -317,18 +317,18 @@ mod tests {
     #[test]
     fn weights_are_dithered_by_their_places() {
         for unit in processor::units() {
-            for (n, k) in [(1, 1), (9, 700), (70, 130)] {
+            for (n, k) in [(9, 700), (70, 130), (300, 70)] {
                 let of_weights: Vec<f32> = (0..n * k).map(|i| ((i * 31) % 1009) as f32 / 997.0 - 0.5).collect();
                 let one: Vec<f32> = (0..k * k).map(|i| if i % (k + 1) == 0 { 1.0 } else { 0.0 }).collect();
                 let one = Side::new(Values::Floats(&one), [k, k], [k, 1], Rounding::Nearest);
-                let first = 2048;
+                let first_row = 2048;
                 let values = Values::Floats(&of_weights);
                 // By rows and, if the same memory is taken for `(k, n)`, by columns.
                 for (strides, place) in
                     [([k, 1], |i, l, k, _| (i * k + l, [i, l])), ([1, n], |i, l, _, n| (l * n + i, [l, i]))]
                         as [([usize; 2], fn(usize, usize, usize, usize) -> (usize, [usize; 2])); 2]
                 {
-                    let weights = Side::new(values, [n, k], strides, Rounding::Dithered { first });
+                    let weights = Side::new(values, [n, k], strides, Rounding::Dithered { first_row });
                     for right in [false, true] {
                         let (a, b) = if right { (one, weights) } else { (weights, one) };
                         let mut c = vec![0f32; n * k];
@@ -339,7 +339,7 @@ mod tests {
                         }
                         for (i, l) in (0..n).flat_map(|i| (0..k).map(move |l| (i, l))) {
                             let (at, [row, column]) = place(i, l, k, n);
-                            let want = bf16_above(of_weights[at], threshold(first + row, column)).to_f32();
+                            let want = bf16_above(of_weights[at], threshold(first_row + row, column)).to_f32();
                             let got = if right { c[l * n + i] } else { c[i * k + l] };
                             assert_eq!(got, want, "{unit:?} {n}x{k}, strides {strides:?}, right {right}: {i}, {l}");
                         }
@@ -366,7 +366,7 @@ mod tests {
                     got.iter().map(|x| x.assume_init()).collect()
                 };
                 for (i, got) in got.into_iter().enumerate() {
-                    let threshold = first.wrapping_add(threshold(0, i));
+                    let threshold = first.wrapping_add((i as u16).wrapping_mul(COLUMN));
                     let want = weights.get(i).map_or(0, |weight| bf16_above(*weight, threshold).to_bits());
                     assert_eq!(got, want, "{i} of {n} from {first}");
                 }

@@ -86,9 +86,10 @@ impl<'a> Side<'a> {
         unsafe {
             match (self.values, self.rounding) {
                 (Values::Floats(values), Rounding::Nearest) => processor::round(&values[at..at + n], to),
-                (Values::Floats(values), Rounding::Dithered { first }) => {
+                (Values::Floats(values), Rounding::Dithered { first_row }) => {
+                    // Were both strides 1, its one column would be taken for a row; products of such do not come here.
                     let [row, column] = if self.depth_stride == 1 { [outer, depth] } else { [depth, outer] };
-                    processor::dither(&values[at..at + n], threshold(first + row, column), to);
+                    processor::dither(&values[at..at + n], threshold(first_row + row, column), to);
                 }
                 (Values::Halves(values), _) => processor::round(&values[at..at + n], to),
             }

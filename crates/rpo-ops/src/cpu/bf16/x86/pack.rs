@@ -53,14 +53,14 @@ pub(in super::super) unsafe fn round<T: Stored>(from: &[T], to: &mut [MaybeUnini
     by_vectors(from, to, |place, n| unsafe { T::neighbours(place, n) });
 }
 
-/// The same for weights that lie side by side in a row, as by [`bf16_above`](crate::dither::bf16_above) with this threshold for the
-/// first: what is beyond the lower 16 bits by one less the threshold carries into the upper ones, which stay. What is no number must
-/// have zeros there, as arithmetic makes it.
+/// The same for weights that lie side by side in a row, whose first has this threshold, as by [`bf16_above`](crate::dither::bf16_above):
+/// `65535 - threshold` is added to the bits, so that the lower 16 carry into the upper 16, which are kept, exactly if they are above it.
+/// What is no number must have zeros in the lower ones, as arithmetic makes it; files with others are refused.
 ///
 /// # Safety
 /// The same.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(in super::super) unsafe fn dither(from: &[f32], first: u16, to: &mut [MaybeUninit<u16>]) {
+pub(in super::super) unsafe fn dither(from: &[f32], threshold: u16, to: &mut [MaybeUninit<u16>]) {
     /// How much the thresholds of 32 neighbours are above the first.
     const FURTHER: [u32; DEEP] = {
         let (mut further, mut i) = ([0; DEEP], 0);
@@ -75,15 +75,16 @@ pub(in super::super) unsafe fn dither(from: &[f32], first: u16, to: &mut [MaybeU
         // SAFETY: half of them is a vector.
         let further = unsafe { _mm512_loadu_si512(FURTHER[i..i + DEEP / 2].as_ptr().cast()) };
         // The upper halves stay zero.
-        _mm512_xor_si512(_mm512_add_epi16(further, every(first)), every(u16::MAX))
+        _mm512_xor_si512(_mm512_add_epi16(further, every(threshold)), every(u16::MAX))
     });
     let less = every(COLUMN.wrapping_mul(DEEP as u16));
     by_vectors(from, to, |place, n| {
         // SAFETY: `by_vectors` asks for values that are there.
-        let [low, high] = unsafe { floats(place, n) }.map(|x| _mm512_castps_si512(x));
-        let upper = upper_halves(_mm512_add_epi32(low, carries[0]), _mm512_add_epi32(high, carries[1]));
-        carries = carries.map(|carries| _mm512_sub_epi16(carries, less));
-        upper
+        let [low, high] = unsafe { floats(place, n) };
+        let [of_low, of_high] = carries;
+        carries = [_mm512_sub_epi16(of_low, less), _mm512_sub_epi16(of_high, less)];
+        let (low, high) = (_mm512_castps_si512(low), _mm512_castps_si512(high));
+        upper_halves(_mm512_add_epi32(low, of_low), _mm512_add_epi32(high, of_high))
     });
 }
 
