@@ -111,8 +111,8 @@ pub struct Flags {
     /// What computes; all but the CPU must be compiled in [default: cpu]
     #[arg(long, value_parser = device::NAMES)]
     device: Option<String>,
-    /// What the factors of matrix products are rounded to (weights so that small updates count in the mean); auto is bf16 where that is faster (AMX, AMD's AVX-512
-    /// BF16; d_model from 256 on) [default: auto]
+    /// What the factors of matrix products are rounded to, weights so that small updates count in the mean; auto is bf16 where
+    /// that is faster (AMX, AMD's AVX-512 BF16; d_model from 256 on) [default: auto]
     #[arg(long, value_name = "FORMAT", value_parser = Precision::NAMES)]
     precision: Option<String>,
     /// Any other setting, as in the TOML file: --set train.optimizer.weight-decay=0 (may be repeated)

@@ -324,10 +324,8 @@ mod tests {
                 let first_row = 2048;
                 let values = Values::Floats(&of_weights);
                 // By rows and, if the same memory is taken for `(k, n)`, by columns.
-                for (strides, place) in
-                    [([k, 1], |i, l, k, _| (i * k + l, [i, l])), ([1, n], |i, l, _, n| (l * n + i, [l, i]))]
-                        as [([usize; 2], fn(usize, usize, usize, usize) -> (usize, [usize; 2])); 2]
-                {
+                for by_rows in [true, false] {
+                    let (strides, width) = if by_rows { ([k, 1], k) } else { ([1, n], n) };
                     let weights = Side::new(values, [n, k], strides, Rounding::Dithered { first_row });
                     for right in [false, true] {
                         let (a, b) = if right { (one, weights) } else { (weights, one) };
@@ -338,10 +336,11 @@ mod tests {
                             multiply(unit, a, b, c.as_mut_ptr(), b.outer(), Store::Replace);
                         }
                         for (i, l) in (0..n).flat_map(|i| (0..k).map(move |l| (i, l))) {
-                            let (at, [row, column]) = place(i, l, k, n);
-                            let want = bf16_above(of_weights[at], threshold(first_row + row, column)).to_f32();
+                            let (row, column) = if by_rows { (i, l) } else { (l, i) };
+                            let weight = of_weights[row * width + column];
+                            let want = bf16_above(weight, threshold(first_row + row, column)).to_f32();
                             let got = if right { c[l * n + i] } else { c[i * k + l] };
-                            assert_eq!(got, want, "{unit:?} {n}x{k}, strides {strides:?}, right {right}: {i}, {l}");
+                            assert_eq!(got, want, "{unit:?} {n}x{k}, by rows {by_rows}, right {right}: {i}, {l}");
                         }
                     }
                 }
