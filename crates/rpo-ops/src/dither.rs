@@ -9,16 +9,14 @@
 
 use half::{bf16, f16};
 
-/// What thresholds grow by from one row and from one column to the next, in units of 2^-16: the inverses of the root of `x^3 = x + 1` and
-/// of its square, whose multiples are spread evenly over squares (M. Roberts' sequence R2), as odd numbers.
-const STEPS: [u16; 2] = [49471, 37345];
-
-/// From one column to the next.
-pub(crate) const COLUMN: u16 = STEPS[1];
+/// What thresholds grow by from one row to the next, in units of 2^-16, and from one column to the next: the inverses of the root of
+/// `x^3 = x + 1` and of its square, whose multiples are spread evenly over squares (M. Roberts' sequence R2), as odd numbers.
+const ROW: u16 = 49471;
+pub(crate) const COLUMN: u16 = 37345;
 
 /// The part of the way to the next number, in units of 2^-16, above which a weight is rounded up: half in the first row and column.
 pub(crate) fn threshold(row: usize, column: usize) -> u16 {
-    let further = (row as u16).wrapping_mul(STEPS[0]).wrapping_add((column as u16).wrapping_mul(COLUMN));
+    let further = (row as u16).wrapping_mul(ROW).wrapping_add((column as u16).wrapping_mul(COLUMN));
     further.wrapping_add(1 << 15)
 }
 

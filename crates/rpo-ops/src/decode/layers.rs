@@ -67,12 +67,12 @@ impl Linear {
             let bias = |map: &Map| map.bias.clone().unwrap_or_else(|| vec![0.0; outputs(map)]);
             maps.iter().flat_map(bias).collect()
         });
-        let all: usize = maps.iter().map(outputs).sum();
-        let mut maps = maps.into_iter().map(|map| packer.rounded(map.weight, inputs));
+        let rows: Vec<usize> = maps.iter().flat_map(|map| 0..outputs(map)).collect();
+        let mut maps = maps.into_iter().map(|map| map.weight);
         // One map alone is not copied first.
         let mut weight = maps.next().unwrap_or_default();
         maps.for_each(|more| weight.extend(more));
-        Self { matrix: Packed::new(all, inputs, &weight, packer), bias }
+        Self { matrix: Packed::together(rows.len(), inputs, &weight, |output| rows[output], packer), bias }
     }
 }
 
@@ -117,7 +117,6 @@ impl FeedForward {
         let (activation, inward) = match inward {
             Inward::Relu(map) => (Activation::Relu, Packed::new(d_ff, d_model, &map, packer)),
             Inward::Gated { activation, gate, up } => {
-                let [gate, up] = [gate, up].map(|map| packer.rounded(map, d_model));
                 let half = PANEL / 2;
                 let mut both = vec![0f32; d_ff.div_ceil(half) * PANEL * d_model];
                 let halves = gate.chunks(half * d_model).zip(up.chunks(half * d_model));
@@ -125,7 +124,8 @@ impl FeedForward {
                     both[..gate.len()].copy_from_slice(gate);
                     both[half * d_model..][..up.len()].copy_from_slice(up);
                 }
-                (Activation::Gate(activation), Packed::new(both.len() / d_model, d_model, &both, packer))
+                let row = |output| output / PANEL * half + output % half;
+                (Activation::Gate(activation), Packed::together(both.len() / d_model, d_model, &both, row, packer))
             }
         };
         Self {

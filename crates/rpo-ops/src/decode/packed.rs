@@ -14,7 +14,7 @@ use pulp::{Arch, Simd, WithSimd};
 use super::bytes::{self, Bytes, Group, Rounded};
 use super::held::{self, Held, Pairs, Whole};
 use super::lines::{Ahead, Arena, LINE, Lines};
-use crate::dither::{self, bf16_above, threshold};
+use crate::dither::{bf16_above, threshold};
 
 /// Outputs of a panel.
 pub(super) const PANEL: usize = 32;
@@ -27,7 +27,7 @@ pub enum Precision {
     /// As they are.
     #[default]
     F32,
-    /// Rounded to bfloat16 (by [`dither`]), as are the keys and values that are kept: half the memory.
+    /// Rounded to bfloat16 (by [`dither`](crate::dither)), as are the keys and values that are kept: half the memory.
     Bf16,
     /// Integers of eight bits with a scale for each output, multiplied by rows that are rounded to as many bits with a scale
     /// each: a quarter of the memory. Keys and values are kept in bfloat16.
@@ -38,16 +38,6 @@ pub enum Precision {
 pub(super) struct Packer {
     precision: Precision,
     arena: Arena,
-}
-
-impl Packer {
-    /// The weights of one matrix as they are to be packed beside others, where they have other places than their own.
-    pub(super) fn rounded(&self, mut weights: Vec<f32>, inputs: usize) -> Vec<f32> {
-        if self.precision == Precision::Bf16 {
-            dither::round_to_bf16(&mut weights, inputs);
-        }
-        weights
-    }
 }
 
 impl From<Precision> for Packer {
@@ -129,9 +119,10 @@ const PLACES: [usize; 8] = [1, 2, 3, 4, 6, 8, 10, 12];
 /// The sums of a panel times a tile: by row.
 pub(super) type Sums = [[f32; PANEL]; ROWS];
 
-/// The outputs of `value` that a panel has, for each input, panel by panel.
-fn columns(panels: usize, inputs: usize, value: impl Fn(usize, usize) -> f32) -> impl Iterator<Item = [f32; PANEL]> {
-    let places = (0..panels).flat_map(move |panel| (0..inputs).map(move |input| (panel, input)));
+/// The outputs of `value` that a panel has, for each input, panel by panel; zero where there are none.
+fn columns(outputs: usize, inputs: usize, value: impl Fn(usize, usize) -> f32) -> impl Iterator<Item = [f32; PANEL]> {
+    let places = (0..outputs.div_ceil(PANEL)).flat_map(move |panel| (0..inputs).map(move |input| (panel, input)));
+    let value = move |output, input| if output < outputs { value(output, input) } else { 0.0 };
     places.map(move |(panel, input)| std::array::from_fn(|o| value(panel * PANEL + o, input)))
 }
 
@@ -140,18 +131,32 @@ impl Packed {
     ///
     /// # Panics
     /// If there are not so many.
-    pub(super) fn new(outputs: usize, inputs: usize, values: &[f32], Packer { precision, arena }: &mut Packer) -> Self {
+    pub(super) fn new(outputs: usize, inputs: usize, values: &[f32], packer: &mut Packer) -> Self {
+        Self::together(outputs, inputs, values, |output| output, packer)
+    }
+
+    /// The same for rows of several matrices, of which each is row `row` of its own.
+    ///
+    /// # Panics
+    /// The same.
+    pub(super) fn together(
+        outputs: usize,
+        inputs: usize,
+        values: &[f32],
+        row: impl Fn(usize) -> usize,
+        Packer { precision, arena }: &mut Packer,
+    ) -> Self {
         assert_eq!(values.len(), outputs * inputs, "a matrix of another shape");
-        let value = |output: usize, input: usize| if output < outputs { values[output * inputs + input] } else { 0.0 };
+        let value = |output: usize, input: usize| values[output * inputs + input];
         let panels = outputs.div_ceil(PANEL);
         let panels = match precision {
             Precision::F32 => {
-                let bits = columns(panels, inputs, value).flat_map(|column| column.map(f32::to_bits));
+                let bits = columns(outputs, inputs, value).flat_map(|column| column.map(f32::to_bits));
                 Panels::Whole(arena.filled(panels * inputs * PANEL / LINE, bits))
             }
             Precision::Bf16 => {
-                let dithered = |o, i| bf16_above(value(o, i), threshold(o, i)).to_f32();
-                let pairs = columns(panels, inputs, dithered).flat_map(held::row);
+                let dithered = |o, i| bf16_above(value(o, i), threshold(row(o), i)).to_f32();
+                let pairs = columns(outputs, inputs, dithered).flat_map(held::row);
                 Panels::Pairs(arena.filled(panels * inputs * PANEL / 2 / LINE, pairs))
             }
             Precision::Int8 => Panels::Bytes(Bytes::new(outputs, inputs, values, arena)),
@@ -338,6 +343,7 @@ impl<H: Held> Product<'_, H> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dither;
 
     fn values(n: usize, k: usize) -> Vec<f32> {
         (0..n).map(|i| ((i * k) % 29) as f32 / 29.0 - 0.5).collect()
